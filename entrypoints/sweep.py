@@ -1,0 +1,44 @@
+"""Search sparsity λ and expansion with Optuna, each trial a nested run."""
+
+from contextlib import contextmanager
+
+from fsae_mlflow.study import SweepSettings
+from fsae_mlflow.tracking.command import command
+
+
+@command(SweepSettings, stage="sweep")
+def main(settings, run):
+    """Search λ and expansion for the least held-out error at a given L0; the same command goes on with the same study."""
+    from fsae_mlflow.report.front import front_figure
+    from fsae_mlflow.sae.checkpoint import load_sae
+    from fsae_mlflow.study import sweep
+    from fsae_mlflow.tracking.inputs import SAE, open_templates
+    from fsae_mlflow.tracking.registry import register_sae
+    from fsae_mlflow.tracking.runs import nested_run
+
+    @contextmanager
+    def trial_run(number, trial):
+        with nested_run(run, f"trial {number}", stage="trial") as child:
+            child.log_params({"lam": trial.lam, "expansion": trial.expansion, "trial": number})
+            yield child.on_metrics
+
+    templates = open_templates(run, settings.templates, context="training")
+    found = sweep(settings, templates=templates, trial_run=trial_run)
+    on_front = {trial.number for trial in found.front}
+    rows = [
+        {"trial": t.number, "lam": t.lam, "expansion": t.expansion, "l0": t.l0, "fvu": t.fvu, "front": t.number in on_front}
+        for t in found.trials
+    ]
+    run.log_table(rows, "trials.json")
+    run.log_figure(front_figure(found.trials, found.front, max_l0=settings.max_l0), "front.png")
+    if found.best is None or found.best.folder is None:
+        raise ValueError(f"No trial reached L0 <= {settings.max_l0}; raise lam_max, n_trials or max_l0.")
+    run.set_tags({"fsae.best_trial": str(found.best.number)})
+    run.on_metrics(found.best.figures | {"best_lam": found.best.lam, "best_expansion": found.best.expansion})
+    run.log_path(found.best.folder, SAE)
+    name = settings.model_name if settings.register else ""
+    register_sae(run, load_sae(found.best.folder), found.best.folder, name=name, aliases=("champion",))
+
+
+if __name__ == "__main__":
+    main()

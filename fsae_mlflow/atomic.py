@@ -1,0 +1,43 @@
+"""Files and folders that appear whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """Give a temporary sibling of `path` to write a file or a folder at, and rename it to `path` on success.
+
+    What stood at `path` stays as it was until the rename; on an error the temporary is removed.
+
+    Raises: OSError from writing (a full disk, say), with the previous content intact.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _remove(temporary)
+    try:
+        yield temporary
+        if temporary.is_file():
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+        if path.is_dir():
+            # A folder cannot be renamed over another: the old one steps aside for the instant between two renames.
+            former = path.with_name(f".{path.name}.{os.getpid()}.old")
+            os.replace(path, former)
+            os.replace(temporary, path)
+            _remove(former)
+        else:
+            os.replace(temporary, path)
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

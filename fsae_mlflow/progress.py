@@ -1,0 +1,41 @@
+"""Progress of long work: a bar on a terminal, plain lines in a log, each with rate and time left."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+SECONDS_BETWEEN_LINES = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+def progress(iterable: Iterable[T], *, total: int, label: str, unit: str) -> Iterator[T]:
+    """Pass items through and show how many of `total` are done.
+
+    In a log one line appears every ten seconds: "extract: 1,200 of 7,701 images, 26/s, 4 min 10 s left".
+    """
+    if sys.stderr.isatty():
+        yield from tqdm(iterable, total=total, desc=label, unit=f" {unit}")
+        return
+    started = last = time.monotonic()
+    for done, item in enumerate(iterable, start=1):
+        yield item
+        now = time.monotonic()
+        if now - last >= SECONDS_BETWEEN_LINES:
+            last, rate = now, done / (now - started)
+            left = duration((total - done) / rate)
+            logger.info("%s: %s of %s %s, %.3g/s, %s left", label, f"{done:,}", f"{total:,}", unit, rate, left)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the two largest units that matter: 250 → "4 min 10 s"."""
+    minutes, seconds = divmod(round(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

@@ -1,0 +1,1 @@
+"""Template → sparse features: the autoencoders, their training and their files."""

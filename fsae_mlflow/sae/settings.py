@@ -1,0 +1,55 @@
+"""What a training run of a sparse autoencoder is told."""
+
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from fsae_mlflow.parameters import settings
+
+
+@settings
+class TrainSettings:
+    """Training of a sparse autoencoder on a template set; `preset=paper` takes every setting of the paper."""
+
+    PRESETS: ClassVar[dict[str, dict[str, object]]] = {
+        "paper": {
+            "variant": "gated",
+            "expansion": 128,
+            "lam": 1e-7,
+            "lr": 5e-4,
+            "lr_end": 1e-6,
+            "weight_decay": 1e-2,
+            "batch_size": 1024,
+            "epochs": 100,
+        }
+    }
+
+    templates: Annotated[str, "Template set to train on: a folder, a run id, or `latest` of the experiment."] = "latest"
+    preset: Annotated[Literal["default", "paper"], "Where unset parameters come from: these defaults, or the paper."] = "default"
+    variant: Annotated[Literal["gated"], "Kind of sparse autoencoder."] = "gated"
+    expansion: Annotated[int, "Features per template dimension: d_sae = expansion · d_in.", Ge(1)] = 8
+    lam: Annotated[
+        float,
+        "Sparsity weight λ on the L1 norm of the gate's positive part; every loss term is summed over dimensions or features and averaged over the batch, with E‖x‖² = 1.",
+        Ge(0),
+    ] = 0.1
+    lr: Annotated[float, "AdamW's initial learning rate.", Gt(0)] = 1e-3
+    lr_end: Annotated[float, "Learning rate at the end of the cosine schedule.", Ge(0)] = 1e-6
+    lr_warmup: Annotated[int, "Steps of linear warm-up of the learning rate, at the start and after each resampling.", Ge(0)] = 0
+    weight_decay: Annotated[float, "AdamW's decoupled weight decay, on the two weight matrices only.", Ge(0)] = 1e-2
+    beta1: Annotated[float, "AdamW's decay rate of the first moment.", Ge(0), Lt(1)] = 0.9
+    beta2: Annotated[float, "AdamW's decay rate of the second moment.", Ge(0), Lt(1)] = 0.999
+    batch_size: Annotated[int, "Templates per step.", Ge(1)] = 256
+    epochs: Annotated[int, "Passes over the training templates.", Ge(1)] = 100
+    resample_every: Annotated[int, "Epochs between resamplings of dead features; 0 never resamples.", Ge(0)] = 10
+    resample_until: Annotated[float, "Share of the training after which no feature is resampled any more.", Ge(0), Le(1)] = 0.75
+    holdout: Annotated[float, "Share of the identities kept out of training, to measure on people never seen.", Ge(0), Lt(1)] = 0.1
+    register: Annotated[bool, "Whether to add the SAE to the MLflow model registry."] = True
+    model_name: Annotated[str, "Its name there."] = "fsae"
+    seed: Annotated[int, "Seed of the initialisation, the batches, the held-out identities and the resampling.", Ge(0)] = 0
+    device: Annotated[str, "Where to train: auto, cpu, cuda, cuda:1, …"] = "auto"
+    output: Annotated[str, "Folder to write the SAE to; empty takes one under outputs/."] = ""
+
+    def check(self) -> None:
+        if self.lr_end > self.lr:
+            raise ValueError(f"lr_end must be at most lr ({self.lr}); it is {self.lr_end}.")

@@ -1,0 +1,48 @@
+"""SAEs in the MLflow model registry."""
+
+import shutil
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+import numpy as np
+from mlflow.models import ModelSignature
+from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+
+import fsae_mlflow
+from fsae_mlflow.sae.base import SparseAutoencoder
+from fsae_mlflow.tracking import served_model
+from fsae_mlflow.tracking.runs import Run
+
+REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "jaxtyping", "annotated-types")
+
+
+def register_sae(run: Run, sae: SparseAutoencoder, folder: Path, *, name: str, aliases: tuple[str, ...] = ()) -> str:
+    """Log the SAE saved in `folder` as a pyfunc model of the run, registered under `name`; gives the version.
+
+    Its input is templates (n, d_in) in the recogniser's units; the parameter `output` chooses `features` (n, d_sae) or
+    `reconstruction` (n, d_in). No `name` logs the model without registering it, and gives an empty version.
+    """
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, sae.d_in))]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]),
+        params=ParamSchema([ParamSpec("output", "string", "features")]),
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        code = Path(temporary) / "fsae_mlflow"
+        shutil.copytree(Path(fsae_mlflow.__file__).parent, code, ignore=shutil.ignore_patterns("__pycache__", "weights"))
+        info = mlflow.pyfunc.log_model(
+            name="sae",
+            python_model=served_model.__file__,
+            artifacts={"sae": str(folder)},
+            code_paths=[str(code)],
+            signature=signature,
+            input_example=np.zeros((2, sae.d_in), dtype=np.float32),
+            pip_requirements=[f"{package}=={version(package).split('+')[0]}" for package in REQUIREMENTS],
+            registered_model_name=name or None,
+        )
+    number = str(info.registered_model_version or "")
+    for alias in aliases if number else ():
+        run.client.set_registered_model_alias(name, alias, number)
+    return number

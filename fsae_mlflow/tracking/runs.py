@@ -1,0 +1,158 @@
+"""One stage is one MLflow run: how it starts, what it logs, and how it always ends."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import mlflow
+from mlflow.entities import Metric, Param
+from mlflow.tracking import MlflowClient
+from mlflow.utils.time import get_current_time_millis
+from PIL import Image
+
+EXPERIMENT = "fsae_mlflow"
+STAGE_TAG = "fsae.stage"
+REASON_TAG = "fsae.reason"
+MAX_PARAM_LENGTH = 6000
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, raised like Ctrl-C so that both end a run in the same way."""
+
+
+class Run:
+    """The active MLflow run as the stages' entry points use it."""
+
+    def __init__(self, run: mlflow.entities.Run, stage: str) -> None:
+        self.id: str = run.info.run_id
+        self.experiment_id: str = run.info.experiment_id
+        self.stage = stage
+        self.client = MlflowClient()
+
+    def output(self, chosen: str) -> Path:
+        """The folder this run writes to: `chosen` by the user, or one of its own under outputs/."""
+        return Path(chosen) if chosen else Path("outputs") / self.stage / self.id
+
+    def on_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log numbers at one step, in one request."""
+        now = get_current_time_millis()
+        self.client.log_batch(self.id, metrics=[Metric(name, float(value), now, step) for name, value in metrics.items()])
+
+    def log_params(self, values: Mapping[str, Any]) -> None:
+        """Log parameters that are not there yet: `mlflow run` has logged the given ones in the user's spelling."""
+        known = self.client.get_run(self.id).data.params
+        params = [Param(name, str(value)[:MAX_PARAM_LENGTH]) for name, value in values.items() if name not in known]
+        self.client.log_batch(self.id, params=params)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        for name, value in tags.items():
+            self.client.set_tag(self.id, name, value)
+
+    def log_json(self, value: Any, name: str) -> None:
+        self.client.log_dict(self.id, value, name)
+
+    def log_table(self, rows: list[dict[str, Any]], name: str) -> None:
+        """Log rows as a table that the MLflow UI shows and compares between runs."""
+        columns = {column: [row[column] for row in rows] for column in rows[0]} if rows else {}
+        mlflow.log_table(columns, name, run_id=self.id)
+
+    def log_path(self, path: Path, folder: str | None = None) -> None:
+        """Log a file, or all files of a folder, as artifacts under `folder`."""
+        if path.is_dir():
+            self.client.log_artifacts(self.id, str(path), folder)
+        else:
+            self.client.log_artifact(self.id, str(path), folder)
+
+    def log_image(self, image: Image.Image, name: str) -> None:
+        """Log a picture as an artifact, written before this returns."""
+        self.client.log_image(self.id, image, artifact_file=name, synchronous=True)
+
+
+@contextmanager
+def attached_run(settings: Any, *, stage: str) -> Iterator[Run]:
+    """The run that `mlflow run` made for this process, or a new one, with the settings logged; ended whatever happens.
+
+    An error ends it FAILED, Ctrl-C or SIGTERM ends it KILLED, each with the reason in the tag `fsae.reason`.
+    """
+    with terminable(), _ended(Run(_start(), stage)) as run:
+        values = dataclasses.asdict(settings)
+        run.set_tags(_source_version())
+        run.log_params(values)
+        run.log_json(values, "config.json")
+        yield run
+
+
+@contextmanager
+def nested_run(parent: Run, name: str, *, stage: str) -> Iterator[Run]:
+    """A child run inside this process, ended as its parent would be."""
+    active = mlflow.start_run(run_name=name, nested=True, parent_run_id=parent.id)
+    with _ended(Run(active, stage)) as run:
+        yield run
+
+
+def record_refusal(reason: str) -> None:
+    """Leave the reason on the run that `mlflow run` made for a command line that was refused before it began."""
+    client, run_id = MlflowClient(), os.environ["MLFLOW_RUN_ID"]
+    client.set_tag(run_id, REASON_TAG, reason)
+    client.set_terminated(run_id, "FAILED")
+
+
+def _start() -> mlflow.ActiveRun:
+    # Child processes must agree on where runs live, wherever they start.
+    os.environ.setdefault("MLFLOW_TRACKING_URI", mlflow.get_tracking_uri())
+    if not {"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"} & os.environ.keys():
+        mlflow.set_experiment(EXPERIMENT)
+    return mlflow.start_run()
+
+
+@contextmanager
+def _ended(run: Run) -> Iterator[Run]:
+    status = "FAILED"
+    try:
+        run.set_tags({STAGE_TAG: run.stage})
+        yield run
+        status = "FINISHED"
+    except KeyboardInterrupt as interrupt:
+        status = "KILLED"
+        _ignore_signals()
+        run.set_tags({REASON_TAG: "stopped by SIGTERM" if isinstance(interrupt, Terminated) else "interrupted (Ctrl-C)"})
+        raise
+    except BaseException as error:
+        run.set_tags({REASON_TAG: str(error) or type(error).__name__})
+        raise
+    finally:
+        mlflow.end_run(status)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Within the block SIGTERM raises Terminated; after it the former handlers are back."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise Terminated("SIGTERM")
+
+    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _ignore_signals() -> None:
+    # `mlflow run` answers Ctrl-C with a SIGTERM of its own; it must not cut the clean-up short.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _source_version() -> dict[str, str]:
+    version = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    return {"mlflow.source.git.commit": version} if version else {}

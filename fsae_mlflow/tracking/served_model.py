@@ -1,0 +1,28 @@
+"""The registered SAE as MLflow loads it (models-from-code): templates in, features or reconstructions out."""
+
+from typing import Any
+
+import mlflow
+import numpy as np
+import torch
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from fsae_mlflow.sae.checkpoint import load_sae
+
+
+class ServedSAE(PythonModel):
+    """Sparse features (n, d_sae) of templates (n, d_in), or their reconstructions with `params={"output": "reconstruction"}`."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        self.sae = load_sae(context.artifacts["sae"])
+
+    def predict(self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
+        output = (params or {}).get("output", "features")
+        if output not in ("features", "reconstruction"):
+            raise ValueError(f"output must be features or reconstruction; it is {output!r}.")
+        templates = torch.as_tensor(np.asarray(model_input), dtype=torch.float32)
+        with torch.no_grad():
+            return (self.sae.encode(templates) if output == "features" else self.sae(templates)).numpy()
+
+
+mlflow.models.set_model(ServedSAE())

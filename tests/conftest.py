@@ -1,0 +1,85 @@
+"""What tests of several rooms share: real data where it is, small template sets where it is not."""
+
+import io
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fsae_mlflow.templates import FaceRow, TemplateSet, TemplateWriter
+
+# The tests' tensors are small: a second thread costs more than it gives, above all on a busy machine.
+torch.set_num_threads(1)
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real faces and recognisers, which are not part of the project."""
+    if not SHARED.is_dir():
+        pytest.skip("needs the folder shared/data beside the project: real faces and recognisers, not part of it")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def jpeg() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (112, 112), (90, 80, 70)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def face_row(image_id: str, template: np.ndarray, jpeg: bytes) -> FaceRow:
+    return FaceRow(
+        image_id=image_id,
+        identity=image_id.split("/")[0],
+        template=template.astype(np.float32),
+        probability=0.99,
+        box=np.array([1, 2, 3, 4], np.float32),
+        keypoints=np.arange(10, dtype=np.float32).reshape(5, 2),
+        source_width=250,
+        source_height=240,
+        yaw=0.1,
+        sharpness=100.0,
+        interocular=60.0,
+        jpeg=jpeg,
+    )
+
+
+@pytest.fixture(scope="session")
+def template_set(tmp_path_factory: pytest.TempPathFactory, jpeg: bytes) -> TemplateSet:
+    """400 templates of width 16, sparse mixtures of 40 directions, of 40 people; in three shards, one failure."""
+    rng = np.random.default_rng(0)
+    directions = rng.normal(size=(40, 16))
+    folder = tmp_path_factory.mktemp("templates")
+    with TemplateWriter(folder, width=16, metadata={"name": "synthetic"}, shard_rows=150) as writer:
+        for i in range(400):
+            weights = np.zeros(40)
+            weights[rng.choice(40, 3, replace=False)] = rng.uniform(0.5, 1.5, 3)
+            writer.write([face_row(f"p{i // 10:02d}/{i:03d}.jpg", 3 * weights @ directions, jpeg)])
+        writer.fail("p00/blank.jpg", "no face found")
+    return TemplateSet.open(folder)
+
+
+@pytest.fixture(scope="session")
+def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database to copy: making one takes seconds."""
+    database = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow.MlflowClient(tracking_uri=f"sqlite:///{database}").search_experiments()
+    return database
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_template: Path) -> str:
+    """An empty tracking store of the test's own, with the test's folder as working directory; gives its URI."""
+    database = tmp_path / "mlflow.db"
+    database.write_bytes(mlflow_template.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+    mlflow.set_tracking_uri(f"sqlite:///{database}")
+    return f"sqlite:///{database}"

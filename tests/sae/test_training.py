@@ -1,0 +1,141 @@
+"""Training end to end on small synthetic templates."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fsae_mlflow.sae.checkpoint import load_sae, save_sae
+from fsae_mlflow.sae.gated import GatedSAE
+from fsae_mlflow.sae.measures import measure
+from fsae_mlflow.sae.resampling import resample
+from fsae_mlflow.sae.settings import TrainSettings
+from fsae_mlflow.sae.split import holdout_rows
+from fsae_mlflow.sae.training import Trained, Trainer, learning_rate, train
+from fsae_mlflow.templates import TemplateSet
+
+SETTINGS = TrainSettings(expansion=4, lam=0.2, epochs=30, batch_size=64, lr=5e-3, resample_every=5)
+
+
+@pytest.fixture(scope="module")
+def trained(template_set: TemplateSet, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, list[dict[str, float]]]:
+    logged: list[dict[str, float]] = []
+    output = tmp_path_factory.mktemp("run") / "sae"
+    result = train(SETTINGS, templates=template_set, output=output, on_metrics=lambda metrics, _: logged.append(metrics))
+    return result, logged
+
+
+def test_training_explains_templates_sparsely(trained: tuple[Trained, list[dict[str, float]]]) -> None:
+    result, logged = trained
+    assert len(logged) == SETTINGS.epochs
+    assert logged[-1]["train/loss_total"] < logged[0]["train/loss_total"]
+    assert result.train.fvu < 0.15
+    assert result.train.l0 < result.sae.d_sae / 3
+    assert result.heldout is not None and result.heldout.n == 40
+
+
+def test_mean_l0_is_the_sum_of_densities(trained: tuple[Trained, list[dict[str, float]]]) -> None:
+    result, logged = trained
+    for metrics in logged:
+        for part in ("train", "heldout"):
+            assert metrics[f"{part}/l0"] == pytest.approx(metrics[f"{part}/sum_of_densities"], rel=1e-9)
+    assert result.train.l0 == pytest.approx(float(result.sae.density.sum()), rel=1e-5)
+
+
+def test_decoder_directions_keep_unit_norm(trained: tuple[Trained, list[dict[str, float]]]) -> None:
+    torch.testing.assert_close(trained[0].sae.W_dec.norm(dim=1), torch.ones(trained[0].sae.d_sae))
+
+
+def test_same_seed_same_weights(trained: tuple[Trained, list[dict[str, float]]], template_set: TemplateSet, tmp_path: Path) -> None:
+    again = train(SETTINGS, templates=template_set, output=tmp_path / "sae", on_metrics=lambda *_: None)
+    for name, tensor in trained[0].sae.state_dict().items():
+        assert torch.equal(tensor, again.sae.state_dict()[name]), name
+
+
+def test_saved_sae_gives_identical_outputs(trained: tuple[Trained, list[dict[str, float]]], template_set: TemplateSet) -> None:
+    result, _ = trained
+    templates = torch.from_numpy(template_set.templates)
+    loaded = load_sae(result.folder)
+    assert torch.equal(loaded.encode(templates), result.sae.encode(templates))
+    assert torch.equal(loaded(templates), result.sae(templates))
+    assert json.loads((result.folder / "config.json").read_text())["settings"]["lam"] == SETTINGS.lam
+
+
+def test_measures_follow_their_formulas() -> None:
+    torch.manual_seed(0)
+    sae, x = GatedSAE(6, 24, lam=0.1), torch.randn(50, 6) + 1
+    found = measure(sae, x, batch_size=7)
+    features = sae.features(x).detach().double().numpy()
+    x_hat, data = sae.features(x).detach().double().numpy() @ sae.W_dec.detach().double().numpy(), x.double().numpy()
+    error = ((data - x_hat) ** 2).sum()
+    assert found.l0 == pytest.approx((features > 0).sum(axis=1).mean())
+    assert found.fvu == pytest.approx(error / ((data - data.mean(axis=0)) ** 2).sum(), rel=1e-5)
+    assert found.mse == pytest.approx(error / 50, rel=1e-5)
+    cosine = (data * x_hat).sum(axis=1) / np.linalg.norm(data, axis=1) / np.linalg.norm(x_hat, axis=1)
+    assert found.cosine == pytest.approx(cosine.mean(), rel=1e-5)
+    assert found.losses["total"] == pytest.approx(float(sae.loss(x).total.detach()), rel=1e-5)
+
+
+def test_resampling_revives_exactly_the_dead() -> None:
+    torch.manual_seed(0)
+    x = torch.nn.functional.normalize(torch.randn(20, 8), dim=1)
+    sae = GatedSAE(8, 64)
+    trainer = Trainer(TrainSettings(epochs=1), sae, x)
+    trainer.run_step(x)
+    dead = torch.zeros(64, dtype=torch.bool)
+    dead[10:40] = True  # more dead features than pool rows
+    with torch.no_grad():
+        sae.b_gate[dead] = -100
+    before = {name: tensor.clone() for name, tensor in sae.state_dict().items()}
+    moments = {name: trainer.optimizer.state[p]["exp_avg_sq"].clone() for name, p in sae.named_parameters()}
+    alive_norm = float(sae.W_enc[~dead].norm(dim=1).mean())
+
+    assert resample(sae, trainer.optimizer, dead, x, generator=torch.Generator().manual_seed(0)) == 30
+
+    for name, tensor in sae.named_parameters():
+        state = trainer.optimizer.state[tensor]["exp_avg_sq"]
+        if name == "b_dec":
+            assert torch.equal(tensor, before[name]) and torch.equal(state, moments[name])
+            continue
+        assert torch.equal(tensor[~dead], before[name][~dead]) and torch.equal(state[~dead], moments[name][~dead])
+        assert not state[dead].any() and not trainer.optimizer.state[tensor]["exp_avg"][dead].any()
+    drawn = sae.W_dec[dead] @ x.T
+    torch.testing.assert_close(drawn.max(dim=1).values, torch.ones(30))  # each direction is a pool row
+    torch.testing.assert_close(sae.W_enc[dead].norm(dim=1), torch.full((30,), 0.2 * alive_norm))
+    assert not sae.b_gate[dead].any() and not sae.b_mag[dead].any()
+    assert ((sae.features(x) > 0).any(dim=0))[dead].float().mean() > 0.9
+
+
+def test_schedule_is_a_cosine_with_warm_up() -> None:
+    settings = TrainSettings(lr=1e-2, lr_end=1e-4, lr_warmup=9)
+    assert learning_rate(settings, 0, 101, 1000) == pytest.approx(1e-2)
+    assert learning_rate(settings, 50, 101, 1000) == pytest.approx((1e-2 + 1e-4) / 2)
+    assert learning_rate(settings, 100, 101, 1000) == pytest.approx(1e-4)
+    assert learning_rate(settings, 0, 101, 0) == pytest.approx(1e-3)
+
+
+def test_no_person_is_on_both_sides(template_set: TemplateSet) -> None:
+    held = holdout_rows(template_set.identities, 0.25, seed=3)
+    people, others = set(template_set.identities[held]), set(template_set.identities[~held])
+    assert len(people) == 10 and not people & others
+    with pytest.raises(ValueError, match="nobody to train on"):
+        holdout_rows(np.array(["a", "a"]), 0.1, seed=0)
+
+
+def test_loss_that_is_not_finite_stops_with_step_and_term(template_set: TemplateSet, tmp_path: Path) -> None:
+    settings = TrainSettings(expansion=2, epochs=5, lr=1e30, lam=1.0)
+    with pytest.raises(FloatingPointError, match="not finite at step .*lower lr"):
+        train(settings, templates=template_set, output=tmp_path / "sae", on_metrics=lambda *_: None)
+    assert not (tmp_path / "sae").exists()
+
+
+def test_an_sae_of_another_kind_or_damaged_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no trained SAE"):
+        load_sae(tmp_path)
+    save_sae(GatedSAE(4, 8), tmp_path / "sae", settings={}, templates={})
+    weights = tmp_path / "sae" / "sae.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"sae\.safetensors is missing, damaged"):
+        load_sae(tmp_path / "sae")

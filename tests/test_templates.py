@@ -1,0 +1,62 @@
+"""The template set: what is written is what is read, and nothing unfinished looks finished."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from fsae_mlflow.templates import TemplateSet, TemplateWriter
+from tests.conftest import face_row
+
+
+def test_round_trip_over_shards(template_set: TemplateSet) -> None:
+    assert len(template_set) == 400 and template_set.width == 16
+    assert template_set.templates.shape == (400, 16) and template_set.templates.dtype == np.float32
+    assert template_set.image_ids[399] == "p39/399.jpg" and template_set.identities[399] == "p39"
+    assert template_set.column("keypoints").shape == (400, 10)
+    assert template_set.column("source_height").tolist() == [240] * 400
+    assert template_set.failures == [("p00/blank.jpg", "no face found")]
+    assert [face.size for face in template_set.faces([399, 0, 151])] == [(112, 112)] * 3
+
+
+def test_scale_brings_the_mean_squared_norm_to_one(template_set: TemplateSet) -> None:
+    scaled = template_set.templates.astype(np.float64) * template_set.scale
+    assert (scaled**2).sum(axis=1).mean() == pytest.approx(1, rel=1e-6)
+    np.testing.assert_allclose(template_set.mean, template_set.templates.mean(axis=0), rtol=1e-4, atol=1e-6)
+
+
+def test_templates_are_fixed_size_lists_that_pandas_reads(template_set: TemplateSet) -> None:
+    table = pq.read_table(sorted(template_set.folder.glob("templates-*.parquet"))[0])
+    assert str(table.schema.field("template").type).startswith("fixed_size_list<") and "[16]" in str(
+        table.schema.field("template").type
+    )
+    frame = table.to_pandas()
+    np.testing.assert_array_equal(np.stack(frame["template"]), template_set.templates[:150])
+
+
+def test_an_interrupted_set_is_refused(tmp_path: Path, jpeg: bytes) -> None:
+    rows = [face_row(f"a/{i}.jpg", np.ones(4), jpeg) for i in range(5)]
+    with pytest.raises(RuntimeError, match="power cut"), TemplateWriter(tmp_path, width=4, metadata={}, shard_rows=2) as writer:
+        writer.write(rows)
+        raise RuntimeError("power cut")
+    with pytest.raises(ValueError, match="unfinished"):
+        TemplateSet.open(tmp_path)
+    with pytest.raises(ValueError, match="make one with the extract entry point"):
+        TemplateSet.open(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("template", [np.ones(3), np.array([1, 2, np.nan, 4])])
+def test_a_wrong_template_is_refused_by_image(tmp_path: Path, jpeg: bytes, template: np.ndarray) -> None:
+    writer = TemplateWriter(tmp_path, width=4, metadata={})
+    with pytest.raises(ValueError, match=r"a/1\.jpg: its template must be 4 finite numbers"):
+        writer.write([face_row("a/1.jpg", template, jpeg)])
+
+
+def test_equal_content_has_equal_digests(tmp_path: Path, jpeg: bytes) -> None:
+    def digest(name: str, value: float) -> str:
+        with TemplateWriter(tmp_path / name, width=4, metadata={}, shard_rows=len(name)) as writer:
+            writer.write(face_row(f"a/{i}.jpg", np.full(4, value), jpeg) for i in range(3))
+        return TemplateSet.open(tmp_path / name).digest
+
+    assert digest("a", 1.0) == digest("bb", 1.0) != digest("ccc", 2.0)
