@@ -24,15 +24,10 @@ def main(settings, run):
 
     templates = open_templates(run, settings.templates, context="training")
     found = sweep(settings, templates=templates, trial_run=trial_run)
-    on_front = {trial.number for trial in found.front}
-    rows = [
-        {"trial": t.number, "lam": t.lam, "expansion": t.expansion, "l0": t.l0, "fvu": t.fvu, "front": t.number in on_front}
-        for t in found.trials
-    ]
-    run.log_table(rows, "trials.json")
-    run.log_figure(front_figure(found.trials, found.front, max_l0=settings.max_l0), "front.png")
+    run.log_table(found.rows, "trials.json")
+    run.log_path(front_figure(found.points, run.output("") / "front.png", max_l0=settings.max_l0))
     if found.best is None or found.best.folder is None:
-        raise ValueError(f"No trial reached L0 <= {settings.max_l0}; raise lam_max, n_trials or max_l0.")
+        raise ValueError(f"max_l0={settings.max_l0}: no trial is that sparse; raise max_l0, lam_max or n_trials.")
     run.set_tags({"fsae.best_trial": str(found.best.number)})
     run.on_metrics(found.best.figures | {"best_lam": found.best.lam, "best_expansion": found.best.expansion})
     run.log_path(found.best.folder, SAE)

@@ -1,18 +1,26 @@
 """Train a sparse autoencoder on a template set."""
 
+from pathlib import Path
+
 from fsae_mlflow.sae.settings import TrainSettings
 from fsae_mlflow.tracking.command import command
 
 
 @command(TrainSettings, stage="train_sae")
 def main(settings, run):
-    """Train a sparse autoencoder on the templates of a template set, and register it as an MLflow model."""
+    """Train a sparse autoencoder on the templates of a template set, and register it as an MLflow model.
+
+    The same command goes on with a training that was stopped.
+    """
+    from fsae_mlflow.sae.resuming import fingerprint
     from fsae_mlflow.sae.training import train
     from fsae_mlflow.tracking.inputs import SAE, open_templates
     from fsae_mlflow.tracking.registry import register_sae
 
     templates = open_templates(run, settings.templates, context="training")
-    trained = train(settings, templates=templates, output=run.output(settings.output), on_metrics=run.on_metrics)
+    # Named by what decides the result, not by the run, so that the same command finds its checkpoint.
+    output = Path(settings.output or f"outputs/train_sae/{fingerprint(settings, templates.digest)}")
+    trained = train(settings, templates=templates, output=output, on_metrics=run.on_metrics)
     run.on_metrics(trained.figures, settings.epochs)
     run.log_path(trained.folder, SAE)
     register_sae(run, trained.sae, trained.folder, name=settings.model_name if settings.register else "")

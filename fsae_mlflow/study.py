@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Lt
 
 from fsae_mlflow.parameters import settings
+from fsae_mlflow.report.front import Point
 from fsae_mlflow.sae.settings import TrainSettings
 
 L0_LIMIT = "l0_above_limit"
@@ -91,6 +93,22 @@ class Sweep:
     front: list[TrialResult]
     best: TrialResult | None
 
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One line a trial, for a table."""
+        return [
+            {"trial": t.number, "lam": t.lam, "expansion": t.expansion, "l0": t.l0, "fvu": t.fvu, "on_front": t in self.front}
+            for t in self.trials
+        ]
+
+    @property
+    def points(self) -> list[Point]:
+        """One point a trial, for a figure."""
+        return [
+            Point(l0=t.l0, fvu=t.fvu, label=f"×{t.expansion}", on_front=t in self.front, best=t is self.best)
+            for t in self.trials
+        ]
+
 
 OnMetrics = Callable[[dict[str, float], int], None]
 TrialRun = Callable[[int, TrainSettings], AbstractContextManager[OnMetrics]]
@@ -109,12 +127,15 @@ def sweep(settings: SweepSettings, *, templates: Any, trial_run: TrialRun) -> Sw
     folder = Path(settings.output) / _fingerprint(settings, templates.digest)
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.RDBStorage(
-        f"sqlite:///{folder / 'study.db'}",
-        heartbeat_interval=30,
-        grace_period=90,
-        heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=1),
-    )
+    with warnings.catch_warnings():
+        # Heartbeats have been "experimental" since Optuna 2.9; a killed trial is run again thanks to them.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        storage = optuna.storages.RDBStorage(
+            f"sqlite:///{folder / 'study.db'}",
+            heartbeat_interval=30,
+            grace_period=90,
+            heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=1),
+        )
     directions = ["minimize"] if settings.objective == "fvu" else ["minimize", "minimize"]
     study = optuna.create_study(storage=storage, study_name="sweep", directions=directions, load_if_exists=True)
     # A seed that moves on with the study: a resumed search must not draw its first trials again.

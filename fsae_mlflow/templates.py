@@ -1,18 +1,20 @@
-"""The template set: a folder of Parquet shards, and the only code that knows its layout.
+"""The template set: a folder of Parquet shards, and (with template_schema.py) the only code that knows its layout.
 
     set.json                   written last: a folder without it is unfinished
-    templates-00000.parquet    image_id, identity, template, probability, box, keypoints, source size, yaw, sharpness, interocular
+    templates-00000.parquet    image_id, identity, template, and where and how good the face was (template_schema.py)
     faces-00000.parquet        image_id, face (the aligned face as JPEG bytes)
     failures.parquet           image_id, reason
 
-Both kinds of shard hold the same rows in the same order.
+Both kinds of shard hold the same rows in the same order. Columns that the source of the pictures had (age, pose, …)
+follow the set's own. An unfinished set also has failures-00000.parquet, … beside its shards; a shard is whole once
+its templates-NNNNN.parquet is there.
 """
 
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -25,55 +27,70 @@ from jaxtyping import Float32
 from PIL import Image
 
 from fsae_mlflow.atomic import written_beside
+from fsae_mlflow.template_schema import FACE_SCHEMA, FAILURE_SCHEMA, SCHEMA_VERSION, FaceRow, schema
 
-SCHEMA_VERSION = 1
 MARKER = "set.json"
 
 
-@dataclass(frozen=True, kw_only=True)
-class FaceRow:
-    """One aligned face with its template and what is known of its origin.
+def write_shard(
+    folder: Path,
+    number: int,
+    rows: Sequence[FaceRow],
+    failures: Sequence[tuple[str, str]],
+    *,
+    width: int,
+    attributes: Mapping[str, str] | None = None,
+) -> None:
+    """Write shard `number` of an unfinished set: its faces and failures first, so that its templates mark it whole.
 
-    Boxes and keypoints are in pixels of the upright source image; `yaw` is the signed nose offset over the eye distance,
-    `sharpness` the variance of the Laplacian on the aligned face, `interocular` the eye distance in source pixels.
+    Raises: ValueError for a template of another width or with a number that is not finite.
     """
-
-    image_id: str
-    identity: str
-    template: Float32[np.ndarray, " d"]
-    probability: float
-    box: Float32[np.ndarray, "4"]
-    keypoints: Float32[np.ndarray, "5 2"]
-    source_width: int
-    source_height: int
-    yaw: float
-    sharpness: float
-    interocular: float
-    jpeg: bytes = field(repr=False)
+    for row in rows:
+        _check(row, width)
+    shape = schema(width, attributes)
+    columns = {
+        column.name: [_cell(getattr(row, column.name), column.type) for row in rows] for column in schema(width)
+    } | {name: [row.attributes[place] for row in rows] for place, name in enumerate(attributes or {})}
+    faces = {"image_id": columns["image_id"], "face": [row.jpeg for row in rows]}
+    reasons = [{"image_id": image_id, "reason": reason} for image_id, reason in failures]
+    _write_table(_shard(folder, "faces", number), pa.table(faces, FACE_SCHEMA))
+    _write_table(_shard(folder, "failures", number), pa.Table.from_pylist(reasons, FAILURE_SCHEMA))
+    _write_table(_shard(folder, "templates", number), pa.table(columns, shape))
 
 
-def schema(width: int) -> pa.Schema:
-    """The columns of a template shard for templates of `width` numbers."""
-    number = pa.float32()
-    return pa.schema(
-        [
-            ("image_id", pa.string()),
-            ("identity", pa.string()),
-            ("template", pa.list_(number, width)),
-            ("probability", number),
-            ("box", pa.list_(number, 4)),
-            ("keypoints", pa.list_(number, 10)),
-            ("source_width", pa.int32()),
-            ("source_height", pa.int32()),
-            ("yaw", number),
-            ("sharpness", number),
-            ("interocular", number),
-        ]
-    )
+def has_shard(folder: Path, number: int) -> bool:
+    """Whether shard `number` is whole."""
+    return _shard(folder, "templates", number).is_file()
 
 
-FACE_SCHEMA = pa.schema([("image_id", pa.string()), ("face", pa.binary())])
-FAILURE_SCHEMA = pa.schema([("image_id", pa.string()), ("reason", pa.string())])
+def finish(
+    folder: Path, *, width: int, metadata: dict[str, Any], attributes: Mapping[str, str] | None = None
+) -> "TemplateSet":
+    """Mark a set finished whose shards are all written, and tidy up."""
+    for stale in folder.glob(".*.tmp"):
+        stale.unlink()
+    parts = sorted(folder.glob("failures-*.parquet"))
+    with (
+        written_beside(folder / "failures.parquet") as temporary,
+        pq.ParquetWriter(temporary, FAILURE_SCHEMA, compression="zstd") as merged,
+    ):
+        for part in parts:
+            merged.write_table(pq.read_table(part))
+    shards = sorted(folder.glob("templates-*.parquet"))
+    marker = {
+        "schema_version": SCHEMA_VERSION,
+        "width": width,
+        "attributes": dict(attributes or {}),
+        "n_rows": sum(pq.read_metadata(shard).num_rows for shard in shards),
+        "n_shards": len(shards),
+        "n_failures": pq.read_metadata(folder / "failures.parquet").num_rows,
+        **metadata,
+    }
+    with written_beside(folder / MARKER) as temporary:
+        temporary.write_text(json.dumps(marker, indent=2, sort_keys=False))
+    for part in parts:
+        part.unlink()
+    return TemplateSet.open(folder)
 
 
 class TemplateWriter:
@@ -85,8 +102,8 @@ class TemplateWriter:
         self.metadata = metadata
         self.shard_rows = shard_rows
         self._rows: list[FaceRow] = []
-        self._failures: list[dict[str, str]] = []
-        self._n_rows = self._n_shards = 0
+        self._failures: list[tuple[str, str]] = []
+        self._n_shards = 0
         folder.mkdir(parents=True, exist_ok=True)
         for stale in [folder / MARKER, *folder.glob("*.parquet")]:
             stale.unlink(missing_ok=True)
@@ -97,50 +114,32 @@ class TemplateWriter:
         Raises: ValueError for a template of another width or with a number that is not finite.
         """
         for row in rows:
-            if row.template.shape != (self.width,) or not np.isfinite(row.template).all():
-                raise ValueError(f"{row.image_id}: its template must be {self.width} finite numbers; check the recogniser.")
+            _check(row, self.width)
             self._rows.append(row)
             if len(self._rows) == self.shard_rows:
                 self._write_shard()
 
     def fail(self, image_id: str, reason: str) -> None:
         """Record an image that gave no row, with a reason a person understands."""
-        self._failures.append({"image_id": image_id, "reason": reason})
+        self._failures.append((image_id, reason))
 
     def close(self) -> "TemplateSet":
         """Write what is left and the marker; give the finished set."""
-        if self._rows:
+        if self._rows or self._failures:
             self._write_shard()
-        _write_table(self.folder / "failures.parquet", pa.Table.from_pylist(self._failures, FAILURE_SCHEMA))
-        marker = {
-            "schema_version": SCHEMA_VERSION,
-            "width": self.width,
-            "n_rows": self._n_rows,
-            "n_shards": self._n_shards,
-            "n_failures": len(self._failures),
-            **self.metadata,
-        }
-        with written_beside(self.folder / MARKER) as temporary:
-            temporary.write_text(json.dumps(marker, indent=2, sort_keys=True))
-        return TemplateSet.open(self.folder)
+        return finish(self.folder, width=self.width, metadata=self.metadata)
 
     def _write_shard(self) -> None:
-        shape = schema(self.width)
-        columns = {
-            name: [np.asarray(getattr(row, name)).ravel() if pa.types.is_fixed_size_list(shape.field(name).type) else getattr(row, name) for row in self._rows]
-            for name in shape.names
-        }
-        faces = {"image_id": columns["image_id"], "face": [row.jpeg for row in self._rows]}
-        _write_table(self.folder / f"faces-{self._n_shards:05d}.parquet", pa.table(faces, FACE_SCHEMA))
-        _write_table(self.folder / f"templates-{self._n_shards:05d}.parquet", pa.table(columns, shape))
-        self._n_rows += len(self._rows)
+        write_shard(self.folder, self._n_shards, self._rows, self._failures, width=self.width)
         self._n_shards += 1
-        self._rows = []
+        self._rows, self._failures = [], []
 
     def __enter__(self) -> "TemplateWriter":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self.close()
 
@@ -161,11 +160,18 @@ class TemplateSet:
         folder = Path(folder)
         marker = folder / MARKER
         if not marker.is_file():
-            found = "it is unfinished: run the same extract command again" if any(folder.glob("*.parquet")) else "make one with the extract entry point"
+            found = (
+                "it is unfinished: run the same extract command again"
+                if any(folder.glob("*.parquet"))
+                else "make one with the extract entry point"
+            )
             raise ValueError(f"templates: {folder} is not a finished template set (no {MARKER}); {found}.")
         metadata = json.loads(marker.read_text())
         if metadata["schema_version"] > SCHEMA_VERSION:
-            raise ValueError(f"templates: {folder} has schema {metadata['schema_version']}; this version reads up to {SCHEMA_VERSION}.")
+            raise ValueError(
+                f"templates: {folder} has schema {metadata['schema_version']}; "
+                f"this version reads up to {SCHEMA_VERSION}: update fsae_mlflow."
+            )
         return cls(folder, metadata)
 
     def __len__(self) -> int:
@@ -176,17 +182,24 @@ class TemplateSet:
         """How many numbers a template has."""
         return self.metadata["width"]
 
+    @property
+    def attributes(self) -> dict[str, str]:
+        """The columns that came from the source of the pictures, each "int", "float", "bool" or "string"."""
+        return self.metadata.get("attributes", {})
+
     @cached_property
     def templates(self) -> Float32[np.ndarray, "n d"]:
         """All templates as the recogniser gave them, in row order."""
-        return np.concatenate([batch for batch in self._lists("template")]) if len(self) else np.empty((0, self.width), np.float32)
+        return np.concatenate(list(self._lists("template"))) if len(self) else np.empty((0, self.width), np.float32)
 
     @cached_property
     def image_ids(self) -> list[str]:
+        """The images in row order."""
         return self.column("image_id").tolist()
 
     @cached_property
     def identities(self) -> np.ndarray:
+        """Whose face each row is."""
         return self.column("identity")
 
     @cached_property
@@ -208,12 +221,16 @@ class TemplateSet:
         return content.hexdigest()[:16]
 
     def column(self, name: str) -> np.ndarray:
-        """One column in row order; lists come back as (n, length) arrays."""
-        kind = schema(self.width).field(name).type
+        """One column in row order; lists come back as (n, length) arrays, unknown numbers as nan."""
+        kind = schema(self.width, self.attributes).field(name).type
         if pa.types.is_fixed_size_list(kind):
             return np.concatenate(list(self._lists(name)))
-        dtype = object if pa.types.is_string(kind) else kind.to_pandas_dtype()
-        return np.concatenate([np.asarray(table.column(name).to_pylist(), dtype=dtype) for table in self._tables("templates", [name])])
+        column = pa.chunked_array(
+            [chunk for table in self._tables("templates", [name]) for chunk in table.column(name).chunks], kind
+        )
+        if pa.types.is_string(kind) or (column.null_count and pa.types.is_boolean(kind)):
+            return np.array(column.to_pylist(), dtype=object)
+        return column.cast(pa.float64()).to_numpy() if column.null_count else column.to_numpy()
 
     def faces(self, rows: Sequence[int] | np.ndarray) -> list[Image.Image]:
         """The aligned faces of the given rows, decoded."""
@@ -248,6 +265,19 @@ class TemplateSet:
         for table in self._tables("templates", [name]):
             for chunk in table.column(name).chunks:
                 yield chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, length)
+
+
+def _check(row: FaceRow, width: int) -> None:
+    if row.template.shape != (width,) or not np.isfinite(row.template).all():
+        raise ValueError(f"{row.image_id}: its template must be {width} finite numbers; check the recogniser.")
+
+
+def _shard(folder: Path, kind: str, number: int) -> Path:
+    return folder / f"{kind}-{number:05d}.parquet"
+
+
+def _cell(value: Any, kind: pa.DataType) -> Any:
+    return np.asarray(value).ravel() if pa.types.is_fixed_size_list(kind) else value
 
 
 def _write_table(path: Path, table: pa.Table) -> None:

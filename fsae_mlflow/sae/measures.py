@@ -1,5 +1,6 @@
 """How well and how sparsely an SAE describes templates."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,33 +48,37 @@ class Measures:
 
 
 @torch.no_grad()
-def measure(sae: SparseAutoencoder, x: Float[Tensor, "n d_in"], *, batch_size: int = 1024) -> Measures:
-    """Run scaled templates through `sae` in batches and measure.
+def measure(sae: SparseAutoencoder, x: Float[Tensor, "n d_in"] | Iterable[Tensor], *, batch_size: int = 1024) -> Measures:
+    """Run scaled templates, given whole or in batches, through `sae` and measure.
 
     Raises: ValueError without templates.
     """
-    if len(x) == 0:
-        raise ValueError("There are no templates to measure the SAE on.")
-    n_fired = torch.zeros(sae.d_sae, dtype=torch.float64, device=x.device)
-    l0 = error = cosine = 0.0
+    n_fired = torch.zeros(sae.d_sae, dtype=torch.float64, device=sae.W_dec.device)
+    total, squares = torch.zeros(sae.d_in, dtype=torch.float64, device=sae.W_dec.device), 0.0
+    n, l0, error, cosine = 0, 0.0, 0.0, 0.0
     losses: dict[str, float] = {}
-    for batch in x.split(batch_size):
+    for batch in x.split(batch_size) if isinstance(x, Tensor) else x:
         features = sae.features(batch)
         x_hat = features @ sae.W_dec + sae.b_dec
         fires = features > 0
         n_fired += fires.sum(dim=0)
-        l0 += float(fires.sum(dim=1).double().mean()) * len(batch)
+        l0 += float(fires.sum(dim=1).double().sum())
+        n += len(batch)
+        total += batch.double().sum(dim=0)
+        squares += float(batch.double().square().sum())
         error += float((batch - x_hat).double().square().sum())
         cosine += float(torch.cosine_similarity(batch, x_hat).double().sum())
         for term, value in sae.loss(batch).as_floats().items():
-            losses[term] = losses.get(term, 0.0) + value * len(batch) / len(x)
-    variance = float((x - x.mean(dim=0)).double().square().sum())
+            losses[term] = losses.get(term, 0.0) + value * len(batch)
+    if n == 0:
+        raise ValueError("There are no templates to measure the SAE on.")
+    variance = squares - float(total.square().sum()) / n
     return Measures(
-        n=len(x),
-        l0=l0 / len(x),
-        density=(n_fired / len(x)).cpu().numpy(),
-        fvu=error / variance if variance else float("nan"),
-        mse=error / len(x),
-        cosine=cosine / len(x),
-        losses=losses,
+        n=n,
+        l0=l0 / n,
+        density=(n_fired / n).cpu().numpy(),
+        fvu=error / variance if variance > 0 else float("nan"),
+        mse=error / n,
+        cosine=cosine / n,
+        losses={term: value / n for term, value in losses.items()},
     )

@@ -1,31 +1,31 @@
 """Training of a sparse autoencoder on a template set."""
 
 import dataclasses
-import math
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 
 from fsae_mlflow.compute import choose_device
 from fsae_mlflow.progress import progress
-from fsae_mlflow.sae.base import Loss, SparseAutoencoder
+from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.checkpoint import save_sae
+from fsae_mlflow.sae.data import TrainingData, fit_scaling
+from fsae_mlflow.sae.interruption import deferred_interrupts
 from fsae_mlflow.sae.measures import Measures, measure
 from fsae_mlflow.sae.registry import VARIANTS
-from fsae_mlflow.sae.resampling import resample
+from fsae_mlflow.sae.resuming import fingerprint, load_checkpoint, save_checkpoint
 from fsae_mlflow.sae.settings import TrainSettings
 from fsae_mlflow.sae.split import holdout_rows
+from fsae_mlflow.sae.trainer import Trainer
 from fsae_mlflow.templates import TemplateSet
 
-# Templates measured after each epoch: enough for three digits, a small share of an epoch on large sets.
-MEASURED_ROWS = 10_000
-
 OnMetrics = Callable[[dict[str, float], int], None]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,9 @@ def train(settings: TrainSettings, *, templates: TemplateSet, output: Path, on_m
     """Train an SAE on `templates` and save it in the folder `output`.
 
     After every epoch `on_metrics` gets the loss terms, l0, sum of densities, fvu, cosine and alive share on training and
-    held-out templates (up to 10,000 of each), the learning rate and the templates per second; its step is the epoch.
+    held-out templates (an eighth of them, but at least 1,024 and at most 10,000), the learning rate and the templates per
+    second; its step is the epoch. A training that was stopped goes on from its last checkpoint in `output`, and ends with
+    the weights that it would have had without the stop.
 
     Raises: ValueError for an empty template set; FloatingPointError when the loss stops being finite.
     """
@@ -57,116 +59,68 @@ def train(settings: TrainSettings, *, templates: TemplateSet, output: Path, on_m
         raise ValueError(f"templates: {templates.folder} holds no template; see its failures.parquet for the reasons.")
     device = choose_device(settings.device)
     torch.manual_seed(settings.seed)
-    held = torch.from_numpy(holdout_rows(templates.identities, settings.holdout, seed=settings.seed))
-    x = torch.from_numpy(templates.templates)
-    scale = 1 / math.sqrt(float(x[~held].double().square().sum(dim=1).mean()))
-    x_train, x_held = (x[~held] * scale).to(device), (x[held] * scale).to(device)
+    held = holdout_rows(templates.identities, settings.holdout, seed=settings.seed)
+    max_bytes = int(settings.max_gigabytes * 2**30)
+    train_data, held_data = TrainingData(templates, ~held, max_bytes), TrainingData(templates, held, max_bytes)
 
-    sae = VARIANTS[settings.variant](templates.width, settings.expansion * templates.width, lam=settings.lam, scale=scale)
-    with torch.no_grad():
-        sae.b_dec.copy_(x_train.mean(dim=0))
-    trainer = Trainer(settings, sae.to(device), x_train)
-    epochs = range(1, settings.epochs + 1)
-    for epoch in progress(epochs, total=settings.epochs, label="train_sae", unit="epochs"):
-        metrics = trainer.run_epoch(epoch)
-        metrics |= measure(sae, x_train[:MEASURED_ROWS]).metrics("train")
-        if len(x_held):
-            metrics |= measure(sae, x_held[:MEASURED_ROWS]).metrics("heldout")
-        on_metrics(metrics, epoch)
+    variant = VARIANTS[settings.variant]
+    sae = variant(templates.width, settings.expansion * templates.width, normalize=settings.normalize, **variant.options(settings))
+    fit_scaling(sae, train_data, center=settings.center)
+    trainer = Trainer(settings, sae.to(device), train_data)
+    run = _Run(trainer, output, fingerprint(settings, templates.digest))
+    run.resume()
+    samples = {name: sae.scaled(data.sample(_n_measured(data)).to(device)) for name, data in (("train", train_data), ("heldout", held_data))}
+    try:
+        for _ in progress(range(trainer.epoch, settings.epochs), total=settings.epochs - trainer.epoch, label="train_sae", unit="epochs"):
+            with deferred_interrupts() as act:
+                metrics = trainer.run_epoch(lambda: run.after_step(act))
+            for name, sample in samples.items():
+                if len(sample):
+                    metrics |= measure(sae, sample).metrics(name)
+            on_metrics(metrics, trainer.epoch)
+    except KeyboardInterrupt:
+        # Interrupts act between steps only, so this state is whole.
+        with deferred_interrupts():
+            run.save()
+        logger.info("Stopped at step %d of %d; the same command goes on from there.", trainer.step, trainer.n_steps)
+        raise
 
-    final = measure(sae, x_train)
+    final = measure(sae, (sae.scaled(batch.to(device)) for batch in train_data.in_order()))
     sae.density.copy_(torch.from_numpy(final.density))
+    heldout = measure(sae, (sae.scaled(batch.to(device)) for batch in held_data.in_order())) if len(held_data) else None
     sae.cpu().eval().requires_grad_(False)
     save_sae(sae, output, settings=dataclasses.asdict(settings), templates={"digest": templates.digest, **templates.metadata})
-    return Trained(
-        folder=output,
-        sae=sae,
-        train=final,
-        heldout=measure(sae, x_held.cpu()) if len(x_held) else None,
-        templates_per_second=trainer.templates_per_second,
-    )
+    return Trained(folder=output, sae=sae, train=final, heldout=heldout, templates_per_second=trainer.templates_per_second)
 
 
-class Trainer:
-    """One SAE, its optimiser and its place in the schedule."""
+class _Run:
+    """Checkpoints of one training, in its output folder until the finished SAE takes the folder's place."""
 
-    def __init__(self, settings: TrainSettings, sae: SparseAutoencoder, x: Float[Tensor, "n d_in"]) -> None:
-        self.settings = settings
-        self.sae = sae
-        self.x = x
-        self.optimizer = make_optimizer(settings, sae)
-        self.step = 0
-        self.n_steps = settings.epochs * math.ceil(len(x) / settings.batch_size)
-        self.steps_since_resampling = 0
-        self.fired: Bool[Tensor, " d_sae"] = torch.zeros(sae.d_sae, dtype=torch.bool, device=x.device)
-        self.seconds = 0.0
+    def __init__(self, trainer: Trainer, folder: Path, name: str) -> None:
+        self.trainer = trainer
+        self.folder = folder
+        self.name = name
+        self.saved_at = time.monotonic()
 
-    @property
-    def templates_per_second(self) -> float:
-        """Throughput of the optimisation alone, measuring left out."""
-        return self.step * self.settings.batch_size / self.seconds if self.seconds else 0.0
+    def resume(self) -> None:
+        state = load_checkpoint(self.folder, self.name)
+        if state is not None:
+            self.trainer.load_state(state)
+            logger.info("Going on from the checkpoint at step %d of %d.", self.trainer.step, self.trainer.n_steps)
 
-    def run_epoch(self, epoch: int) -> dict[str, float]:
-        """One pass over the templates in a seeded order, then resampling when it is due."""
-        started = time.perf_counter()
-        generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(self.x), generator=generator).to(self.x.device)
-        for rows in order.split(self.settings.batch_size):
-            self.run_step(self.x[rows])
-        n_resampled = self._resample(generator) if self._resampling_due(epoch) else 0
-        self.seconds += time.perf_counter() - started
-        return {
-            "lr": self.optimizer.param_groups[0]["lr"],
-            "n_resampled": float(n_resampled),
-            "templates_per_second": self.templates_per_second,
-        }
+    def after_step(self, act_on_interrupts: Callable[[], None]) -> None:
+        act_on_interrupts()
+        if time.monotonic() - self.saved_at >= self.trainer.settings.checkpoint_seconds:
+            try:
+                self.save()
+            except OSError as error:
+                # The training itself may still end well.
+                logger.warning("%s", error)
 
-    def run_step(self, batch: Float[Tensor, "batch d_in"]) -> Loss:
-        """One optimiser step on scaled templates."""
-        rate = learning_rate(self.settings, self.step, self.n_steps, self.steps_since_resampling)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        loss = self.sae.loss(batch)
-        self._require_finite(loss)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
-        self.sae.remove_parallel_gradient()
-        self.optimizer.step()
-        self.sae.normalize_decoder()
-        self.fired |= loss.fired
-        self.step += 1
-        self.steps_since_resampling += 1
-        return loss
-
-    def _resampling_due(self, epoch: int) -> bool:
-        every = self.settings.resample_every
-        return every > 0 and epoch % every == 0 and epoch <= self.settings.resample_until * self.settings.epochs
-
-    @torch.no_grad()
-    def _resample(self, generator: torch.Generator) -> int:
-        n_resampled = resample(self.sae, self.optimizer, ~self.fired, self.x, generator=generator)
-        if n_resampled:
-            self.steps_since_resampling = 0
-        self.fired.zero_()
-        return n_resampled
-
-    def _require_finite(self, loss: Loss) -> None:
-        if math.isfinite(float(loss.total.detach())):
-            return
-        terms = ", ".join(f"{name} {value}" for name, value in loss.as_floats().items() if not math.isfinite(value))
-        raise FloatingPointError(f"The loss is not finite at step {self.step} ({terms}); lower lr ({self.settings.lr}) or check the templates.")
+    def save(self) -> None:
+        save_checkpoint(self.folder, {"fingerprint": self.name, **self.trainer.state()})
+        self.saved_at = time.monotonic()
 
 
-def make_optimizer(settings: TrainSettings, sae: SparseAutoencoder) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only: biases and r_mag have no scale to decay."""
-    matrices = [parameter for parameter in sae.parameters() if parameter.ndim > 1]
-    vectors = [parameter for parameter in sae.parameters() if parameter.ndim == 1]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), fused=True)
-
-
-def learning_rate(settings: TrainSettings, step: int, n_steps: int, steps_since_resampling: int) -> float:
-    """Cosine from `lr` to `lr_end` over the training, times a linear warm-up after its start and each resampling."""
-    cosine = 0.5 * (1 + math.cos(math.pi * step / max(1, n_steps - 1)))
-    rate = settings.lr_end + (settings.lr - settings.lr_end) * cosine
-    return rate * min(1.0, (steps_since_resampling + 1) / (settings.lr_warmup + 1))
+def _n_measured(data: TrainingData) -> int:
+    return min(max(len(data) // 8, 1024), 10_000)

@@ -42,12 +42,12 @@ def command(settings_class: type, *, stage: str) -> Callable[[Callable[[Any, "Ru
                 sys.exit(130)
 
         parameters: list[click.Parameter] = [_click_option(option) for option in options(settings_class)]
-        return _StageCommand(settings_class, stage, params=parameters, callback=callback, help=function.__doc__)
+        return StageCommand(settings_class, stage, params=parameters, callback=callback, help=function.__doc__)
 
     return decorate
 
 
-class _StageCommand(click.Command):
+class StageCommand(click.Command):
     """A command that builds its settings while parsing, so that a refused value is a usage error, noted on the run."""
 
     def __init__(self, settings_class: type, name: str, **attributes: Any) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import mlflow
 from mlflow.artifacts import download_artifacts
-from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
+from mlflow.data.sources import LocalArtifactDatasetSource
 from mlflow.entities import DatasetInput, InputTag, Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
@@ -23,13 +23,18 @@ def open_templates(run: Run, name: str, *, context: str) -> TemplateSet:
     Raises: ValueError where there is no such finished set, with the way to make one.
     """
     templates = TemplateSet.open(_find(run, name, parameter="templates", stage="extract", folder=TEMPLATES, marker=MARKER))
+    note_templates(run, templates, context=context)
+    return templates
+
+
+def note_templates(run: Run, templates: TemplateSet, *, context: str) -> None:
+    """Note a template set, by digest and source, in the run's list of datasets."""
     dataset = MetaDataset(
-        source=resolve_dataset_source(str(templates.folder.resolve())),
-        name=templates.metadata.get("name", templates.folder.name),
+        source=LocalArtifactDatasetSource(str(templates.folder.resolve())),
+        name=templates.metadata.get("source", {}).get("name", templates.folder.name),
         digest=templates.digest,
     )
     run.client.log_inputs(run.id, [DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", context)])])
-    return templates
 
 
 def find_sae(run: Run, name: str) -> Path:

@@ -9,13 +9,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
-from PIL import Image
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EXPERIMENT = "fsae_mlflow"
 STAGE_TAG = "fsae.stage"
@@ -70,9 +72,32 @@ class Run:
         else:
             self.client.log_artifact(self.id, str(path), folder)
 
-    def log_image(self, image: Image.Image, name: str) -> None:
-        """Log a picture as an artifact, written before this returns."""
-        self.client.log_image(self.id, image, artifact_file=name, synchronous=True)
+    def log_figure(self, figure: "Figure", name: str) -> None:
+        """Log a matplotlib figure as an artifact."""
+        self.client.log_figure(self.id, figure, name)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The last value of every metric logged so far."""
+        return self.client.get_run(self.id).data.metrics
+
+    def copy_from(self, child: "Run", *, artifacts: tuple[str, ...]) -> None:
+        """Take over a child's metrics, and those of `artifacts` it has at the top of its artifacts."""
+        self.on_metrics(child.metrics)
+        present = {artifact.path for artifact in self.client.list_artifacts(child.id)}
+        for name in artifacts:
+            if name in present:
+                self.log_path(Path(self.client.download_artifacts(child.id, name)))
+
+    @property
+    def ui_command(self) -> str:
+        """The command that opens the MLflow UI on this run's store."""
+        return f"mlflow ui --backend-store-uri {mlflow.get_tracking_uri()}"
+
+    @property
+    def ui_address(self) -> str:
+        """Where that UI shows this run."""
+        return f"http://127.0.0.1:5000/#/experiments/{self.experiment_id}/runs/{self.id}"
 
 
 @contextmanager

@@ -6,7 +6,9 @@ import torch
 
 from fsae_mlflow.sae.gated import GatedSAE
 from fsae_mlflow.sae.settings import TrainSettings
-from fsae_mlflow.sae.training import Trainer
+from fsae_mlflow.sae.data import TrainingData
+from fsae_mlflow.sae.trainer import Trainer
+from fsae_mlflow.templates import TemplateSet
 
 LAM, D_IN, D_SAE, BATCH = 0.3, 5, 12, 7
 RELATIVE = 1e-10
@@ -67,11 +69,11 @@ def test_loss_and_gradients_follow_the_equations(sae: GatedSAE, x: torch.Tensor)
         np.testing.assert_allclose(getattr(sae, name).grad.numpy(), expected, rtol=RELATIVE, atol=1e-14, err_msg=name)
 
 
-def test_one_optimiser_step_is_adamw_on_the_tangent_then_unit_norm(sae: GatedSAE, x: torch.Tensor) -> None:
+def test_one_optimiser_step_is_adamw_on_the_tangent_then_unit_norm(sae: GatedSAE, x: torch.Tensor, template_set: TemplateSet) -> None:
     settings = TrainSettings(lam=LAM, batch_size=BATCH, epochs=10, lr=1e-2, weight_decay=0.1)
     before = {name: parameter.detach().numpy().copy() for name, parameter in sae.named_parameters()}
     _, gradients = reference(sae, x.numpy())
-    Trainer(settings, sae, x).run_step(x)
+    Trainer(settings, sae, TrainingData(template_set, np.ones(400, bool), 10**9)).run_step(x)
 
     along = (gradients["W_dec"] * before["W_dec"]).sum(axis=1, keepdims=True)
     gradients["W_dec"] = gradients["W_dec"] - along * before["W_dec"]

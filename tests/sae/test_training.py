@@ -13,7 +13,10 @@ from fsae_mlflow.sae.measures import measure
 from fsae_mlflow.sae.resampling import resample
 from fsae_mlflow.sae.settings import TrainSettings
 from fsae_mlflow.sae.split import holdout_rows
-from fsae_mlflow.sae.training import Trained, Trainer, learning_rate, train
+from fsae_mlflow.sae.adam import learning_rate
+from fsae_mlflow.sae.data import TrainingData
+from fsae_mlflow.sae.trainer import Trainer
+from fsae_mlflow.sae.training import Trained, train
 from fsae_mlflow.templates import TemplateSet
 
 SETTINGS = TrainSettings(expansion=4, lam=0.2, epochs=30, batch_size=64, lr=5e-3, resample_every=5)
@@ -78,11 +81,11 @@ def test_measures_follow_their_formulas() -> None:
     assert found.losses["total"] == pytest.approx(float(sae.loss(x).total.detach()), rel=1e-5)
 
 
-def test_resampling_revives_exactly_the_dead() -> None:
+def test_resampling_revives_exactly_the_dead(template_set: TemplateSet) -> None:
     torch.manual_seed(0)
     x = torch.nn.functional.normalize(torch.randn(20, 8), dim=1)
     sae = GatedSAE(8, 64)
-    trainer = Trainer(TrainSettings(epochs=1), sae, x)
+    trainer = Trainer(TrainSettings(epochs=1), sae, TrainingData(template_set, np.ones(400, bool), 10**9))
     trainer.run_step(x)
     dead = torch.zeros(64, dtype=torch.bool)
     dead[10:40] = True  # more dead features than pool rows
@@ -90,7 +93,7 @@ def test_resampling_revives_exactly_the_dead() -> None:
         sae.b_gate[dead] = -100
     before = {name: tensor.clone() for name, tensor in sae.state_dict().items()}
     moments = {name: trainer.optimizer.state[p]["exp_avg_sq"].clone() for name, p in sae.named_parameters()}
-    alive_norm = float(sae.W_enc[~dead].norm(dim=1).mean())
+    alive_norm = float(sae.W_enc[~dead].detach().norm(dim=1).mean())
 
     assert resample(sae, trainer.optimizer, dead, x, generator=torch.Generator().manual_seed(0)) == 30
 

@@ -1,0 +1,26 @@
+"""Turn pictures of faces into a template set."""
+
+from pathlib import Path
+
+from fsae_mlflow.faces.settings import ExtractSettings
+from fsae_mlflow.tracking.command import command
+
+
+@command(ExtractSettings, stage="extract")
+def main(settings, run):
+    """Find, align and embed every face of a source, and log the templates as Parquet."""
+    from fsae_mlflow.extraction import extract
+    from fsae_mlflow.tracking.inputs import TEMPLATES, note_templates
+
+    output = Path(settings.output) if settings.output else settings.default_output
+    extraction = extract(settings, output=output, on_metrics=run.on_metrics)
+    run.log_path(extraction.templates.folder, TEMPLATES)
+    run.log_json(extraction.templates.metadata["recognizer"], "recognizer.json")
+    for sheet in (extraction.accepted, extraction.rejected):
+        if sheet is not None:
+            run.log_path(sheet)
+    note_templates(run, extraction.templates, context="extracted")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""Distil a recogniser into a small one."""
+
+from fsae_mlflow.recognizers.settings import DistillSettings
+from fsae_mlflow.tracking.command import command
+
+
+@command(DistillSettings, stage="train_recognizer")
+def main(settings, run):
+    """Teach a small recogniser to give the templates of a large one, on any aligned faces."""
+    from fsae_mlflow.recognizers.distillation import distil
+
+    output = run.output(settings.output)
+    distil(settings, output=output, on_metrics=run.on_metrics)
+    run.log_path(output, "recognizer")
+
+
+if __name__ == "__main__":
+    main()

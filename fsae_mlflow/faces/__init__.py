@@ -1,0 +1,1 @@
+"""From pictures to aligned faces: sources, decoding, keypoints, alignment, quality."""

@@ -1,0 +1,87 @@
+"""Pictures decoded ahead of the networks, in worker processes, in order."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from jaxtyping import UInt8
+
+from fsae_mlflow.faces.images import UnreadableImageError, decode
+from fsae_mlflow.faces.sources import Picture
+
+PICTURES_PER_TASK = 4  # a message per picture would cost more than decoding a small one
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture with its pixels, or with the reason why there are none."""
+
+    picture: Picture
+    pixels: UInt8[np.ndarray, "height width 3"] | None
+    reason: str = ""
+
+
+def decoded(pictures: Iterable[Picture], *, workers: int) -> Generator[Decoded]:
+    """Read and decode pictures in their order, a bounded number ahead; `workers=0` works in this process.
+
+    Raises: OSError where remote storage fails for another reason than a missing picture.
+    """
+    if not workers:
+        yield from map(read, pictures)
+        return
+    remaining = iter(pictures)
+    # spawn: a fork would copy the networks' threads in the middle of their work
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
+    pending: deque[Future[list[Decoded]]] = deque()
+    try:
+        while True:
+            while len(pending) < 2 * workers + 2 and (task := list(islice(remaining, PICTURES_PER_TASK))):
+                pending.append(pool.submit(_read_all, task))
+            if not pending:
+                return
+            yield from pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def read(picture: Picture) -> Decoded:
+    """Read and decode one picture; what cannot be read keeps its reason.
+
+    Raises: OSError where remote storage fails: the picture may be good, and going on later is better than giving it up.
+    """
+    try:
+        return Decoded(picture, decode(picture.read()))
+    except UnreadableImageError as error:
+        return Decoded(picture, None, str(error))
+    except FileNotFoundError:
+        return Decoded(picture, None, "There is no such file.")
+    except OSError as error:
+        if picture.location.root and not isinstance(error, PermissionError):
+            raise OSError(
+                f"{picture.location} cannot be read now ({error}); run the same command again to go on."
+            ) from error
+        return Decoded(picture, None, f"The file cannot be read ({error.strerror or error}).")
+
+
+def _read_all(pictures: list[Picture]) -> list[Decoded]:
+    return [read(picture) for picture in pictures]
+
+
+def _end_with_parent() -> None:
+    """Leave Ctrl-C to the parent, and do not outlive it if it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

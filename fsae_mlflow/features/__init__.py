@@ -1,0 +1,1 @@
+"""What sparse features mean: how often they fire, and on whose faces."""

@@ -1,0 +1,1 @@
+"""Aligned face → template: recognisers behind one interface, by name."""

@@ -1,0 +1,54 @@
+"""What every recogniser is: a differentiable module from aligned faces to templates."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fsae_mlflow.recognizers.card import RecognizerCard
+
+
+class Recognizer(nn.Module):
+    """A frozen face recogniser behind one interface, differentiable with respect to the faces.
+
+    `network` takes what the card describes (size, channel order, normalised pixels) and returns templates. It is put in
+    evaluation mode and stays there, so that templates depend on nothing but the face.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, card: RecognizerCard) -> None:
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+        self.card = card
+        self.register_buffer("mean", torch.tensor(card.mean).view(1, 3, 1, 1) / 255)
+        self.register_buffer("std", torch.tensor(card.std).view(1, 3, 1, 1) / 255)
+
+    def forward(self, faces: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch d"]:
+        """Templates of aligned RGB faces with values 0…1; faces of another size than the card's are resized first.
+
+        Raises: ValueError for faces that are not RGB and for templates of another width than the card's or not finite.
+        """
+        if faces.shape[1] != 3:
+            raise ValueError(f"Recogniser {self.card.name} takes RGB faces of 3 channels; these have {faces.shape[1]}.")
+        size = self.card.input_size
+        if faces.shape[-2:] != (size, size):
+            faces = functional.interpolate(faces, (size, size), mode="bilinear", align_corners=False, antialias=True)
+        if self.card.channels == "bgr":
+            faces = faces.flip(1)
+        templates = self.network((faces - self.mean) / self.std)
+        if templates.ndim != 2 or templates.shape[1] != self.card.template_width:
+            raise ValueError(
+                f"Recogniser {self.card.name} must return templates of width {self.card.template_width}, as its card "
+                f"says; it returns {list(templates.shape[1:])} values a face: correct template_width in the card."
+            )
+        if not torch.isfinite(templates).all():
+            raise ValueError(
+                f"Recogniser {self.card.name} returned NaN or infinite templates; check its weights and its card."
+            )
+        return templates
+
+    def train(self, mode: bool = True) -> "Recognizer":  # noqa: ARG002
+        """Stay in evaluation mode whatever the surrounding module does."""
+        return super().train(False)

@@ -1,0 +1,159 @@
+"""Small recognisers of our own making: a timm backbone with a head that keeps track of where things are in the face."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import timm
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fsae_mlflow.atomic import written_beside
+from fsae_mlflow.recognizers.base import Recognizer
+from fsae_mlflow.recognizers.card import RecognizerCard
+from fsae_mlflow.recognizers.checkpoint import load_exactly, with_digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentArchitecture:
+    """All that is needed to build a student again; kept in its weights file."""
+
+    backbone: str
+    backbone_args: str = "{}"
+    stem_stride: int = 0
+    head: Literal["depthwise", "mean"] = "depthwise"
+    head_width: int = 512
+    template_width: int = 512
+    input_size: int = 112
+
+
+class WeightedPool(nn.Module):
+    """Global depthwise convolution (MobileFaceNet, arXiv 1804.07573, section 3.2): each channel weighs each place."""
+
+    def __init__(self, channels: int, height: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels, height, width), 1 / (height * width)))
+
+    def forward(self, maps: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c"]:
+        """One number a channel."""
+        # A product and a sum: the convolution's backward pass on a CPU takes ten times as long.
+        return (maps * self.weight).sum((2, 3))
+
+
+class MeanPool(nn.Module):
+    """Global mean: what most backbones were made for."""
+
+    def forward(self, maps: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c"]:
+        """One number a channel."""
+        return maps.mean((2, 3))
+
+
+class StudentNetwork(nn.Module):
+    """Backbone → 1 × 1 convolution to `head_width` → pooling → linear → batch norm: a template, not L2-normalised.
+
+    Raises: ValueError for a backbone that timm does not have or that does not return feature maps.
+    """
+
+    def __init__(self, architecture: StudentArchitecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.backbone = _backbone(architecture)
+        size, width = architecture.input_size, architecture.head_width
+        with torch.no_grad():
+            self.backbone.eval()
+            maps = self.backbone.forward_features(torch.zeros(1, 3, size, size))  # pyright: ignore[reportCallIssue]
+            self.backbone.train()
+        if maps.ndim != 4:
+            raise ValueError(
+                f"backbone must be a timm network whose features are maps (batch, channels, height, width); "
+                f"{architecture.backbone} returns {list(maps.shape)}: choose a convolutional one."
+            )
+        _, channels, height, breadth = maps.shape
+        self.expand = nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.PReLU(width))
+        self.pool = WeightedPool(width, height, breadth) if architecture.head == "depthwise" else MeanPool()
+        self.to_template = nn.Sequential(
+            nn.BatchNorm1d(width),
+            nn.Linear(width, architecture.template_width, bias=False),
+            nn.BatchNorm1d(architecture.template_width),
+        )
+
+    def forward(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch d"]:
+        """Templates of normalised images."""
+        maps = self.backbone.forward_features(images)  # pyright: ignore[reportCallIssue]
+        return self.to_template(self.pool(self.expand(maps)).float())
+
+
+def _backbone(architecture: StudentArchitecture) -> nn.Module:
+    try:
+        arguments = json.loads(architecture.backbone_args or "{}")
+        backbone = timm.create_model(
+            architecture.backbone, pretrained=False, num_classes=0, global_pool="", **arguments
+        )
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"backbone_args must be a JSON object; it is {architecture.backbone_args!r} ({error})."
+        ) from error
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"backbone must be a name that timm knows, with backbone_args it takes; {architecture.backbone!r} with "
+            f"{architecture.backbone_args} gives: {error}."
+        ) from error
+    stem = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None)
+    if architecture.stem_stride and stem is not None:
+        stem.stride = (architecture.stem_stride, architecture.stem_stride)
+    return backbone
+
+
+def write_student(network: StudentNetwork, path: Path) -> None:
+    """Write a student's weights (float16) and its architecture as safetensors, whole or not at all."""
+    weights = {
+        name: (value.half() if value.is_floating_point() else value).contiguous().cpu()
+        for name, value in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    with written_beside(path) as temporary:
+        save_file(weights, temporary, metadata={"architecture": json.dumps(asdict(network.architecture))})
+
+
+def read_student(path: Path) -> StudentNetwork:
+    """The student in a safetensors file that `write_student` made, in float32.
+
+    Raises: ValueError for a missing or broken file, and for one that holds something else.
+    """
+    if not path.is_file():
+        raise ValueError(f"Student weights {path} do not exist; make some with the train_recognizer entry point.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            described = (file.metadata() or {}).get("architecture")
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except SafetensorError as error:
+        raise ValueError(f"Student weights {path} are not a readable safetensors file ({error}).") from error
+    if described is None:
+        raise ValueError(
+            f"Student weights {path} must name their architecture; use a file that train_recognizer wrote."
+        )
+    try:
+        architecture = StudentArchitecture(**json.loads(described))
+    except (TypeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"Student weights {path} name an architecture of another version ({error}); distil them again."
+        ) from error
+    network = StudentNetwork(architecture)
+    load_exactly(network, {name: value.float() for name, value in weights.items()}, str(path))
+    return network
+
+
+def load_student(path: str, card: RecognizerCard | None) -> Recognizer:
+    """The distilled recogniser at `path`; without a card, the `card.json` or `NAME.json` that lies beside it.
+
+    Raises: ValueError for unreadable weights or a card that does not belong to them.
+    """
+    weights = Path(path)
+    network = read_student(weights)
+    if card is None:
+        card = RecognizerCard.from_json(weights.with_name("card.json"))
+    return Recognizer(network, with_digest(card, weights))

@@ -1,0 +1,19 @@
+"""The recogniser that comes with the package: small, distilled by our own train_recognizer, for demos and tests."""
+
+from pathlib import Path
+
+from fsae_mlflow.recognizers.base import Recognizer
+from fsae_mlflow.recognizers.card import RecognizerCard
+from fsae_mlflow.recognizers.student import load_student
+
+WEIGHTS = Path(__file__).with_name("weights") / "tiny.safetensors"
+
+
+def load_tiny(argument: str, card: RecognizerCard | None) -> Recognizer:
+    """The shipped student with its shipped card.
+
+    Raises: ValueError for an argument or a card, which this recogniser does not take.
+    """
+    if argument or card:
+        raise ValueError(f"recognizer tiny takes no argument and no card of yours; it got {argument or 'a card'}.")
+    return load_student(str(WEIGHTS), RecognizerCard.from_json(WEIGHTS.with_suffix(".json")))

@@ -1,0 +1,67 @@
+"""Verification accuracy and error rates as figures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64
+
+from fsae_mlflow.report import style
+
+SMALLEST_FAR = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """One way of verifying: its accuracy in every fold, and its ROC curve (shares of impostor and genuine pairs)."""
+
+    label: str
+    colour: str
+    accuracies: Float64[np.ndarray, " folds"]
+    far: Float64[np.ndarray, " points"]
+    tar: Float64[np.ndarray, " points"]
+    auc: float
+
+
+def accuracy_figure(series: Sequence[Series], path: Path, *, title: str) -> Path:
+    """Draw each mean accuracy with its standard deviation (ddof 0) over folds, every fold as a pale point; 0.5 is
+    chance.
+    """
+    lowest = min(float(one.accuracies.min()) for one in series)
+    with style.plot(path, 7.2, 1.0 + 0.62 * len(series), grid="x") as axes:
+        for place, one in enumerate(series):
+            mean, std = float(one.accuracies.mean()), float(one.accuracies.std())
+            spread = np.linspace(-0.22, 0.22, len(one.accuracies))
+            axes.scatter(one.accuracies, place + spread, s=12, color=one.colour, alpha=0.45, linewidths=0)
+            axes.errorbar(mean, place, xerr=std, fmt="o", color=one.colour, markersize=7, capsize=4, linewidth=1.8)
+            at = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9, "annotation_clip": False}
+            axes.annotate(f"{mean:.4f} ± {std:.4f}", (1.02, place), **at)
+        axes.set_yticks(range(len(series)), [one.label.replace(" from ", " from\n") for one in series])
+        axes.set_ylim(len(series) - 0.5, -0.5)
+        axes.set_xlim(min(0.5, lowest) - 0.01, 1.005)
+        axes.set_xlabel("verification accuracy (0.5 is chance)")
+        axes.set_title(title)
+        axes.tick_params(axis="y", length=0)
+    return path
+
+
+def roc_figure(series: Sequence[Series], path: Path, *, n_impostors: int) -> Path:
+    """Draw the share of genuine pairs accepted against that of impostor pairs, on a log axis from one impostor pair
+    up.
+    """
+    smallest = max(SMALLEST_FAR, 1 / n_impostors)
+    with style.plot(path, 6.4, 5.2, grid="both") as axes:
+        for one in series:
+            far = np.maximum(one.far, smallest / 10)
+            label = f"{one.label} (AUC {one.auc:.4f})"
+            axes.step(far, one.tar, where="post", color=one.colour, linewidth=1.8, label=label)
+        chance = np.geomspace(smallest, 1, 100)
+        axes.plot(chance, chance, color=style.GREY, linestyle=":", linewidth=1.2, label="Chance")
+        axes.set_xscale("log")
+        axes.set_xlim(smallest, 1)
+        axes.set_ylim(0, 1.01)
+        axes.set_xlabel("FAR: share of impostor pairs accepted")
+        axes.set_ylabel("TAR: share of genuine pairs accepted")
+        axes.figure.legend(loc="outside lower left")
+    return path

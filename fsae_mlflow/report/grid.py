@@ -1,0 +1,85 @@
+"""Figure 3 of the paper: for each feature the faces that fire it most beside the images made to fire it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import SubFigure
+from PIL import Image
+
+from fsae_mlflow.report import style
+
+TILE = 0.95
+GAP = 0.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """A picture with what stands under it."""
+
+    picture: Image.Image = field(repr=False)
+    caption: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridRow:
+    """One feature: a heading, its faces of highest activation, and the images made for it."""
+
+    heading: str
+    faces: Sequence[Tile]
+    images: Sequence[Tile]
+
+
+def feature_grid(rows: Sequence[GridRow], path: Path, *, title: str = "") -> Path:
+    """Draw a row per feature, faces on the left and optimised images on the right.
+
+    Raises: ValueError without rows.
+    """
+    if not rows:
+        raise ValueError("features: there is none to draw; name at least one.")
+    n_faces, n_images = (max(len(getattr(row, kind)) for row in rows) for kind in ("faces", "images"))
+    width = TILE * (n_faces + n_images + GAP) + 0.3
+    with style.canvas(path, max(width, 5.5), 1.36 * len(rows) + (0.4 if title else 0.0)) as figure:
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
+        for row, part in zip(rows, figure.subfigures(len(rows), 1, squeeze=False)[:, 0], strict=True):
+            _draw_row(part, row, n_faces, n_images)
+    return path
+
+
+def _draw_row(part: SubFigure, row: GridRow, n_faces: int, n_images: int) -> None:
+    ratios = [1.0] * n_faces + [GAP] + [1.0] * n_images
+    places = part.subplots(1, len(ratios), width_ratios=ratios, squeeze=False)[0]
+    for place in places:
+        place.axis("off")
+    for place, tile in zip(places, row.faces, strict=False):
+        _show(place, tile, style.INK)
+    for place, tile in zip(places[n_faces + 1 :], row.images, strict=False):
+        _show(place, tile, style.GREEN)
+    part.suptitle(row.heading, x=0.01, ha="left", fontsize=9)
+
+
+def contact_sheet(tiles: Sequence[Tile], path: Path, *, columns: int = 8) -> Path:
+    """Draw tiles in rows of `columns`.
+
+    Raises: ValueError without tiles.
+    """
+    if not tiles:
+        raise ValueError("A contact sheet needs at least one picture.")
+    columns = min(columns, len(tiles))
+    n_rows = math.ceil(len(tiles) / columns)
+    with style.canvas(path, TILE * columns, (TILE + 0.2) * n_rows) as figure:
+        places = figure.subplots(n_rows, columns, squeeze=False).ravel()
+        for place in places:
+            place.axis("off")
+        for place, tile in zip(places, tiles, strict=False):
+            _show(place, tile, style.INK)
+    return path
+
+
+def _show(axes: Axes, tile: Tile, colour: str) -> None:
+    axes.imshow(tile.picture, interpolation="lanczos")
+    under = {"ha": "center", "va": "top", "fontsize": 8, "color": colour}
+    axes.text(0.5, -0.03, tile.caption, transform=axes.transAxes, **under)

@@ -1,0 +1,67 @@
+"""One look for every figure."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from fsae_mlflow.atomic import written_beside
+
+# Okabe and Ito's palette, distinguishable with any colour vision.
+BLUE, GREEN, VERMILION = "#0072B2", "#009E73", "#D55E00"
+INK, GREY, PALE = "#222222", "#767676", "#E4E4E4"
+
+COLOURS = {"original": INK, "high": VERMILION, "low": BLUE, "all": GREEN}
+DPI = 160
+
+LOOK: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "grid.color": PALE,
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+
+
+@contextmanager
+def canvas(path: Path, width: float, height: float) -> Iterator[Figure]:
+    """Give an empty figure of so many inches, known to no global state, and write it to `path` as PNG when the block is
+    left.
+    """
+    with rc_context(LOOK):
+        figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+        with written_beside(path) as temporary:
+            figure.savefig(temporary, format="png")
+
+
+@contextmanager
+def plot(path: Path, width: float, height: float, *, grid: Literal["x", "y", "both"] = "y") -> Iterator[Axes]:
+    """Give the one plot of a figure, with pale lines from the given axis, and write it to `path` when the block is
+    left.
+    """
+    with canvas(path, width, height) as figure:
+        axes = figure.add_subplot()
+        axes.grid(axis=grid)
+        yield axes

@@ -1,0 +1,47 @@
+"""Stages run as child runs of another, each as the MLflow Project entry point that a user would type."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.exceptions import ExecutionException
+from mlflow.tracking import MlflowClient
+
+from fsae_mlflow.tracking.runs import REASON_TAG, Run
+
+
+def run_entry_point(parent: Run, name: str, parameters: Mapping[str, Any]) -> Run:
+    """Run an entry point of the project in the working directory as a child of `parent`, in this Python environment.
+
+    Ctrl-C and SIGTERM reach the child, which ends KILLED before its parent does.
+
+    Raises: ValueError with the child's reason where it fails.
+    """
+    # The environment manager's work is done: the parent runs inside the environment that its children need.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    try:
+        submitted = mlflow.projects.run(
+            ".",
+            entry_point=name,
+            parameters={key: str(value) for key, value in parameters.items()},
+            experiment_id=parent.experiment_id,
+            run_name=name,
+            env_manager="local",
+        )
+    except ExecutionException as error:
+        child = _newest_child(parent)
+        raise ValueError(f"{name} failed: {child.data.tags.get(REASON_TAG, error)} (run {child.info.run_id})") from error
+    return Run(MlflowClient().get_run(submitted.run_id), name)
+
+
+def _newest_child(parent: Run) -> mlflow.entities.Run:
+    return mlflow.search_runs(
+        [parent.experiment_id],
+        filter_string=f"tags.mlflow.parentRunId = '{parent.id}'",
+        order_by=["attributes.start_time DESC"],
+        max_results=1,
+        output_format="list",
+    )[0]

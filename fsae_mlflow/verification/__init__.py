@@ -1,0 +1,1 @@
+"""Pairs of faces in, verification accuracy out."""

@@ -1,0 +1,181 @@
+"""What an evaluation found, as rows, as numbers to log, and as CSV files."""
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64
+
+from fsae_mlflow.atomic import written_beside
+from fsae_mlflow.features.density import Clusters
+from fsae_mlflow.verification.pairs import COLUMNS, RowPairs
+from fsae_mlflow.verification.protocol import CrossValidation
+
+LABELS = {
+    "original": "Original templates",
+    "high": "Decoded from the high-density cluster",
+    "low": "Decoded from the low-density cluster",
+    "all": "Decoded from all features",
+}
+
+HEADER = [
+    "Setting",
+    "Features",
+    "L0",
+    "Accuracy (μ ± σ)",
+    "Standard error",
+    "95 % interval",
+    "TAR at FAR 1e-2",
+    "TAR at FAR 1e-3",
+    "EER",
+    "AUC",
+    "FVU",
+    "Cosine",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table.
+
+    `distances`: squared Euclidean distance of each pair, 0…4. `l0`: mean number of the row's `n_features` that fire.
+    `fvu`: Σ‖x − x̂‖² / Σ‖x − mean(x)‖² and `cosine`: mean cos(x, x̂), over the images of the pairs. The original row
+    has no features, fvu 0 and cosine 1.
+    """
+
+    name: str
+    distances: Float64[np.ndarray, " pairs"]
+    accuracy: CrossValidation
+    tar_far_1e2: float
+    tar_far_1e3: float
+    eer: float
+    auc: float
+    n_features: int = 0
+    l0: float = 0.0
+    fvu: float = 0.0
+    cosine: float = 1.0
+
+    @property
+    def label(self) -> str:
+        """The row's name in words."""
+        return LABELS[self.name]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Every number of the row, by name."""
+        low, high = self.accuracy.wilson
+        return {
+            "accuracy": self.accuracy.mean,
+            "std": self.accuracy.std,
+            "standard_error": self.accuracy.standard_error,
+            "wilson_low": low,
+            "wilson_high": high,
+            "tar_at_far_1e-2": self.tar_far_1e2,
+            "tar_at_far_1e-3": self.tar_far_1e3,
+            "eer": self.eer,
+            "auc": self.auc,
+            "n_features": float(self.n_features),
+            "l0": self.l0,
+            "fvu": self.fvu,
+            "cosine": self.cosine,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The table, the pairs it was measured on, the densities (of `density_source`) that split the features, and the
+    files written.
+    """
+
+    rows: list[Row]
+    pairs: RowPairs
+    density: Float64[np.ndarray, " d_sae"] | None = None
+    clusters: Clusters | None = None
+    density_source: str = ""
+    files: list[Path] = field(default_factory=list)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Every finite number, named `row/figure`, ready to log."""
+        numbers = {f"{row.name}/{name}": value for row in self.rows for name, value in row.figures.items()}
+        numbers |= {"n_pairs": float(len(self.pairs)), "n_folds": float(self.pairs.n_folds)}
+        if self.clusters is not None:
+            numbers |= {
+                "density_split": self.clusters.split,
+                "clusters_separated": float(self.clusters.separated),
+                "n_high": float(self.clusters.high.sum()),
+                "n_low": float(self.clusters.low.sum()),
+                "n_dead": float(self.clusters.n_dead),
+            }
+        return {name: value for name, value in numbers.items() if math.isfinite(value)}
+
+
+def markdown(evaluation: Evaluation) -> str:
+    """The table in Markdown: accuracies over folds, interval over pairs, the rest over all pairs together."""
+    lines = [HEADER, ["---"] + ["---:"] * (len(HEADER) - 1), *(_cells(row) for row in evaluation.rows)]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    pairs = evaluation.pairs
+    notes = [
+        f"{len(pairs):,} pairs in {pairs.n_folds} folds; σ over folds with divisor k; standard error σ/√k; "
+        "Wilson interval over all pairs."
+    ]
+    if evaluation.clusters is not None:
+        notes.append(
+            f"Densities counted on {evaluation.density_source}; clusters split at {evaluation.clusters.split:.3g}."
+        )
+        if not evaluation.clusters.separated:
+            notes.append("The densities have no valley: the split is Otsu's threshold, a convention.")
+    return table + "\n\n" + " ".join(notes) + "\n"
+
+
+def _cells(row: Row) -> list[str]:
+    low, high = row.accuracy.wilson
+    decoded = row.name != "original"
+    return [
+        row.label,
+        f"{row.n_features:,}" if decoded else "–",
+        f"{row.l0:.1f}" if decoded else "–",
+        f"{row.accuracy.mean:.4f} ± {row.accuracy.std:.4f}",
+        f"{row.accuracy.standard_error:.4f}",
+        f"{low:.4f} … {high:.4f}",
+        *("too few pairs" if math.isnan(share) else f"{share:.4f}" for share in (row.tar_far_1e2, row.tar_far_1e3)),
+        *(f"{figure:.4f}" for figure in (row.eer, row.auc, row.fvu, row.cosine)),
+    ]
+
+
+def write_tables(evaluation: Evaluation, image_ids: Sequence[str], folder: Path) -> list[Path]:
+    """Write table.csv, table.md, folds.csv and pairs.csv; in the last, distances are squared Euclidean between
+    L2-normalised templates, 0…4.
+    """
+    rows, pairs = evaluation.rows, evaluation.pairs
+    table = [["row", *rows[0].figures], *([row.name, *row.figures.values()] for row in rows)]
+    header = ["fold", *(f"{figure}_{row.name}" for row in rows for figure in ("accuracy", "threshold"))]
+    folds = np.column_stack(
+        [column for row in rows for column in (row.accuracy.accuracies, row.accuracy.thresholds)]
+    ).tolist()
+    images = [(image_ids[first], image_ids[second]) for first, second in zip(pairs.first, pairs.second, strict=True)]
+    distances = np.column_stack([row.distances for row in rows]).round(6).tolist()
+    lines = zip(images, pairs.genuine.astype(int).tolist(), pairs.fold.tolist(), distances, strict=True)
+    with written_beside(folder / "table.md") as temporary:
+        temporary.write_text(markdown(evaluation), encoding="utf-8")
+    return [
+        folder / "table.md",
+        _write_csv(folder / "table.csv", table),
+        _write_csv(folder / "folds.csv", [header, *([fold, *values] for fold, values in enumerate(folds))]),
+        _write_csv(
+            folder / "pairs.csv",
+            [
+                [*COLUMNS, *(f"distance_{row.name}" for row in rows)],
+                *([*both, truth, fold, *values] for both, truth, fold, values in lines),
+            ],
+        ),
+    ]
+
+
+def _write_csv(path: Path, lines: Iterable[Sequence[object]]) -> Path:
+    with written_beside(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(lines)
+    return path

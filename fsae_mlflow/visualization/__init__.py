@@ -1,0 +1,1 @@
+"""A feature in, images that fire it out."""

@@ -1,0 +1,107 @@
+"""Did an optimised image do what it was made for? Measured on the saved 8-bit file, not on the optimiser's numbers."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from fsae_mlflow.atomic import written_beside
+from fsae_mlflow.sae.base import SparseAutoencoder
+
+SHIFT = 2
+JPEG_QUALITY = 90
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A feature on real faces: its density there, its largest activation, the 99.9 percentile over all faces, and the
+    faces' mean ‖x‖.
+    """
+
+    density: float
+    maximum: float
+    percentile: float
+    mean_norm: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assessment:
+    """How an image fires its feature.
+
+    `activation`: of the saved image; `shifted`: mean over shifts by 2 pixels to each side; `jpeg`: after JPEG at
+    quality 90. `to_maximum` and `to_percentile`: `activation` over that of the strongest real face and of the 99.9
+    percentile (nan where that is zero). `rank`: place of the feature among all features of the image, 1 the strongest.
+    `norm_ratio`: ‖x‖ over the real faces' mean ‖x‖.
+    """
+
+    activation: float
+    shifted: float
+    jpeg: float
+    to_maximum: float
+    to_percentile: float
+    rank: int
+    norm_ratio: float
+
+
+def save_image(image: Float[Tensor, "3 h w"], path: Path) -> Path:
+    """Write an image (RGB, 0…1) as an 8-bit PNG."""
+    pixels = (image.detach().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    with written_beside(path) as temporary:
+        Image.fromarray(pixels).save(temporary, "PNG")
+    return path
+
+
+def as_faces(images: Sequence[Image.Image]) -> Float[Tensor, "images 3 h w"]:
+    """Images of one size as the recogniser takes them, RGB in 0…1."""
+    return (
+        torch.from_numpy(np.stack([np.array(image.convert("RGB")) for image in images])).permute(0, 3, 1, 2).float()
+        / 255
+    )
+
+
+@torch.no_grad()
+def assess(
+    path: Path,
+    feature: int,
+    *,
+    recognizer: nn.Module,
+    sae: SparseAutoencoder,
+    reference: Reference,
+    device: torch.device,
+) -> Assessment:
+    """Read the image back and measure `feature` on it, on shifted copies and on a JPEG of it."""
+    with Image.open(path) as file:
+        image = file.convert("RGB")
+    face = as_faces([image, _as_jpeg(image)])
+    padded = torch.nn.functional.pad(face[:1], [SHIFT] * 4, mode="replicate")
+    height, width = face.shape[2:]
+    corners = [(SHIFT, 0), (SHIFT, 2 * SHIFT), (0, SHIFT), (2 * SHIFT, SHIFT)]
+    variants = torch.cat([face, *(padded[:, :, y : y + height, x : x + width] for y, x in corners)])
+    templates = recognizer(variants.to(device))
+    features = sae.encode(templates).cpu()
+    activation = features[:, feature].double()
+    return Assessment(
+        activation=float(activation[0]),
+        shifted=float(activation[2:].mean()),
+        jpeg=float(activation[1]),
+        to_maximum=_ratio(float(activation[0]), reference.maximum),
+        to_percentile=_ratio(float(activation[0]), reference.percentile),
+        rank=1 + int((features[0] > features[0, feature]).sum()),
+        norm_ratio=float(templates[0].norm()) / reference.mean_norm,
+    )
+
+
+def _ratio(value: float, reference: float) -> float:
+    return value / reference if reference > 0 else float("nan")
+
+
+def _as_jpeg(image: Image.Image) -> Image.Image:
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=JPEG_QUALITY)
+    return Image.open(content).convert("RGB")

@@ -1,0 +1,91 @@
+"""Deep image prior (Ulyanov et al. 2018): an image is what a small U-Net makes of fixed white noise."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fsae_mlflow.visualization.parametrizations.base import SIZE, Parametrization, normal
+
+NOISE_CHANNELS = 8
+# 112 = 16 · 7 can be halved four times.
+CHANNELS = (16, 32, 64, 64, 64)
+
+
+class DeepImagePrior(Parametrization):
+    """I = UNET(z): the U-Net's weights are the parameters, the noise z stays as it was drawn (the paper, section 3).
+
+    The U-Nets of all images run as one network of grouped convolutions, a group per image; normalisation is per image
+    and channel.
+    """
+
+    def __init__(
+        self, generators: Sequence[torch.Generator], *, size: int = SIZE, channels: Sequence[int] = CHANNELS
+    ) -> None:
+        super().__init__(generators, size=size)
+        halvings = len(channels) - 1
+        if size % 2**halvings:
+            raise ValueError(f"size must be a multiple of {2**halvings} for {halvings} halvings; it is {size}.")
+        self.register_buffer("noise", normal(generators, NOISE_CHANNELS, size, size).flatten(0, 1)[None])
+        self.entry = Block(generators, NOISE_CHANNELS, channels[0])
+        pairs = list(pairwise(channels))
+        self.down = nn.ModuleList(
+            nn.Sequential(Block(generators, a, b, stride=2), Block(generators, b, b)) for a, b in pairs
+        )
+        self.up = nn.ModuleList(Block(generators, a + b, a) for a, b in reversed(pairs))
+        self.exit = GroupedConv(generators, channels[0], 3, kernel=1)
+
+    def forward(self) -> Float[Tensor, "images 3 size size"]:
+        """The images, RGB in 0…1."""
+        x = self.entry(self.noise)
+        skipped = []
+        for block in self.down:
+            skipped.append(x)
+            x = block(x)
+        for block in self.up:
+            x = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+            x = block(self._joined(skipped.pop(), x))
+        return self.exit(x).sigmoid().unflatten(1, (self.n_images, 3))[0]
+
+    def _joined(self, *maps: Float[Tensor, "1 _ h w"]) -> Float[Tensor, "1 _ h w"]:
+        """Channels of several maps side by side, image by image."""
+        return torch.cat([x.unflatten(1, (self.n_images, -1)) for x in maps], dim=2).flatten(1, 2)
+
+
+class GroupedConv(nn.Module):
+    """A convolution with own weights for every image, whose channels lie side by side: (1, images · channels, h, w)."""
+
+    def __init__(
+        self, generators: Sequence[torch.Generator], n_in: int, n_out: int, *, kernel: int, stride: int = 1
+    ) -> None:
+        super().__init__()
+        fan_in = n_in * kernel**2
+        self.weight = nn.Parameter(normal(generators, n_out, n_in, kernel, kernel).flatten(0, 1) / math.sqrt(fan_in))
+        self.bias = nn.Parameter(torch.zeros(len(generators) * n_out))
+        self.groups, self.stride, self.padding = len(generators), stride, kernel // 2
+
+    def forward(self, x: Float[Tensor, "1 channels h w"]) -> Float[Tensor, "1 more_channels h2 w2"]:
+        """Every image's channels through its own weights."""
+        return functional.conv2d(
+            x, self.weight, self.bias, stride=self.stride, padding=self.padding, groups=self.groups
+        )
+
+
+class Block(nn.Module):
+    """3 × 3 convolution, normalisation of each image's channel over its pixels, leaky ReLU."""
+
+    def __init__(self, generators: Sequence[torch.Generator], n_in: int, n_out: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.convolution = GroupedConv(generators, n_in, n_out, kernel=3, stride=stride)
+        self.gain = nn.Parameter(torch.ones(len(generators) * n_out))
+        self.shift = nn.Parameter(torch.zeros(len(generators) * n_out))
+
+    def forward(self, x: Float[Tensor, "1 channels h w"]) -> Float[Tensor, "1 more_channels h2 w2"]:
+        """Every image's channels through its own weights."""
+        return functional.leaky_relu(
+            functional.instance_norm(self.convolution(x), weight=self.gain, bias=self.shift), 0.2
+        )

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import torch
+
+from fsae_mlflow.faces.alignment import TEMPLATE
+from fsae_mlflow.faces.cutting import FaceCutter
+from fsae_mlflow.faces.decoding import Decoded
+from fsae_mlflow.faces.keypoints import Faces
+from fsae_mlflow.faces.settings import ExtractSettings
+from fsae_mlflow.faces.sources import Picture
+from fsae_mlflow.faces.storage import Location
+
+CPU = torch.device("cpu")
+
+
+def items(*pictures: np.ndarray | None) -> list[Decoded]:
+    return [
+        Decoded(Picture(f"p{number}", "p", Location("")), pixels, "" if pixels is not None else "It is broken.")
+        for number, pixels in enumerate(pictures)
+    ]
+
+
+BLANK = np.full((100, 80, 3), 90, np.uint8)
+
+
+def test_each_picture_gives_a_face_or_a_reason(portraits: list[np.ndarray]) -> None:
+    faces, failures = FaceCutter(ExtractSettings(), enlarge=1, device=CPU)(
+        items(portraits[0], None, BLANK, portraits[1])
+    )
+    assert [face.image_id for face in faces] == ["p0", "p3"]
+    assert failures == [("p1", "It is broken."), ("p2", "No face was found in the picture.")]
+    for face in faces:
+        assert (face.source_width, face.source_height) == (184, 224)
+        assert face.probability > 0.9
+        assert (face.box[:2] < face.keypoints.min(axis=0)).all()
+        assert (face.box[2:] > face.keypoints.max(axis=0)).all()
+
+
+def test_all_faces_of_a_picture_from_left_to_right(portraits: list[np.ndarray]) -> None:
+    group = np.concatenate(portraits[:3], axis=1)
+    faces, failures = FaceCutter(ExtractSettings(face="all"), enlarge=1, device=CPU)(items(group))
+    assert [face.image_id for face in faces] == ["p0", "p0#1", "p0#2"]
+    assert not failures
+    assert np.all(np.diff([face.box[0] for face in faces]) > 100)
+
+
+def test_enlarging_is_for_the_detection_alone(portraits: list[np.ndarray]) -> None:
+    keypoints = TEMPLATE.astype(np.float32) + (30, 60)
+    seen: list[tuple[int, ...]] = []
+
+    def find(pictures: list[np.ndarray]) -> list[Faces]:
+        seen.extend(picture.shape for picture in pictures)
+        found = (keypoints + 0.5) * 3 - 0.5  # where a picture enlarged threefold shows what was at `keypoints`
+        return [Faces(np.array([[8.5, 11.5, 299.5, 599.5]], np.float32), found[None], np.ones(1, np.float32))]
+
+    cutter = FaceCutter(ExtractSettings(), enlarge=3, device=CPU)
+    cutter.find = find
+    (face,), _ = cutter(items(portraits[0]))
+    assert seen == [(672, 552, 3)]
+    np.testing.assert_allclose(face.keypoints, keypoints, atol=1e-4)
+    np.testing.assert_allclose(face.box, [2.5, 3.5, 99.5, 199.5], atol=1e-4)
+    np.testing.assert_array_equal(face.pixels, portraits[0][60:172, 30:142])
+
+
+def test_a_central_crop_stands_in_where_wanted() -> None:
+    (face,), failures = FaceCutter(ExtractSettings(no_face="central_crop"), enlarge=1, device=CPU)(items(BLANK))
+    assert not failures
+    assert face.probability == 0
+    assert np.isnan(face.keypoints).all()
+    assert face.pixels.min() == 90
+
+
+@pytest.mark.parametrize("side", [112, 224])
+def test_aligned_faces_are_taken_as_they_are(side: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    (face,), _ = FaceCutter(ExtractSettings(aligned=True), enlarge=1, device=CPU)(items(pixels))
+    assert face.pixels.shape == (112, 112, 3)
+    assert np.isnan(face.probability)
+    if side == 112:
+        np.testing.assert_array_equal(face.pixels, pixels)

@@ -1,0 +1,63 @@
+"""Our way of driving MTCNN finds what facenet-pytorch's own finds."""
+
+import numpy as np
+import pytest
+import torch
+from facenet_pytorch import MTCNN
+
+from fsae_mlflow.faces.keypoints import Faces
+from fsae_mlflow.faces.mtcnn import FaceFinder
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def finder() -> FaceFinder:
+    return FaceFinder(min_face=20.0, min_face_share=0.0, device=CPU)
+
+
+def assert_same(found: Faces, expected: Faces) -> None:
+    assert len(found) == len(expected)
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.01)
+    np.testing.assert_allclose(found.keypoints, expected.keypoints, atol=0.01)
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-4)
+
+
+def test_the_faces_are_those_of_facenet_pytorch(finder: FaceFinder, portraits: list[np.ndarray]) -> None:
+    pair = np.concatenate(portraits[:2], axis=1)
+    peer = MTCNN(min_face_size=20, keep_all=True, select_largest=False)
+    for pictures in ([pair], portraits[:6]):
+        boxes, probabilities, keypoints = peer.detect(np.stack(pictures), landmarks=True)
+        for found, *parts in zip(finder(pictures), boxes, keypoints, probabilities, strict=True):
+            expected = Faces(*(np.asarray(part, np.float32) for part in parts))
+            order = np.argsort(-expected.probabilities, kind="stable")
+            assert_same(found, Faces(expected.boxes[order], expected.keypoints[order], expected.probabilities[order]))
+    assert len(finder([pair])[0]) == 2
+
+
+def test_company_makes_no_difference(finder: FaceFinder, portraits: list[np.ndarray]) -> None:
+    mixed = [
+        portraits[0],
+        portraits[1][:200],
+        portraits[2],
+        np.full((150, 90, 3), 128, np.uint8),
+        portraits[3][:, :170],
+    ]
+    together = finder(mixed)
+    assert [len(faces) for faces in together] == [1, 1, 1, 0, 1]
+    for picture, faces in zip(mixed, together, strict=True):
+        assert_same(faces, finder([picture])[0])
+
+
+def test_pictures_without_room_for_a_face_have_none(finder: FaceFinder) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (18, 300, 3), dtype=np.uint8)
+    assert [len(faces) for faces in finder([noise, noise[:1, :1], np.zeros((64, 64, 3), np.uint8)])] == [0, 0, 0]
+    assert finder([]) == []
+
+
+def test_faces_smaller_than_sought_are_not_found(portraits: list[np.ndarray]) -> None:
+    canvas = np.full((1000, 1000, 3), 128, np.uint8)
+    canvas[300:524, 300:484] = portraits[0]
+    assert len(FaceFinder(min_face=20.0, min_face_share=0.08, device=CPU)([canvas])[0]) == 1
+    assert len(FaceFinder(min_face=20.0, min_face_share=0.4, device=CPU)([canvas])[0]) == 0
+    assert len(FaceFinder(min_face=400.0, min_face_share=0.0, device=CPU)([canvas])[0]) == 0

@@ -1,0 +1,77 @@
+"""Batches from memory and through a window."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+
+from fsae_mlflow.sae.data import TrainingData, fit_scaling
+from fsae_mlflow.sae.gated import GatedSAE
+from fsae_mlflow.templates import FaceRow, TemplateSet, TemplateWriter
+
+ROWS = np.arange(400) % 5 > 0
+
+
+def shuffled(data: TrainingData, seed: int) -> torch.Tensor:
+    return torch.cat(list(data.batches(64, torch.Generator().manual_seed(seed))))
+
+
+@pytest.mark.parametrize("max_bytes", [10**9, 64 * 100, 64 * 7])
+def test_every_row_once_in_a_seeded_order(template_set: TemplateSet, max_bytes: int) -> None:
+    data = TrainingData(template_set, ROWS, max_bytes)
+    sizes = [len(batch) for batch in data.batches(64, torch.Generator().manual_seed(0))]
+    assert sizes == [64] * 5
+    expected = template_set.templates[ROWS]
+    first, again, other = shuffled(data, 0), shuffled(data, 0), shuffled(data, 1)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    np.testing.assert_array_equal(np.sort(first.numpy(), axis=0), np.sort(expected, axis=0))
+    np.testing.assert_array_equal(torch.cat(list(data.in_order())).numpy(), expected)
+    np.testing.assert_array_equal(data.sample(150).numpy(), expected[:150])
+
+
+def test_a_set_larger_than_the_bound_stays_outside_memory(tmp_path, jpeg: bytes) -> None:
+    n, width, bound = 6000, 256, 1_000_000
+    box, keypoints = np.zeros(4, np.float32), np.zeros((5, 2), np.float32)
+    with TemplateWriter(tmp_path / "large", width=width, metadata={}, shard_rows=500) as writer:
+        rng = np.random.default_rng(0)
+        for i in range(n):
+            template = rng.normal(size=width).astype(np.float32)
+            writer.write(
+                [
+                    FaceRow(
+                        image_id=str(i), identity=str(i // 2), template=template, probability=1.0, box=box, keypoints=keypoints,
+                        source_width=1, source_height=1, yaw=0.0, sharpness=0.0, interocular=0.0, jpeg=b"",
+                    )
+                ]
+            )
+    data = TrainingData(TemplateSet.open(tmp_path / "large"), np.ones(n, bool), bound)
+    seen, last = 0, None
+    import fsae_mlflow.sae.data as module
+
+    # Torch's memory is outside tracemalloc's sight: count its window by its one allocation, NumPy's by tracing.
+    tracemalloc.start()
+    for batch in data.batches(64, torch.Generator().manual_seed(0)):
+        seen, last = seen + len(batch), batch
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert seen == n and last is not None
+    assert peak < 4 * 500 * width * 4 < n * width * 4  # a few shards at most
+    assert "templates" not in vars(data.templates)
+    assert next(module.TrainingData._windows(data)).nbytes <= bound
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_scaling_brings_templates_to_unit_mean_square_and_back(template_set: TemplateSet, center: bool, normalize: bool) -> None:
+    sae = GatedSAE(16, 32, normalize=normalize)
+    data = TrainingData(template_set, ROWS, 10**9)
+    fit_scaling(sae, data, center=center)
+    raw = data.sample(1000)
+    x = sae.scaled(raw)
+    assert float(x.square().sum(dim=1).mean()) == pytest.approx(1, rel=1e-5)
+    torch.testing.assert_close(x.mean(dim=0), sae.b_dec.detach(), rtol=1e-4, atol=1e-5)
+    assert bool(sae.center.any()) == center
+    estimate = sae.decode(torch.zeros(1, 32)).detach()[0]
+    expected = torch.nn.functional.normalize(raw, dim=1) if normalize else raw
+    torch.testing.assert_close(estimate, expected.mean(dim=0), rtol=1e-4, atol=1e-4)

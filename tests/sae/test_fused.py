@@ -1,0 +1,125 @@
+"""The fused step against plain PyTorch: the same losses, gradients and weights, at any density."""
+
+import copy
+
+import pytest
+import torch
+
+from fsae_mlflow.sae import blocks, entries
+from fsae_mlflow.sae.adam import make_optimizer
+from fsae_mlflow.sae.base import SparseAutoencoder
+from fsae_mlflow.sae.fused import FusedStep
+from fsae_mlflow.sae.registry import VARIANTS
+from fsae_mlflow.sae.settings import TrainSettings
+
+D_IN, D_SAE, BATCH = 24, 1024, 64
+CASES = [
+    *[(variant, {}) for variant in VARIANTS],
+    ("gated", {"decoder_norm": "weighted"}),
+    ("relu", {"decoder_norm": "held"}),
+]
+
+
+@pytest.fixture(autouse=True)
+def several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entries, "BLOCK_ENTRIES", 200 * BATCH)
+
+
+def make(variant: str, density: float, dtype: torch.dtype, **options: object) -> tuple[SparseAutoencoder, torch.Tensor]:
+    """An autoencoder of which about `density` of all entries are above the floor on the batch beside it."""
+    torch.manual_seed(0)
+    if issubclass(VARIANTS[variant], VARIANTS["topk"]):
+        options["k"] = max(1, round(density * D_SAE))
+    else:
+        options["lam"] = 0.3
+    sae = VARIANTS[variant](D_IN, D_SAE, **options)
+    x = torch.nn.functional.normalize(torch.randn(BATCH, D_IN), dim=1)
+    with torch.no_grad():
+        sae.W_enc.mul_(5).add_(0.02 * torch.randn_like(sae.W_enc))
+        sae.b_dec.add_(0.05 * torch.randn(D_IN))
+        for name in sae.feature_parameters:
+            getattr(sae, name).add_(0.02 * torch.randn(D_SAE))
+        projected = sae.projected(x)
+        level = projected.flatten().sort().values[int((1 - density) * (projected.numel() - 1))]
+        for name in ("b_gate", "b_enc"):
+            if hasattr(sae, name) and "lam" in options:
+                getattr(sae, name).sub_(level)
+        if options.get("decoder_norm") == "weighted":
+            sae.W_dec.mul_(0.5 + torch.rand(D_SAE, 1))
+    return sae.to(dtype), x.to(dtype)
+
+
+def plain_step(sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, x: torch.Tensor, dead: torch.Tensor) -> dict[str, float]:
+    loss = sae.loss(x, lam_share=0.5, dead=dead)
+    loss.total.backward()
+    sae.remove_parallel_gradient()
+    optimizer.step()
+    sae.normalize_decoder()
+    return loss.as_floats() | {"fired": float(loss.fired.sum()), "least": float(loss.least)}
+
+
+def fused_step(sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, x: torch.Tensor, dead: torch.Tensor) -> dict[str, float]:
+    step = FusedStep(sae, optimizer)
+    loss = step.forward(x, lam_share=0.5, dead=dead)
+    step.update()
+    return loss.as_floats() | {"fired": float(loss.fired.sum()), "least": float(loss.least)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("density", [0.001, 0.05, 0.5])
+@pytest.mark.parametrize(("variant", "options"), CASES)
+def test_fused_equals_plain(variant: str, options: dict[str, object], density: float, dtype: torch.dtype) -> None:
+    sae, x = make(variant, density, dtype, **options)
+    settings = TrainSettings(lr=1e-3, beta1=0.0, weight_decay=0.1)
+    dead = torch.rand(D_SAE, generator=torch.Generator().manual_seed(1)) < 0.3
+    outcomes = []
+    for step in (plain_step, fused_step):
+        own = copy.deepcopy(sae)
+        optimizer = make_optimizer(settings, own)
+        figures = step(own, optimizer, x, dead)
+        # With β1 = 0 the first moment is the gradient itself.
+        gradients = {name: optimizer.state[p]["exp_avg"] for name, p in own.named_parameters()}
+        outcomes.append((figures, gradients, own.state_dict()))
+    (figures, gradients, weights), (fused_figures, fused_gradients, fused_weights) = outcomes
+    relative = 1e-5 if dtype == torch.float32 else 1e-11
+    assert fused_figures.pop("least") == pytest.approx(figures.pop("least"), abs=1e-6)
+    assert fused_figures == pytest.approx(figures, rel=relative)
+    for name, gradient in gradients.items():
+        assert float((fused_gradients[name] - gradient).norm()) <= relative * float(gradient.norm()), name
+    if dtype == torch.float64:
+        for name, tensor in weights.items():
+            torch.testing.assert_close(fused_weights[name], tensor, rtol=1e-6, atol=1e-9, msg=name)
+
+
+def test_density_decides_block_by_block() -> None:
+    sae, x = make("gated", 0.05, torch.float32)
+    with torch.no_grad():
+        sae.b_gate[:200] += 100  # these fire always
+    kinds = [type(block) for block in entries.above_floor(sae, (x - sae.b_dec).detach(), screened=False)]
+    assert kinds == [blocks.DenseBlock] + 5 * [blocks.SparseBlock]
+
+
+@pytest.mark.parametrize("density", [0.001, 0.05])
+def test_screening_finds_the_same_entries(density: float) -> None:
+    sae, x = make("gated", density, torch.float32)
+    centred = (x - sae.b_dec).detach()
+    with torch.no_grad():
+        exact, screened = (list(entries.above_floor(sae, centred, screened=screened)) for screened in (False, True))
+    for one, other in zip(exact, screened, strict=True):
+        assert (one.indptr == other.indptr).all() and (one.rows == other.rows).all()
+        torch.testing.assert_close(one.p, other.p, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", ["gated", "batchtopk"])
+def test_number_of_threads_changes_nothing(variant: str) -> None:
+    weights = []
+    for n_threads in (1, 3):
+        sae, x = make(variant, 0.02, torch.float32)
+        torch.set_num_threads(n_threads)
+        try:
+            fused_step(sae, make_optimizer(TrainSettings(), sae), x, torch.zeros(D_SAE, dtype=torch.bool))
+        finally:
+            torch.set_num_threads(1)
+        weights.append(sae.state_dict())
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-5, atol=1e-6, msg=name)

@@ -1,0 +1,140 @@
+"""Trainings that are stopped, killed or run out of disk lose nothing."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from fsae_mlflow.sae import resuming, trainer
+from fsae_mlflow.sae.checkpoint import load_sae
+from fsae_mlflow.sae.interruption import deferred_interrupts
+from fsae_mlflow.sae.resuming import CHECKPOINT, fingerprint, save_checkpoint
+from fsae_mlflow.sae.settings import TrainSettings
+from fsae_mlflow.sae.training import train
+from fsae_mlflow.templates import TemplateSet
+
+SETTINGS = {"expansion": 4, "lam": 0.2, "epochs": 12, "batch_size": 64, "lr": 5e-3, "resample_every": 3, "checkpoint_seconds": 0.0}
+WAYS = [{"step": "plain"}, {"step": "fused"}, {"step": "fused", "variant": "batchtopk", "k": 4, "dead_after": 0.5}, {"max_gigabytes": 1e-5}]
+
+
+def run(settings: TrainSettings, templates: TemplateSet, output: Path) -> dict[str, torch.Tensor]:
+    return train(settings, templates=templates, output=output, on_metrics=lambda *_: None).sae.state_dict()
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_resumed_is_bit_identical(way: dict[str, object], template_set: TemplateSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = TrainSettings(**(SETTINGS | way))
+    whole = run(settings, template_set, tmp_path / "whole")
+    steps = iter([5, 1, 23, 12])
+    left = next(steps)
+
+    def interrupted(original):
+        def run_step(self, batch):
+            nonlocal left
+            loss = original(self, batch)
+            left -= 1
+            if left == 0:
+                left = next(steps, 10**6)
+                raise KeyboardInterrupt
+            return loss
+
+        return run_step
+
+    # An interrupt right after a step, where the deferred handler would let it act.
+    monkeypatch.setattr(trainer.Trainer, "run_step", interrupted(trainer.Trainer.run_step))
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            run(settings, template_set, tmp_path / "parts")
+        assert (tmp_path / "parts" / CHECKPOINT).is_file()
+    assert same(run(settings, template_set, tmp_path / "parts"), whole)
+    assert not (tmp_path / "parts" / CHECKPOINT).exists()
+
+
+SCRIPT = """
+import sys, logging, signal, torch
+from pathlib import Path
+from fsae_mlflow.sae.settings import TrainSettings
+from fsae_mlflow.sae.training import train
+from fsae_mlflow.templates import TemplateSet
+torch.set_num_threads(1)
+logging.basicConfig(level=logging.INFO)
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+settings = TrainSettings(**eval(sys.argv[1]))
+train(settings, templates=TemplateSet.open(sys.argv[2]), output=Path(sys.argv[3]), on_metrics=lambda _, epoch: print(epoch, flush=True))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_training_goes_on_where_it_was(number: signal.Signals, template_set: TemplateSet, tmp_path: Path) -> None:
+    chosen = SETTINGS | {"epochs": 40}
+    whole = run(TrainSettings(**(chosen | {"checkpoint_seconds": 1e9})), template_set, tmp_path / "whole")
+    command = [sys.executable, "-c", SCRIPT, repr(chosen), str(template_set.folder), str(tmp_path / "parts")]
+    rng, reached = random.Random(0), [0]
+    for _ in range(2):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        reached += [int(process.stdout.readline()) for _ in range(rng.randint(2, 9))][-1:]
+        time.sleep(rng.uniform(0, 0.05))
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode, "the training ended before it was killed"
+        assert number == signal.SIGKILL or "the same command goes on from there" in errors
+    assert reached[2] > reached[1] > 0
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=300)
+    assert same(load_sae(tmp_path / "parts").state_dict(), whole)
+
+
+def test_interrupts_wait_for_the_step_to_end() -> None:
+    reached = []
+    with pytest.raises(KeyboardInterrupt), deferred_interrupts() as act:
+        os.kill(os.getpid(), signal.SIGINT)
+        reached.append("end of step")
+        act()
+        reached.append("never")
+    assert reached == ["end of step"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_full_disk_is_said_and_leaves_the_former_checkpoint(
+    template_set: TemplateSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_checkpoint(tmp_path, {"fingerprint": "a", "step": 1})
+    before = (tmp_path / CHECKPOINT).read_bytes()
+
+    def full(state, path):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(resuming.torch, "save", full)
+    with pytest.raises(OSError, match=r"No space left on device.*free space there.*intact"):
+        save_checkpoint(tmp_path, {"fingerprint": "a", "step": 2})
+    assert (tmp_path / CHECKPOINT).read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+    run(TrainSettings(**(SETTINGS | {"epochs": 1})), template_set, tmp_path / "sae")
+    assert "free space there" in caplog.text
+
+
+def test_checkpoint_of_other_settings_or_damaged(template_set: TemplateSet, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "sae", {"fingerprint": "another"})
+    settings = TrainSettings(**(SETTINGS | {"epochs": 1, "checkpoint_seconds": 1e9}))
+    fresh = run(settings, template_set, tmp_path / "fresh")
+    assert same(run(settings, template_set, tmp_path / "sae"), fresh)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / CHECKPOINT).write_bytes(b"PK\x03\x04 half a file")
+    with pytest.raises(ValueError, match="is damaged; remove it"):
+        run(settings, template_set, tmp_path / "damaged")
+
+
+def test_fingerprint_names_what_decides_the_result() -> None:
+    settings = TrainSettings()
+    assert fingerprint(settings, "a") == fingerprint(TrainSettings(output="x", register=False, checkpoint_seconds=1.0), "a")
+    assert len({fingerprint(settings, "a"), fingerprint(settings, "b"), fingerprint(TrainSettings(seed=1), "a")}) == 3

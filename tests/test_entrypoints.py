@@ -1,0 +1,174 @@
+"""The whole way through click's runner on a handful of faces, and the sentences that users' mistakes end in."""
+
+import importlib
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from mlflow.artifacts import load_dict
+
+from fsae_mlflow.sae.checkpoint import load_sae
+from fsae_mlflow.templates import TemplateSet
+from tests.conftest import N_PEOPLE, N_PICTURES
+
+
+def invoke(name: str, **parameters: object) -> Result:
+    arguments = [word for key, value in parameters.items() for word in (f"--{key}", str(value))]
+    return CliRunner().invoke(importlib.import_module(f"entrypoints.{name}").main, arguments)
+
+
+def succeed(name: str, **parameters: object) -> mlflow.entities.Run:
+    result = invoke(name, **parameters)
+    assert result.exit_code == 0, result.output
+    return newest(name)
+
+
+def refuse(name: str, **parameters: object) -> str:
+    """The one sentence that a call ends in, its run FAILED for that reason."""
+    result = invoke(name, **parameters)
+    assert result.exit_code == 1, result.output
+    sentence = result.output.splitlines()[-1].removeprefix("Error: ")
+    run = newest(name)
+    assert run.info.status == "FAILED"
+    assert " ".join(run.data.tags["fsae.reason"].split()) == sentence
+    return sentence
+
+
+def newest(stage: str) -> mlflow.entities.Run:
+    return mlflow.search_runs(
+        search_all_experiments=True,
+        filter_string=f"tags.`fsae.stage` = '{stage}'",
+        order_by=["start_time DESC"],
+        output_format="list",
+    )[0]
+
+
+def artifacts(run: mlflow.entities.Run, folder: str = "") -> set[str]:
+    return {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(run.info.run_id, folder)}
+
+
+@pytest.fixture(scope="module")
+def extracted(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> TemplateSet:
+    """Those faces as a template set, made once."""
+    from fsae_mlflow.extraction import extract
+    from fsae_mlflow.faces.settings import ExtractSettings
+
+    settings = ExtractSettings(faces=str(faces), enlarge=2, workers=0)
+    return extract(settings, output=tmp_path_factory.mktemp("extracted"), on_metrics=lambda *_: None).templates
+
+
+@pytest.mark.usefixtures("store")
+def test_the_whole_way(faces: Path, tmp_path: Path) -> None:
+    run = succeed("extract", faces=faces, enlarge=2, workers=0)
+    assert run.data.metrics["n_faces"] == N_PEOPLE * N_PICTURES and run.data.metrics["n_failures"] == 1
+    assert {"accepted.png", "rejected.png", "config.json", "recognizer.json", "templates"} <= artifacts(run)
+    templates = TemplateSet.open(mlflow.artifacts.download_artifacts(f"{run.info.artifact_uri}/templates"))
+    assert templates.failures[0][0] == "s1/broken.jpg"
+
+    run = succeed("train_sae", epochs=2, expansion=2, batch_size=8, holdout=0.25)
+    assert run.inputs.dataset_inputs[0].dataset.digest == templates.digest
+    assert {"train/fvu", "heldout/fvu", "train/alive", "lr", "templates_per_second"} <= run.data.metrics.keys()
+    assert len(mlflow.MlflowClient().get_metric_history(run.info.run_id, "train/loss_total")) >= 2
+    check_registered_model(templates, Path(mlflow.artifacts.download_artifacts(f"{run.info.artifact_uri}/sae")))
+
+    run = succeed("evaluate_lfw", folds=2)
+    table = load_dict(f"{run.info.artifact_uri}/table.json")
+    assert [row[0] for row in table["data"]] == [
+        "Original templates",
+        "Decoded from the high-density cluster",
+        "Decoded from the low-density cluster",
+        "Decoded from all features",
+    ]
+    assert {"table.png", "table.md", "density.png"} <= artifacts(run)
+
+    run = succeed("visualize", n_features=2, n_images=1, steps=2, n_top_faces=2)
+    assert "features.png" in artifacts(run)
+    assert len(artifacts(run, "images")) == 2
+
+
+def check_registered_model(templates: TemplateSet, folder: Path) -> None:
+    sae = load_sae(folder)
+    model = mlflow.pyfunc.load_model("models:/fsae/1")
+    features = model.predict(templates.templates)
+    assert features.shape == (len(templates), sae.d_sae) and (features >= 0).all()
+    reconstruction = model.predict(templates.templates, params={"output": "reconstruction"})
+    np.testing.assert_allclose(sae.decode(torch.from_numpy(features)).numpy(), reconstruction, atol=1e-4)
+
+
+@pytest.mark.usefixtures("store")
+def test_a_sweep_goes_on_and_registers_its_champion(template_set: TemplateSet, tmp_path: Path) -> None:
+    search = {"epochs": 2, "expansions": "1,2", "max_l0": 1000, "templates": template_set.folder}
+    first = succeed("sweep", n_trials=2, **search)
+    second = succeed("sweep", n_trials=3, **search)
+    children = {
+        run.info.run_id: mlflow.search_runs(
+            search_all_experiments=True,
+            filter_string=f"tags.mlflow.parentRunId = '{run.info.run_id}'",
+            output_format="list",
+        )
+        for run in (first, second)
+    }
+    assert [len(found) for found in children.values()] == [2, 1]
+    for child in children[first.info.run_id]:
+        assert child.info.status == "FINISHED"
+        assert float(child.data.params["lam"]) > 0 and int(child.data.params["expansion"]) in (1, 2)
+        assert "heldout/fvu" in child.data.metrics
+    assert len(load_dict(f"{second.info.artifact_uri}/trials.json")["data"]) == 3
+    best = min(run.data.metrics["heldout/fvu"] for found in children.values() for run in found)
+    assert second.data.metrics["heldout/fvu"] == pytest.approx(best)
+    champion = mlflow.pyfunc.load_model("models:/fsae@champion")
+    assert champion.predict(template_set.templates[:3]).shape[0] == 3
+    assert {"front.png", "sae"} <= artifacts(second)
+
+
+@pytest.mark.usefixtures("store")
+def test_a_sweep_without_a_feasible_trial_says_so(template_set: TemplateSet) -> None:
+    sentence = refuse("sweep", n_trials=1, epochs=1, expansions="2", max_l0=0.001, templates=template_set.folder)
+    assert sentence == "max_l0=0.001: no trial is that sparse; raise max_l0, lam_max or n_trials."
+
+
+@pytest.mark.usefixtures("store")
+def test_latest_without_a_run_names_the_way(tmp_path: Path) -> None:
+    assert "make one with `mlflow run . -e extract`" in refuse("train_sae")
+    assert "neither a folder nor a run" in refuse("train_sae", templates="nowhere")
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    ("name", "parameters", "part"),
+    [
+        ("extract", {"faces": "nowhere"}, "nowhere"),
+        ("extract", {"faces": "empty"}, "holds no picture"),
+        ("extract", {"recognizer": "facenot"}, "recognizer must be one of tiny, onnx:"),
+        ("train_sae", {"device": "cuda:9"}, "device cuda:9 is not on this machine"),
+        ("evaluate_lfw", {"sae": "models:/nobody@champion"}, "models:/nobody@champion is not in the registry"),
+        ("evaluate_lfw", {"sae": "none", "pairs": "pairs.txt"}, "pairs.txt, line 2"),
+        ("evaluate_lfw", {"sae": "wide", "folds": "2"}, "wide"),
+        ("visualize", {"sae": "wide"}, "wide"),
+        ("visualize", {"sae": "narrow", "features": "7,x"}, "features must be best, or numbers"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(
+    name: str, parameters: dict[str, str], part: str, extracted: TemplateSet, tmp_path: Path
+) -> None:
+    from fsae_mlflow.sae.checkpoint import save_sae
+    from fsae_mlflow.sae.gated import GatedSAE
+
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "pairs.txt").write_text("1\t1\ns1\t1\n")
+    for folder, width in (("wide", 16), ("narrow", 512)):
+        save_sae(GatedSAE(width, 8), tmp_path / folder, settings={}, templates={})
+    if name != "extract":
+        parameters = {"templates": str(extracted.folder)} | parameters
+    before = set(tmp_path.rglob("set.json"))
+    sentence = refuse(name, **parameters)
+    assert part in sentence and sentence.endswith((".", ")"))
+    assert set(tmp_path.rglob("set.json")) == before
+
+
+def test_lam_below_zero_is_a_usage_error() -> None:
+    result = invoke("train_sae", lam=-1)
+    assert result.exit_code == 2 and "Error: lam must be at least 0; it is -1.0." in result.output

@@ -1,0 +1,72 @@
+"""The project as MLflow runs it: real `mlflow run` calls in processes of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+
+ROOT = Path(__file__).parents[1]
+STAGES = ["demo", "evaluate_lfw", "extract", "train_sae", "visualize"]
+
+
+def start(store: str, *command: str) -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    environment |= {"MLFLOW_TRACKING_URI": store, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def runs(store: str) -> list[mlflow.entities.Run]:
+    mlflow.set_tracking_uri(store)
+    return mlflow.search_runs(search_all_experiments=True, output_format="list")
+
+
+@pytest.fixture
+def project_store(tmp_path: Path, mlflow_template: Path) -> str:
+    """A store of the test's own whose artifacts stay out of the checkout."""
+    database = tmp_path / "mlflow.db"
+    database.write_bytes(mlflow_template.read_bytes())
+    store = f"sqlite:///{database}"
+    mlflow.MlflowClient(tracking_uri=store).create_experiment("test", artifact_location=(tmp_path / "runs").as_uri())
+    return store
+
+
+def test_the_demo_runs_as_a_project(project_store: str, faces: Path) -> None:
+    parameters = {"faces": faces, "epochs": 2, "steps": 2}
+    arguments = [word for key, value in parameters.items() for word in ("-P", f"{key}={value}")]
+    process = start(
+        project_store, "mlflow", "run", ".", "-e", "demo", "--env-manager", "local", "--experiment-name", "test", *arguments
+    )
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    found = {run.data.tags["fsae.stage"]: run for run in runs(project_store)}
+    assert sorted(found) == STAGES
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+    parent = found["demo"]
+    assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in found.values() if run is not parent)
+    assert parent.data.metrics["n_faces"] == found["extract"].data.metrics["n_faces"] == 24
+    assert parent.data.metrics["all/accuracy"] == found["evaluate_lfw"].data.metrics["all/accuracy"]
+    pictures = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(parent.info.run_id)}
+    assert {"accepted.png", "density.png", "table.png", "features.png"} <= pictures
+    assert f"mlflow ui --backend-store-uri {project_store}" in output
+    assert f"runs/{parent.info.run_id}" in output
+
+
+def test_sigterm_ends_parent_and_child(project_store: str, faces: Path) -> None:
+    process = start(project_store, sys.executable, "-m", "entrypoints.demo", "--faces", str(faces))
+    deadline = time.monotonic() + 120
+    while not any(run.data.tags.get("fsae.stage") == "extract" for run in runs(project_store)):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    found = {run.data.tags["fsae.stage"]: run for run in runs(project_store)}
+    assert {stage: run.info.status for stage, run in found.items()} == {"demo": "KILLED", "extract": "KILLED"}
+    assert {run.data.tags["fsae.reason"] for run in found.values()} == {"stopped by SIGTERM"}

@@ -1,0 +1,186 @@
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fsae_mlflow.features.density import densities
+from fsae_mlflow.sae.gated import GatedSAE
+from fsae_mlflow.templates import FaceRow, TemplateSet, TemplateWriter
+from fsae_mlflow.verification.evaluation import decode_masked, evaluate, fraction_of_variance_unexplained, mean_cosine
+from fsae_mlflow.verification.pairs import find_rows, read_pairs
+from fsae_mlflow.verification.settings import EvaluateSettings
+from fsae_mlflow.verification.tables import HEADER, LABELS, markdown
+
+WIDTH, PEOPLE, IMAGES = 16, 12, 5
+
+
+@pytest.fixture(scope="module")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> TemplateSet:
+    """Twelve people around directions of their own, all shifted by a common mean."""
+    generator = np.random.default_rng(0)
+    with TemplateWriter(tmp_path_factory.mktemp("templates"), width=WIDTH, metadata={}) as writer:
+        for person in range(PEOPLE):
+            centre = generator.normal(size=WIDTH)
+            for image in range(IMAGES):
+                template = 3 * (centre + 0.3 * generator.normal(size=WIDTH) + 0.5)
+                writer.write([face(f"p{person}/{image}.png", template.astype(np.float32))])
+    return TemplateSet.open(writer.folder)
+
+
+def face(image_id: str, template: np.ndarray) -> FaceRow:
+    return FaceRow(
+        image_id=image_id,
+        identity=image_id.split("/")[0],
+        template=template,
+        probability=1.0,
+        box=np.zeros(4, np.float32),
+        keypoints=np.zeros((5, 2), np.float32),
+        source_width=92,
+        source_height=112,
+        yaw=0.0,
+        sharpness=1.0,
+        interocular=30.0,
+        jpeg=b"",
+    )
+
+
+def exact_sae(scale: float = 0.25) -> GatedSAE:
+    """Features ±e_i: encoding and decoding gives every template back."""
+    sae = GatedSAE(WIDTH, 2 * WIDTH, scale=scale).eval().requires_grad_(False)
+    both = torch.cat([torch.eye(WIDTH), -torch.eye(WIDTH)])
+    sae.W_enc.copy_(both)
+    sae.W_dec.copy_(both)
+    sae.b_dec.copy_(torch.linspace(-0.2, 0.4, WIDTH))
+    return sae
+
+
+SETTINGS = EvaluateSettings(folds=4, pairs_per_fold=20, batch_size=7, device="cpu")
+
+
+def test_an_exact_sae_leaves_the_accuracy_as_it_is(templates: TemplateSet, tmp_path: Path) -> None:
+    logged: list[dict[str, float]] = []
+    found = evaluate(
+        SETTINGS,
+        templates=templates,
+        sae=exact_sae(),
+        output=tmp_path,
+        on_metrics=lambda metrics, _: logged.append(metrics),
+    )
+    rows = {row.name: row for row in found.rows}
+    assert list(rows) == ["original", "high", "low", "all"]
+    np.testing.assert_allclose(rows["all"].distances, rows["original"].distances, atol=1e-5)
+    assert rows["all"].fvu < 1e-10 and rows["all"].cosine == pytest.approx(1, abs=1e-6)
+    assert rows["high"].n_features + rows["low"].n_features == 2 * WIDTH == rows["all"].n_features
+    assert rows["high"].l0 + rows["low"].l0 == pytest.approx(rows["all"].l0)
+    assert rows["all"].l0 == pytest.approx(WIDTH)
+    assert rows["high"].fvu > 0.05 and rows["low"].fvu > 0.05
+    assert logged == [found.metrics] and logged[0]["all/accuracy"] == rows["all"].accuracy.mean
+    assert all(math.isfinite(value) for value in logged[0].values())
+    assert found.metrics["n_pairs"] == len(found.pairs) == 160
+
+
+def test_a_clusters_row_is_the_decoding_of_its_features_with_b_dec(templates: TemplateSet) -> None:
+    sae = exact_sae()
+    mask = np.arange(2 * WIDTH) < 5
+    decoded, l0 = decode_masked(
+        sae, templates.templates, {"some": mask, "none": np.zeros(2 * WIDTH, bool)}, batch_size=11
+    )
+    scaled = templates.templates * float(sae.scale)
+    expected = np.tile(sae.b_dec.numpy(), (len(scaled), 1))
+    expected[:, :5] += np.maximum(scaled - sae.b_dec.numpy(), 0)[:, :5]
+    np.testing.assert_allclose(decoded["some"], expected / float(sae.scale), atol=1e-5)
+    np.testing.assert_allclose(
+        decoded["none"], np.tile(sae.b_dec.numpy() / float(sae.scale), (len(scaled), 1)), rtol=1e-6
+    )
+    assert l0["some"] == pytest.approx((scaled[:, :5] > sae.b_dec.numpy()[:5]).sum(axis=1).mean()) and l0["none"] == 0
+
+
+def test_the_training_sets_densities_split_the_features(templates: TemplateSet, tmp_path: Path) -> None:
+    sae = exact_sae()
+    counted = evaluate(SETTINGS, templates=templates, sae=sae, output=tmp_path)
+    assert counted.density_source == "the 60 templates that are verified"
+    sae.density.copy_(torch.linspace(0.001, 0.9, 2 * WIDTH))
+    stored = evaluate(SETTINGS, templates=templates, sae=sae, output=tmp_path)
+    assert stored.density_source == "the training templates"
+    np.testing.assert_allclose(stored.density, sae.density.numpy())
+    given = evaluate(SETTINGS, templates=templates, sae=sae, output=tmp_path, density_templates=templates)
+    assert given.density_source == "60 given templates"
+    np.testing.assert_array_equal(given.density, densities(sae, templates.templates))
+    assert (given.clusters.high != stored.clusters.high).any()
+
+
+def test_without_an_sae_one_row_is_measured(templates: TemplateSet, tmp_path: Path) -> None:
+    found = evaluate(SETTINGS, templates=templates, sae=None, output=tmp_path)
+    assert [row.name for row in found.rows] == ["original"]
+    assert found.clusters is None and "density_split" not in found.metrics
+
+
+def test_the_written_pairs_can_be_read_again(templates: TemplateSet, tmp_path: Path) -> None:
+    found = evaluate(SETTINGS, templates=templates, sae=exact_sae(), output=tmp_path)
+    again = find_rows(read_pairs(tmp_path / "pairs.csv"), templates, source="pairs.csv")
+    for name in ("first", "second", "genuine", "fold"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(found.pairs, name))
+    from_file = EvaluateSettings(pairs=str(tmp_path / "pairs.csv"), device="cpu")
+    repeated = evaluate(from_file, templates=templates, sae=None, output=tmp_path / "again")
+    assert repeated.rows[0].figures == found.rows[0].figures
+    with (tmp_path / "table.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [line["row"] for line in table] == ["original", "high", "low", "all"]
+    assert float(table[0]["accuracy"]) == found.rows[0].accuracy.mean
+    with (tmp_path / "folds.csv").open() as file:
+        folds = list(csv.DictReader(file))
+    assert np.mean([float(line["accuracy_all"]) for line in folds]) == pytest.approx(found.rows[3].accuracy.mean)
+
+
+def test_another_width_is_refused(templates: TemplateSet, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="16 wide, this SAE was trained on 8"):
+        evaluate(SETTINGS, templates=templates, sae=GatedSAE(8, 16), output=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_fvu_and_cosine() -> None:
+    x = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32) + 3
+    mean = np.tile(x.mean(axis=0), (50, 1))
+    assert fraction_of_variance_unexplained(x, mean) == pytest.approx(1, abs=1e-5)
+    assert fraction_of_variance_unexplained(x, x) == 0
+    assert mean_cosine(x, 7 * x) == pytest.approx(1)
+    assert mean_cosine(x, -x) == pytest.approx(-1)
+    assert mean_cosine(x, np.zeros_like(x)) == 0
+
+
+@pytest.mark.parametrize(("field", "value"), [("folds", 1), ("pairs_per_fold", 0), ("batch_size", 0), ("seed", -1)])
+def test_settings_out_of_bounds_are_refused(field: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"{field} must be"):
+        EvaluateSettings(**{field: value})
+
+
+def test_every_table_and_figure_is_written(templates: TemplateSet, tmp_path: Path) -> None:
+    found = evaluate(SETTINGS, templates=templates, sae=exact_sae(), output=tmp_path)
+    names = ["density.png", "folds.csv", "pairs.csv", "roc.png", "table.csv", "table.md", "table.png"]
+    assert sorted(path.name for path in found.files) == names == sorted(path.name for path in tmp_path.iterdir())
+    alone = evaluate(SETTINGS, templates=templates, sae=None, output=tmp_path / "alone")
+    assert "density.png" not in [path.name for path in alone.files]
+
+
+def test_the_markdown_table_holds_the_rows_figures(templates: TemplateSet, tmp_path: Path) -> None:
+    found = evaluate(SETTINGS, templates=templates, sae=exact_sae(), output=tmp_path)
+    lines = markdown(found).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[:6]]
+    assert cells[0] == HEADER
+    assert [line[0] for line in cells[2:]] == list(LABELS.values())
+    for line, row in zip(cells[2:], found.rows, strict=True):
+        assert len(line) == len(HEADER)
+        assert line[3] == f"{row.accuracy.mean:.4f} ± {row.accuracy.std:.4f}"
+        assert line[7] == "too few pairs"
+    assert "160 pairs in 4 folds" in lines[-1] and ("no valley" in lines[-1]) == (not found.clusters.separated)
+
+
+def test_an_sae_on_unit_templates_is_measured_against_unit_templates(templates: TemplateSet, tmp_path: Path) -> None:
+    sae = exact_sae(scale=1.0)
+    sae.normalize = True
+    found = {row.name: row for row in evaluate(SETTINGS, templates=templates, sae=sae, output=tmp_path).rows}
+    assert found["all"].fvu < 1e-10
+    np.testing.assert_allclose(found["all"].distances, found["original"].distances, atol=1e-5)

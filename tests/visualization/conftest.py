@@ -1,0 +1,71 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from fsae_mlflow.sae.gated import GatedSAE
+from fsae_mlflow.templates import FaceRow, TemplateSet, TemplateWriter
+
+D_IN, D_SAE = 12, 24
+
+
+class LinearRecognizer(nn.Module):
+    """The template is a fixed linear map of the face shrunk to 4 × 4: cheap, differentiable, and invertible enough to
+    optimise through.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("matrix", torch.randn(48, D_IN, generator=torch.Generator().manual_seed(0)) / 4)
+
+    def forward(self, faces: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch d"]:
+        return (nn.functional.adaptive_avg_pool2d(faces, 4) - 0.5).flatten(1) @ self.matrix
+
+
+@pytest.fixture(scope="session")
+def recognizer() -> nn.Module:
+    return LinearRecognizer().eval()
+
+
+@pytest.fixture(scope="session")
+def sae() -> GatedSAE:
+    torch.manual_seed(1)
+    return GatedSAE(D_IN, D_SAE, scale=0.7).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory, recognizer: nn.Module) -> TemplateSet:
+    """Forty coarse random pictures and their true templates."""
+    generator = np.random.default_rng(0)
+    with TemplateWriter(tmp_path_factory.mktemp("templates"), width=D_IN, metadata={}) as writer:
+        for index in range(40):
+            picture = Image.fromarray(generator.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize(
+                (112, 112), Image.Resampling.NEAREST
+            )
+            face = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
+            writer.write([_row(f"p{index // 4}/{index}.png", recognizer(face)[0].numpy(), picture)])
+    return TemplateSet.open(Path(writer.folder))
+
+
+def _row(image_id: str, template: np.ndarray, picture: Image.Image) -> FaceRow:
+    content = io.BytesIO()
+    picture.save(content, "JPEG", quality=95)
+    return FaceRow(
+        image_id=image_id,
+        identity=image_id.split("/")[0],
+        template=template,
+        probability=1.0,
+        box=np.zeros(4, np.float32),
+        keypoints=np.zeros((5, 2), np.float32),
+        source_width=112,
+        source_height=112,
+        yaw=0.0,
+        sharpness=1.0,
+        interocular=35.0,
+        jpeg=content.getvalue(),
+    )
