@@ -19,6 +19,7 @@ class DemoSettings:
     faces: Annotated[str, "Pictures, as extract takes them."] = "orl"
     recognizer: Annotated[str, "Recogniser, as extract takes it."] = "tiny"
     epochs: Annotated[int, "Epochs of the SAE's training.", Ge(1)] = 60
+    folds: Annotated[int, "Folds of the pairs that are made.", Ge(2)] = 10
     steps: Annotated[int, "Steps of the optimised images.", Ge(1)] = 48
 
 
@@ -32,7 +33,7 @@ def main(settings, run):
     training = {"epochs": settings.epochs, "expansion": 4, "model_name": "fsae_demo"}
     trained = run_entry_point(run, "train_sae", templates | training)
     built_on = templates | {"sae": trained.id}
-    evaluated = run_entry_point(run, "evaluate_lfw", built_on)
+    evaluated = run_entry_point(run, "evaluate_lfw", built_on | {"folds": settings.folds})
     visualized = run_entry_point(run, "visualize", built_on | {"n_features": 4, "steps": settings.steps})
     for child in (extracted, trained, evaluated, visualized):
         run.copy_from(child, artifacts=PICTURES)

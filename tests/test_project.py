@@ -38,7 +38,7 @@ def project_store(tmp_path: Path, mlflow_template: Path) -> str:
 
 
 def test_the_demo_runs_as_a_project(project_store: str, faces: Path) -> None:
-    parameters = {"faces": faces, "epochs": 2, "steps": 2}
+    parameters = {"faces": faces, "epochs": 2, "folds": 2, "steps": 2}
     arguments = [word for key, value in parameters.items() for word in ("-P", f"{key}={value}")]
     process = start(
         project_store, "mlflow", "run", ".", "-e", "demo", "--env-manager", "local", "--experiment-name", "test", *arguments
@@ -68,5 +68,5 @@ def test_sigterm_ends_parent_and_child(project_store: str, faces: Path) -> None:
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     found = {run.data.tags["fsae.stage"]: run for run in runs(project_store)}
-    assert {stage: run.info.status for stage, run in found.items()} == {"demo": "KILLED", "extract": "KILLED"}
+    assert {stage: run.info.status for stage, run in found.items()} == {"demo": "KILLED", "extract": "KILLED"}, output
     assert {run.data.tags["fsae.reason"] for run in found.values()} == {"stopped by SIGTERM"}

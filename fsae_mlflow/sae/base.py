@@ -17,7 +17,8 @@ PerEntry = Callable[[Tensor], Tensor]
 class Loss:
     """The terms of one batch's training loss, each a sum over dimensions or features, averaged over the batch.
 
-    `fired` marks the features that at least one template of the batch fires, `least` is the smallest value that fired.
+    `fired` marks the features that at least one template of the batch fires, `least` is the
+    smallest value that fired where features compete, else infinity.
     """
 
     reconstruction: Float[Tensor, ""]
@@ -168,7 +169,7 @@ class SparseAutoencoder(nn.Module, ABC):
             sparsity=self.lam * lam_share * codes.sparsity / len(x),
             auxiliary=self.auxiliary(x, projected, codes, estimates[-1].detach(), dead),
             fired=(features.detach() > 0).any(dim=0),
-            least=least_positive(features),
+            least=least_positive(features) if kept is not None else x.new_full((), torch.inf),
         )
 
     def _prefix_estimates(self, features: Float[Tensor, "batch d_sae"]) -> list[Float[Tensor, "batch d_in"]]:

@@ -49,7 +49,7 @@ class FusedStep:
                 sums = [np.zeros((len(values), *x.shape), x.numpy().dtype) for _ in sae.prefixes]
             block.decode(values, self._rows(block), sums[group])
             sparsity += codes.sparsity
-            least = torch.minimum(least, least_positive(values[0]))
+            least = torch.minimum(least, least_positive(values[0])) if competing else least
             fired[block.first : block.last] = block.per_feature((values[0] > 0).to(x.dtype)) > 0
         assert sums is not None
         estimates = torch.from_numpy(np.stack(sums)).cumsum(dim=0)

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from fsae_mlflow.parameters import Option, options
+from fsae_mlflow.tracking.signals import reason_of, terminable
 
 if TYPE_CHECKING:
     from fsae_mlflow.tracking.runs import Run
@@ -26,19 +27,21 @@ def command(settings_class: type, *, stage: str) -> Callable[[Callable[[Any, "Ru
     def decorate(function: Callable[[Any, "Run"], None]) -> click.Command:
         @click.pass_obj
         def callback(settings: Any, **values: Any) -> None:
-            # MLflow takes seconds to import, which `--help` and a usage error need not wait for.
-            from fsae_mlflow.tracking.runs import attached_run
-
             _log_to_stderr()
             try:
-                with attached_run(settings, stage=stage) as run:
-                    function(settings, run)
+                with terminable():
+                    # MLflow takes seconds to import, which `--help` and a usage error need not wait for.
+                    from fsae_mlflow.tracking.runs import attached_run
+
+                    with attached_run(settings, stage=stage) as run:
+                        function(settings, run)
             except (ValueError, OSError, FloatingPointError) as error:
                 if os.environ.get("FSAE_TRACEBACK"):
                     raise
                 raise click.ClickException(" ".join(str(error).split())) from error
             except KeyboardInterrupt as interrupt:
-                click.echo(f"{stage}: stopped by {interrupt or 'Ctrl-C'}.", err=True)
+                _end_waiting_run("KILLED", reason_of(interrupt))
+                click.echo(f"{stage}: {reason_of(interrupt)}.", err=True)
                 sys.exit(130)
 
         parameters: list[click.Parameter] = [_click_option(option) for option in options(settings_class)]
@@ -64,10 +67,7 @@ class StageCommand(click.Command):
             except ValueError as error:
                 raise click.UsageError(str(error), ctx) from error
         except click.UsageError as error:
-            if "MLFLOW_RUN_ID" in os.environ:
-                from fsae_mlflow.tracking.runs import record_refusal
-
-                record_refusal(error.format_message())
+            _end_waiting_run("FAILED", error.format_message())
             raise
         return rest
 
@@ -100,6 +100,13 @@ def _click_option(option: Option) -> click.Option:
 
 def _is_given(context: click.Context, name: str, value: Any) -> bool:
     return value is not None and value != "" and context.get_parameter_source(name) is not ParameterSource.DEFAULT
+
+
+def _end_waiting_run(status: str, reason: str) -> None:
+    if "MLFLOW_RUN_ID" in os.environ:
+        from fsae_mlflow.tracking.runs import end_waiting_run
+
+        end_waiting_run(status, reason)
 
 
 def _log_to_stderr() -> None:

@@ -3,18 +3,18 @@
 import dataclasses
 import json
 import os
-import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import mlflow
-from mlflow.entities import Metric, Param
+from mlflow.entities import Metric, Param, RunStatus
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
+
+from fsae_mlflow.tracking.signals import ignore_signals, reason_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,10 +23,6 @@ EXPERIMENT = "fsae_mlflow"
 STAGE_TAG = "fsae.stage"
 REASON_TAG = "fsae.reason"
 MAX_PARAM_LENGTH = 6000
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, raised like Ctrl-C so that both end a run in the same way."""
 
 
 class Run:
@@ -106,7 +102,7 @@ def attached_run(settings: Any, *, stage: str) -> Iterator[Run]:
 
     An error ends it FAILED, Ctrl-C or SIGTERM ends it KILLED, each with the reason in the tag `fsae.reason`.
     """
-    with terminable(), _ended(Run(_start(), stage)) as run:
+    with _ended(Run(_start(), stage)) as run:
         values = dataclasses.asdict(settings)
         run.set_tags(_source_version())
         run.log_params(values)
@@ -122,11 +118,12 @@ def nested_run(parent: Run, name: str, *, stage: str) -> Iterator[Run]:
         yield run
 
 
-def record_refusal(reason: str) -> None:
-    """Leave the reason on the run that `mlflow run` made for a command line that was refused before it began."""
-    client, run_id = MlflowClient(), os.environ["MLFLOW_RUN_ID"]
-    client.set_tag(run_id, REASON_TAG, reason)
-    client.set_terminated(run_id, "FAILED")
+def end_waiting_run(status: str, reason: str) -> None:
+    """End the run that `mlflow run` made for this process, if it did and the run has not ended, leaving the reason on it."""
+    client, run_id = MlflowClient(), os.environ.get("MLFLOW_RUN_ID")
+    if run_id and not RunStatus.is_terminated(RunStatus.from_string(client.get_run(run_id).info.status)):
+        client.set_tag(run_id, REASON_TAG, reason)
+        client.set_terminated(run_id, status)
 
 
 def _start() -> mlflow.ActiveRun:
@@ -146,36 +143,14 @@ def _ended(run: Run) -> Iterator[Run]:
         status = "FINISHED"
     except KeyboardInterrupt as interrupt:
         status = "KILLED"
-        _ignore_signals()
-        run.set_tags({REASON_TAG: "stopped by SIGTERM" if isinstance(interrupt, Terminated) else "interrupted (Ctrl-C)"})
+        ignore_signals()
+        run.set_tags({REASON_TAG: reason_of(interrupt)})
         raise
     except BaseException as error:
         run.set_tags({REASON_TAG: str(error) or type(error).__name__})
         raise
     finally:
         mlflow.end_run(status)
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """Within the block SIGTERM raises Terminated; after it the former handlers are back."""
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        raise Terminated("SIGTERM")
-
-    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-
-
-def _ignore_signals() -> None:
-    # `mlflow run` answers Ctrl-C with a SIGTERM of its own; it must not cut the clean-up short.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _source_version() -> dict[str, str]:

@@ -45,7 +45,7 @@ def test_all_faces_of_a_picture_from_left_to_right(portraits: list[np.ndarray]) 
 
 
 def test_enlarging_is_for_the_detection_alone(portraits: list[np.ndarray]) -> None:
-    keypoints = TEMPLATE.astype(np.float32) + (30, 60)
+    keypoints = TEMPLATE.astype(np.float32) + np.array([30, 60], np.float32)
     seen: list[tuple[int, ...]] = []
 
     def find(pictures: list[np.ndarray]) -> list[Faces]:

@@ -86,15 +86,17 @@ def test_a_users_mistake_is_one_sentence_and_a_failed_run() -> None:
 
 
 def test_a_refused_value_is_a_usage_error_noted_on_the_waiting_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = mlflow.MlflowClient().create_run(mlflow.set_experiment("e").experiment_id)
-    monkeypatch.setenv("MLFLOW_RUN_ID", run.info.run_id)
+    experiment = mlflow.set_experiment("e").experiment_id
     for arguments, sentence in (
         (["--lam", "-1"], "lam must be at least 0; it is -1.0."),
         (["--batch_size", "x"], "Invalid value for '--batch_size': 'x' is not a valid integer."),
     ):
+        waiting = mlflow.MlflowClient().create_run(experiment).info.run_id
+        monkeypatch.setenv("MLFLOW_RUN_ID", waiting)
         result = invoke(lambda settings, run: None, *arguments)
         assert result.exit_code == 2 and sentence in result.output
-        assert newest().info.status == "FAILED" and sentence in newest().data.tags["fsae.reason"]
+        run = mlflow.get_run(waiting)
+        assert run.info.status == "FAILED" and sentence in run.data.tags["fsae.reason"]
 
 
 @pytest.mark.parametrize(
