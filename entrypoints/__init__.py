@@ -1,1 +1,1 @@
-"""The command lines of the project's MLflow entry points; run from the project's root as `python -m entrypoints.NAME`."""
+"""The command lines of the project's MLflow entry points; each runs as `python -m entrypoints.NAME`."""

@@ -8,7 +8,10 @@ from fsae_mlflow.tracking.command import command
 
 @command(SweepSettings, stage="sweep")
 def main(settings, run):
-    """Search λ and expansion for the least held-out error at a given L0; the same command goes on with the same study."""
+    """Search λ and expansion for the least held-out error at a given L0.
+
+    The same command goes on with the same study.
+    """
     from fsae_mlflow.report.front import front_figure
     from fsae_mlflow.sae.checkpoint import load_sae
     from fsae_mlflow.study import sweep

@@ -19,9 +19,7 @@ def main(settings, run):
         settings.recognizer or made_by["recognizer"], card=settings.recognizer_card or made_by["recognizer_card"]
     )
     output = run.output(settings.output)
-    visualize(
-        settings, templates=templates, sae=sae, recognizer=recognizer, output=output, on_metrics=run.on_metrics
-    )
+    visualize(settings, templates=templates, sae=sae, recognizer=recognizer, output=output, on_metrics=run.on_metrics)
     run.log_path(output)
 
 

@@ -26,11 +26,11 @@ def written_beside(path: Path) -> Iterator[Path]:
         if path.is_dir():
             # A folder cannot be renamed over another: the old one steps aside for the instant between two renames.
             former = path.with_name(f".{path.name}.{os.getpid()}.old")
-            os.replace(path, former)
-            os.replace(temporary, path)
+            path.replace(former)
+            temporary.replace(path)
             _remove(former)
         else:
-            os.replace(temporary, path)
+            temporary.replace(path)
     except BaseException:
         _remove(temporary)
         raise

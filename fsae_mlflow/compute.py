@@ -15,5 +15,7 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError as error:
         raise ValueError(f"device must be auto, cpu or cuda (cuda:0, cuda:1, …); it is {name!r}.") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name} is not on this machine ({torch.cuda.device_count()} CUDA devices); use device=auto.")
+        raise ValueError(
+            f"device {name} is not on this machine ({torch.cuda.device_count()} CUDA devices); use device=auto."
+        )
     return device

@@ -1,4 +1,4 @@
-"""Settings of a stage: a frozen dataclass that explains each field, checks its bounds and knows how to be a command line.
+"""Settings of a stage: a frozen dataclass that explains its fields, checks their bounds and can be a command line.
 
     @settings
     class TrainSettings:
@@ -52,13 +52,13 @@ def settings(cls: type[T]) -> type[T]:
     Raises (when an instance is made): ValueError naming the field, its requirement and the value.
     """
 
-    def __post_init__(self: Any) -> None:
+    def check_fields(self: Any) -> None:
         for option in options(cls):
             _check(option, getattr(self, option.name))
         if hasattr(self, "check"):
             self.check()
 
-    cls.__post_init__ = __post_init__  # pyright: ignore[reportAttributeAccessIssue]
+    cls.__post_init__ = check_fields  # pyright: ignore[reportAttributeAccessIssue]
     return dataclass(frozen=True, kw_only=True)(cls)
 
 
@@ -66,7 +66,9 @@ def options(cls: type) -> Iterator[Option]:
     """The fields of a settings class in their order, with type, help, default, choices and bounds."""
     hints = get_type_hints(cls, include_extras=True)
     for field in dataclasses.fields(cls):
-        base, *extras = get_args(hints[field.name]) if get_origin(hints[field.name]) is Annotated else [hints[field.name]]
+        base, *extras = (
+            get_args(hints[field.name]) if get_origin(hints[field.name]) is Annotated else [hints[field.name]]
+        )
         if get_origin(base) in (Union, types.UnionType):
             base = next(kind for kind in get_args(base) if kind is not types.NoneType)
         choices = get_args(base) if get_origin(base) is Literal else ()

@@ -87,7 +87,7 @@ class TrialResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """All finished trials of a study, the front of fvu against L0, and the best trial within the L0 limit, if any is."""
+    """All finished trials of a study, the front of fvu against L0, and the best trial within the L0 limit, if any."""
 
     trials: list[TrialResult]
     front: list[TrialResult]
@@ -97,7 +97,14 @@ class Sweep:
     def rows(self) -> list[dict[str, Any]]:
         """One line a trial, for a table."""
         return [
-            {"trial": t.number, "lam": t.lam, "expansion": t.expansion, "l0": t.l0, "fvu": t.fvu, "on_front": t in self.front}
+            {
+                "trial": t.number,
+                "lam": t.lam,
+                "expansion": t.expansion,
+                "l0": t.l0,
+                "fvu": t.fvu,
+                "on_front": t in self.front,
+            }
             for t in self.trials
         ]
 
@@ -117,8 +124,9 @@ TrialRun = Callable[[int, TrainSettings], AbstractContextManager[OnMetrics]]
 def sweep(settings: SweepSettings, *, templates: Any, trial_run: TrialRun) -> Sweep:
     """Search until the study has `n_trials` finished trials, and give what it found.
 
-    The study lives in a SQLite file under `output`, named by a hash of the search and the templates, so the same command
-    resumes it, and several processes may work on it at once. Each trial happens inside `trial_run(number, settings)`.
+    The study lives in a SQLite file under `output`, named by a hash of the search and the templates, so the same
+    command resumes it, and several processes may work on it at once. Each trial happens inside
+    `trial_run(number, settings)`.
     """
     import optuna
 
@@ -136,7 +144,7 @@ def sweep(settings: SweepSettings, *, templates: Any, trial_run: TrialRun) -> Sw
             grace_period=90,
             heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=1),
         )
-    directions = ["minimize"] if settings.objective == "fvu" else ["minimize", "minimize"]
+    directions: list[Literal["minimize"]] = ["minimize"] * (1 if settings.objective == "fvu" else 2)
     study = optuna.create_study(storage=storage, study_name="sweep", directions=directions, load_if_exists=True)
     # A seed that moves on with the study: a resumed search must not draw its first trials again.
     study.sampler = optuna.samplers.TPESampler(seed=settings.seed + len(study.trials))
@@ -145,7 +153,9 @@ def sweep(settings: SweepSettings, *, templates: Any, trial_run: TrialRun) -> Sw
         expansion = trial.suggest_categorical("expansion", [int(part) for part in settings.expansions.split(",")])
         chosen = settings.trial(trial.suggest_float("lam", settings.lam_min, settings.lam_max, log=True), expansion)
         with trial_run(trial.number, chosen) as on_metrics:
-            trained = train(chosen, templates=templates, output=folder / f"trial-{trial.number:04d}", on_metrics=on_metrics)
+            trained = train(
+                chosen, templates=templates, output=folder / f"trial-{trial.number:04d}", on_metrics=on_metrics
+            )
             on_metrics(trained.figures, chosen.epochs)
         trial.set_user_attr("figures", trained.figures)
         fvu, l0 = trained.figures["heldout/fvu"], trained.figures["heldout/l0"]
@@ -178,7 +188,12 @@ def _finished(study: Any, folder: Path) -> list[TrialResult]:
         if "figures" in trial.user_attrs and trial.values:
             path = folder / f"trial-{trial.number:04d}"
             results.append(
-                TrialResult(number=trial.number, **trial.params, figures=trial.user_attrs["figures"], folder=path if path.is_dir() else None)
+                TrialResult(
+                    number=trial.number,
+                    **trial.params,
+                    figures=trial.user_attrs["figures"],
+                    folder=path if path.is_dir() else None,
+                )
             )
     return results
 

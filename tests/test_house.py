@@ -85,7 +85,9 @@ def test_conda_lists_the_requirements_of_the_package() -> None:
     assert listed == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
 
 
-@pytest.mark.parametrize("path", [*MODULES, *(ROOT / "entrypoints").glob("*.py")], ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", [*MODULES, *(ROOT / "entrypoints").glob("*.py")], ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_modules_are_small_and_named_for_what_they_do(path: Path) -> None:
     limit = 60 if path.parent.name == "entrypoints" else 300
     assert len(path.read_text().splitlines()) <= limit

@@ -16,7 +16,10 @@ STAGES = ["demo", "evaluate_lfw", "extract", "train_sae", "visualize"]
 
 def start(store: str, *command: str) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    environment |= {"MLFLOW_TRACKING_URI": store, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment |= {
+        "MLFLOW_TRACKING_URI": store,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -41,7 +44,17 @@ def test_the_demo_runs_as_a_project(project_store: str, faces: Path) -> None:
     parameters = {"faces": faces, "epochs": 2, "folds": 2, "steps": 2}
     arguments = [word for key, value in parameters.items() for word in ("-P", f"{key}={value}")]
     process = start(
-        project_store, "mlflow", "run", ".", "-e", "demo", "--env-manager", "local", "--experiment-name", "test", *arguments
+        project_store,
+        "mlflow",
+        "run",
+        ".",
+        "-e",
+        "demo",
+        "--env-manager",
+        "local",
+        "--experiment-name",
+        "test",
+        *arguments,
     )
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output

@@ -37,7 +37,10 @@ def test_templates_are_fixed_size_lists_that_pandas_reads(template_set: Template
 
 def test_an_interrupted_set_is_refused(tmp_path: Path, jpeg: bytes) -> None:
     rows = [face_row(f"a/{i}.jpg", np.ones(4), jpeg) for i in range(5)]
-    with pytest.raises(RuntimeError, match="power cut"), TemplateWriter(tmp_path, width=4, metadata={}, shard_rows=2) as writer:
+    with (
+        pytest.raises(RuntimeError, match="power cut"),
+        TemplateWriter(tmp_path, width=4, metadata={}, shard_rows=2) as writer,
+    ):
         writer.write(rows)
         raise RuntimeError("power cut")
     with pytest.raises(ValueError, match="unfinished"):

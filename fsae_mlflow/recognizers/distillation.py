@@ -21,7 +21,7 @@ from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.card import RecognizerCard, sha256
 from fsae_mlflow.recognizers.registry import load_recognizer
 from fsae_mlflow.recognizers.settings import DistillSettings
-from fsae_mlflow.recognizers.student import StudentArchitecture, StudentNetwork, write_student
+from fsae_mlflow.recognizers.student import StudentArchitecture, StudentNetwork, read_student, write_student
 from fsae_mlflow.recognizers.views import SIZE, AlignedFaces, ViewPool, ahead, autocast
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -59,7 +59,7 @@ def distil(
     training, held_out = split_identities(faces.identities, settings.holdout, settings.seed)
     teacher = _placed(load_recognizer(settings.teacher, card=settings.teacher_card), device)
     torch.manual_seed(settings.seed)
-    student = _placed(StudentNetwork(_architecture(settings, teacher.card.template_width)), device)
+    student = _placed(_student(settings, teacher.card.template_width), device)
     average = copy.deepcopy(student).requires_grad_(False)
     views = ViewPool(faces, training, teacher, settings, device)
     n_steps = max(settings.epochs * len(training) // settings.batch_size, 1)
@@ -184,6 +184,22 @@ def _architecture(settings: DistillSettings, width: int) -> StudentArchitecture:
     return StudentArchitecture(
         **{name: getattr(settings, name) for name in names}, template_width=width, input_size=SIZE
     )
+
+
+def _student(settings: DistillSettings, width: int) -> StudentNetwork:
+    """A new student, or the one to go on with.
+
+    Raises: ValueError where the latter gives templates of another width than the teacher's.
+    """
+    if not settings.start:
+        return StudentNetwork(_architecture(settings, width))
+    student = read_student(Path(settings.start))
+    if student.architecture.template_width != width:
+        raise ValueError(
+            f"start: {settings.start} gives templates of width {student.architecture.template_width}, the teacher {width}; "
+            "start from a student of this teacher."
+        )
+    return student
 
 
 def _rate(step: int, n_steps: int, done: float) -> float:

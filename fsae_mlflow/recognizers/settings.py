@@ -17,6 +17,7 @@ class DistillSettings:
         str, "JSON card of the teacher; empty: the file beside its weights, else its family's own."
     ] = ""
     name: Annotated[str, "The student's name on its card."] = "student"
+    start: Annotated[str, "Student weights to go on with, architecture included; empty: a new student."] = ""
     backbone: Annotated[str, "Any convolutional timm model."] = "resnet18"
     backbone_args: Annotated[str, "JSON object of further arguments for timm.create_model."] = (
         '{"channels": [32, 64, 128, 128], "layers": [2, 2, 2, 1], "output_stride": 16}'

@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 def command(settings_class: type, *, stage: str) -> Callable[[Callable[[Any, "Run"], None]], click.Command]:
     """Make `function(settings, run)` a click command with one option a field of `settings_class`.
 
-    Underscores stay in option names, so `mlflow run -P batch_size=8` and `--batch_size 8` are one spelling. An empty value
-    means "not given". Where the class has PRESETS, what is not given comes from the chosen preset. A user's mistake
-    (ValueError) ends as one sentence and a non-zero exit code; the run ends FAILED or KILLED with the reason as a tag.
+    Underscores stay in option names, so `mlflow run -P batch_size=8` and `--batch_size 8` are one spelling. An empty
+    value means "not given". Where the class has PRESETS, what is not given comes from the chosen preset. A user's
+    mistake (ValueError) ends as one sentence and a non-zero exit code; the run ends FAILED or KILLED with the reason as
+    a tag.
     """
 
     def decorate(function: Callable[[Any, "Run"], None]) -> click.Command:
         @click.pass_obj
-        def callback(settings: Any, **values: Any) -> None:
+        def callback(settings: Any, **_: Any) -> None:
             _log_to_stderr()
             try:
                 with terminable():
@@ -93,7 +94,7 @@ def _click_option(option: Option) -> click.Option:
         type=inner if option.type is str and not option.choices else _OrEmpty(inner),
         required=option.required,
         default=None if option.required else option.default,
-        show_default=True if option.default not in ("", None) else False,
+        show_default=option.default not in ("", None),
         help=option.help,
     )
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import mlflow
 from mlflow.artifacts import download_artifacts
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.data.sources import LocalArtifactDatasetSource
-from mlflow.entities import DatasetInput, InputTag, Run as MlflowRun
+from mlflow.data.sources import LocalArtifactDatasetSource  # pyright: ignore[reportAttributeAccessIssue]
+from mlflow.entities import DatasetInput, InputTag
+from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
 from fsae_mlflow.templates import MARKER, TemplateSet
@@ -22,7 +23,9 @@ def open_templates(run: Run, name: str, *, context: str) -> TemplateSet:
 
     Raises: ValueError where there is no such finished set, with the way to make one.
     """
-    templates = TemplateSet.open(_find(run, name, parameter="templates", stage="extract", folder=TEMPLATES, marker=MARKER))
+    templates = TemplateSet.open(
+        _find(run, name, parameter="templates", stage="extract", folder=TEMPLATES, marker=MARKER)
+    )
     note_templates(run, templates, context=context)
     return templates
 
@@ -34,11 +37,13 @@ def note_templates(run: Run, templates: TemplateSet, *, context: str) -> None:
         name=templates.metadata.get("source", {}).get("name", templates.folder.name),
         digest=templates.digest,
     )
-    run.client.log_inputs(run.id, [DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", context)])])
+    run.client.log_inputs(
+        run.id, [DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", context)])]
+    )
 
 
 def find_sae(run: Run, name: str) -> Path:
-    """The folder of the SAE called `name`: a folder, a run id, `models:/NAME/VERSION`, `models:/NAME@ALIAS` or `latest`.
+    """The folder of the SAE called `name`: a folder, a run id, `models:/NAME/VERSION` (or `@ALIAS`), or `latest`.
 
     Raises: ValueError where there is no such SAE, with the way to make one.
     """
@@ -49,7 +54,10 @@ def _find(run: Run, name: str, *, parameter: str, stage: str, folder: str, marke
     if name == "latest":
         newest = _newest_finished(run, stage)
         if newest is None:
-            raise ValueError(f"{parameter}=latest: this experiment has no finished {stage} run; make one with `mlflow run . -e {stage}`, or name a folder.")
+            raise ValueError(
+                f"{parameter}=latest: this experiment has no finished {stage} run; "
+                f"make one with `mlflow run . -e {stage}`, or name a folder."
+            )
         return _artifact(newest.info.artifact_uri, folder)
     if name.startswith("models:/"):
         try:
@@ -62,7 +70,10 @@ def _find(run: Run, name: str, *, parameter: str, stage: str, folder: str, marke
     try:
         return _artifact(run.client.get_run(name).info.artifact_uri, folder)
     except MlflowException as error:
-        raise ValueError(f"{parameter}: {name} is neither a folder nor a run of this tracking store; use `latest`, or make one with `mlflow run . -e {stage}`.") from error
+        raise ValueError(
+            f"{parameter}: {name} is neither a folder nor a run of this tracking store; "
+            f"use `latest`, or make one with `mlflow run . -e {stage}`."
+        ) from error
 
 
 def _newest_finished(run: Run, stage: str) -> MlflowRun | None:
@@ -76,6 +87,6 @@ def _newest_finished(run: Run, stage: str) -> MlflowRun | None:
     return found[0] if found else None
 
 
-def _artifact(artifact_uri: str, folder: str) -> Path:
+def _artifact(artifact_uri: str | None, folder: str) -> Path:
     # A local store answers with the artifact itself, a remote one with a downloaded copy.
     return Path(download_artifacts(artifact_uri=f"{artifact_uri}/{folder}"))

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import mlflow.projects
+from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import ExecutionException
 from mlflow.tracking import MlflowClient
 
@@ -33,11 +35,13 @@ def run_entry_point(parent: Run, name: str, parameters: Mapping[str, Any]) -> Ru
         )
     except ExecutionException as error:
         child = _newest_child(parent)
-        raise ValueError(f"{name} failed: {child.data.tags.get(REASON_TAG, error)} (run {child.info.run_id})") from error
+        raise ValueError(
+            f"{name} failed: {child.data.tags.get(REASON_TAG, error)} (run {child.info.run_id})"
+        ) from error
     return Run(MlflowClient().get_run(submitted.run_id), name)
 
 
-def _newest_child(parent: Run) -> mlflow.entities.Run:
+def _newest_child(parent: Run) -> MlflowRun:
     return mlflow.search_runs(
         [parent.experiment_id],
         filter_string=f"tags.mlflow.parentRunId = '{parent.id}'",

@@ -31,7 +31,9 @@ def register_sae(run: Run, sae: SparseAutoencoder, folder: Path, *, name: str, a
     )
     with tempfile.TemporaryDirectory() as temporary:
         code = Path(temporary) / "fsae_mlflow"
-        shutil.copytree(Path(fsae_mlflow.__file__).parent, code, ignore=shutil.ignore_patterns("__pycache__", "weights"))
+        shutil.copytree(
+            Path(fsae_mlflow.__file__).parent, code, ignore=shutil.ignore_patterns("__pycache__", "weights")
+        )
         info = mlflow.pyfunc.log_model(
             name="sae",
             python_model=served_model.__file__,

@@ -1,7 +1,6 @@
 """One stage is one MLflow run: how it starts, what it logs, and how it always ends."""
 
 import dataclasses
-import json
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlflow
 from mlflow.entities import Metric, Param, RunStatus
+from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
@@ -28,7 +28,7 @@ MAX_PARAM_LENGTH = 6000
 class Run:
     """The active MLflow run as the stages' entry points use it."""
 
-    def __init__(self, run: mlflow.entities.Run, stage: str) -> None:
+    def __init__(self, run: MlflowRun, stage: str) -> None:
         self.id: str = run.info.run_id
         self.experiment_id: str = run.info.experiment_id
         self.stage = stage
@@ -41,7 +41,9 @@ class Run:
     def on_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log numbers at one step, in one request."""
         now = get_current_time_millis()
-        self.client.log_batch(self.id, metrics=[Metric(name, float(value), now, step) for name, value in metrics.items()])
+        self.client.log_batch(
+            self.id, metrics=[Metric(name, float(value), now, step) for name, value in metrics.items()]
+        )
 
     def log_params(self, values: Mapping[str, Any]) -> None:
         """Log parameters that are not there yet: `mlflow run` has logged the given ones in the user's spelling."""
@@ -119,7 +121,7 @@ def nested_run(parent: Run, name: str, *, stage: str) -> Iterator[Run]:
 
 
 def end_waiting_run(status: str, reason: str) -> None:
-    """End the run that `mlflow run` made for this process, if it did and the run has not ended, leaving the reason on it."""
+    """End the run that `mlflow run` made for this process, where there is one that goes on, with the reason as a tag."""
     client, run_id = MlflowClient(), os.environ.get("MLFLOW_RUN_ID")
     if run_id and not RunStatus.is_terminated(RunStatus.from_string(client.get_run(run_id).info.status)):
         client.set_tag(run_id, REASON_TAG, reason)

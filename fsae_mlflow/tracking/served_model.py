@@ -2,21 +2,23 @@
 
 from typing import Any
 
-import mlflow
 import numpy as np
 import torch
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from fsae_mlflow.sae.checkpoint import load_sae
 
 
 class ServedSAE(PythonModel):
-    """Sparse features (n, d_sae) of templates (n, d_in), or their reconstructions with `params={"output": "reconstruction"}`."""
+    """Sparse features (n, d_sae) of templates (n, d_in); with `output="reconstruction"` what those decode to."""
 
     def load_context(self, context: PythonModelContext) -> None:
         self.sae = load_sae(context.artifacts["sae"])
 
-    def predict(self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
+    def predict(
+        self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
+    ) -> np.ndarray:
         output = (params or {}).get("output", "features")
         if output not in ("features", "reconstruction"):
             raise ValueError(f"output must be features or reconstruction; it is {output!r}.")
@@ -25,4 +27,4 @@ class ServedSAE(PythonModel):
             return (self.sae.encode(templates) if output == "features" else self.sae(templates)).numpy()
 
 
-mlflow.models.set_model(ServedSAE())
+set_model(ServedSAE())

@@ -17,7 +17,7 @@ class Terminated(KeyboardInterrupt):
 def terminable() -> Iterator[None]:
     """Within the block SIGTERM raises Terminated; after it the former handlers are back."""
 
-    def terminate(number: int, frame: FrameType | None) -> None:
+    def terminate(_number: int, _frame: FrameType | None) -> None:
         # Python swallows what is raised inside a destructor or a callback of C code: ask again until it is heard.
         signal.setitimer(signal.ITIMER_REAL, SECONDS_TO_HEAR)
         raise Terminated("SIGTERM")
