@@ -9,7 +9,18 @@ from fsae_mlflow.parameters import settings
 from fsae_mlflow.tracking.command import command
 
 PICTURES = ("accepted.png", "density.png", "table.png", "features.png")
-HEADLINES = ("n_faces", "heldout/fvu", "heldout/l0", "train/alive", "original/accuracy", "all/accuracy")
+HEADLINES = (
+    "n_faces",
+    "images_per_second",
+    "heldout/fvu",
+    "heldout/l0",
+    "train/alive",
+    "original/accuracy",
+    "high/accuracy",
+    "low/accuracy",
+    "all/accuracy",
+    "fires",
+)
 
 
 @settings
@@ -36,7 +47,7 @@ def main(settings, run):
     evaluated = run_entry_point(run, "evaluate_lfw", built_on | {"folds": settings.folds})
     visualized = run_entry_point(run, "visualize", built_on | {"n_features": 4, "steps": settings.steps})
     for child in (extracted, trained, evaluated, visualized):
-        run.copy_from(child, artifacts=PICTURES)
+        run.copy_from(child, metrics=HEADLINES, artifacts=PICTURES)
     figures = run.metrics
     click.echo("\n".join(f"{name:>20}  {figures[name]:.4g}" for name in HEADLINES))
     click.echo(f"\nLook at everything:  {run.ui_command}\nthen open {run.ui_address}")

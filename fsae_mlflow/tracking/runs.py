@@ -3,10 +3,10 @@
 import dataclasses
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlflow
 from mlflow.entities import Metric, Param, RunStatus
@@ -15,9 +15,6 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
 from fsae_mlflow.tracking.signals import ignore_signals, reason_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 EXPERIMENT = "fsae_mlflow"
 STAGE_TAG = "fsae.stage"
@@ -70,22 +67,17 @@ class Run:
         else:
             self.client.log_artifact(self.id, str(path), folder)
 
-    def log_figure(self, figure: "Figure", name: str) -> None:
-        """Log a matplotlib figure as an artifact."""
-        self.client.log_figure(self.id, figure, name)
-
     @property
     def metrics(self) -> dict[str, float]:
         """The last value of every metric logged so far."""
         return self.client.get_run(self.id).data.metrics
 
-    def copy_from(self, child: "Run", *, artifacts: tuple[str, ...]) -> None:
-        """Take over a child's metrics, and those of `artifacts` it has at the top of its artifacts."""
-        self.on_metrics(child.metrics)
-        present = {artifact.path for artifact in self.client.list_artifacts(child.id)}
-        for name in artifacts:
-            if name in present:
-                self.log_path(Path(self.client.download_artifacts(child.id, name)))
+    def copy_from(self, child: "Run", *, metrics: Collection[str], artifacts: Collection[str]) -> None:
+        """Take over those of `metrics`, and of the `artifacts` at the top of its artifacts, that a child has."""
+        self.on_metrics({name: value for name, value in child.metrics.items() if name in metrics})
+        for artifact in self.client.list_artifacts(child.id):
+            if artifact.path in artifacts:
+                self.log_path(Path(self.client.download_artifacts(child.id, artifact.path)))
 
     @property
     def ui_command(self) -> str:
@@ -121,7 +113,7 @@ def nested_run(parent: Run, name: str, *, stage: str) -> Iterator[Run]:
 
 
 def end_waiting_run(status: str, reason: str) -> None:
-    """End the run that `mlflow run` made for this process, where there is one that goes on, with the reason as a tag."""
+    """End the run that `mlflow run` made for this process, if there is one that goes on, with the reason as a tag."""
     client, run_id = MlflowClient(), os.environ.get("MLFLOW_RUN_ID")
     if run_id and not RunStatus.is_terminated(RunStatus.from_string(client.get_run(run_id).info.status)):
         client.set_tag(run_id, REASON_TAG, reason)
