@@ -196,11 +196,12 @@ def main() -> None:
         command += [f"--{key}={getattr(options, key)}" for key in ("d_sae", "d_in", "batch", "l0", "threads")]
         workers[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    for _ in range(options.rounds + 1):
+    for number in range(options.rounds + 1):
         for name, worker in workers.items():
             assert worker.stdin is not None and worker.stdout is not None
             print("step", file=worker.stdin, flush=True)
             results[name].append(json.loads(worker.stdout.readline()))
+        print(f"round {number} of {options.rounds}", file=sys.stderr, flush=True)
     for worker in workers.values():
         worker.communicate()
     report(options, {name: taken[1:] for name, taken in results.items()})

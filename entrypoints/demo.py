@@ -49,7 +49,7 @@ def main(settings, run):
     for child in (extracted, trained, evaluated, visualized):
         run.copy_from(child, metrics=HEADLINES, artifacts=PICTURES)
     figures = run.metrics
-    click.echo("\n".join(f"{name:>20}  {figures[name]:.4g}" for name in HEADLINES))
+    click.echo("\n".join(f"{name:>20}  {figures[name]:.4g}" for name in HEADLINES if name in figures))
     click.echo(f"\nLook at everything:  {run.ui_command}\nthen open {run.ui_address}")
 
 

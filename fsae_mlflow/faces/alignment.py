@@ -16,6 +16,9 @@ TEMPLATE = np.array(
 # little, and recognisers were trained on faces made that way: shrinking LFW's (1.2 times larger) costs 0.13 % accuracy.
 SHRINK_FROM = 1.5
 
+# The homogeneous coordinates of the face's pixels, row by row.
+FACE_PIXELS = np.stack([*np.meshgrid(np.arange(SIZE), np.arange(SIZE)), np.ones((SIZE, SIZE))], axis=-1).reshape(-1, 3)
+
 
 def similarity(source: Float[np.ndarray, "n 2"], target: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "2 3"]:
     """The rotation, uniform scale and shift A with target ≈ A · (x, y, 1) and the least squared distance.
@@ -76,17 +79,16 @@ def warp(
     if right <= left or bottom <= top:
         return np.zeros((SIZE, SIZE, 3), np.uint8)
     crop = image[top:bottom, left:right]
-    shrink = np.ones(2)
     if scale * SHRINK_FROM < 1:
-        size = [max(1, round(extent * scale)) for extent in (right - left, bottom - top)]
-        shrink = np.array(size) / (right - left, bottom - top)
-        crop = np.asarray(Image.fromarray(crop).resize((size[0], size[1]), Image.Resampling.LANCZOS))
-    grid = np.stack(np.meshgrid(np.arange(SIZE), np.arange(SIZE)), axis=-1) @ inverse[:, :2].T + inverse[:, 2]
-    grid = (grid + 0.5 - (left, top)) * shrink  # edges at integers from here, as grid_sample wants them
-    grid = 2 * grid / (crop.shape[1], crop.shape[0]) - 1
+        size = max(1, round(crop.shape[1] * scale)), max(1, round(crop.shape[0] * scale))
+        crop = np.asarray(Image.fromarray(crop).resize(size, Image.Resampling.LANCZOS))
+    # from pixels of the picture to grid_sample's coordinates, which span the crop from -1 to 1 between its outer edges
+    spread = 2 / np.array([right - left, bottom - top])
+    inverse[:, 2] += 0.5 - np.array([left, top])
+    grid = FACE_PIXELS @ (inverse * spread[:, None]).T - 1
     sampled = torch.nn.functional.grid_sample(
         torch.from_numpy(np.array(crop)).permute(2, 0, 1)[None].float(),
-        torch.from_numpy(grid)[None].float(),
+        torch.from_numpy(grid.astype(np.float32)).view(1, SIZE, SIZE, 2),
         mode="bilinear",
         padding_mode="zeros",
         align_corners=False,

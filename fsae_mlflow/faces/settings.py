@@ -40,7 +40,7 @@ class ExtractSettings:
         int | None, "Enlarge pictures this many times before detection; left out: 2 for orl, else 1.", Ge(1), Le(8)
     ] = None
     flip: Annotated[bool, "Average each template with that of the mirrored face."] = False
-    batch_size: Annotated[int, "Pictures detected, and faces embedded, at once.", Ge(1)] = 64
+    batch_size: Annotated[int, "Pictures in work together; on a GPU also the faces embedded together.", Ge(1)] = 64
     workers: Annotated[int, "Processes that decode pictures; 0 decodes in the main process.", Ge(0)] = 1
     threads: Annotated[
         int, "Batches in work at once, one CPU thread each; 0 takes as many as PyTorch would.", Ge(0)

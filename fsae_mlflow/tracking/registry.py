@@ -24,6 +24,8 @@ def register_sae(run: Run, sae: SparseAutoencoder, folder: Path, *, name: str, a
     Its input is templates (n, d_in) in the recogniser's units; the parameter `output` chooses `features` (n, d_sae) or
     `reconstruction` (n, d_in). No `name` logs the model without registering it, and gives an empty version.
     """
+    if not run.leads:
+        return ""
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, sae.d_in))]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]),

@@ -31,6 +31,11 @@ class Run:
         self.stage = stage
         self.client = MlflowClient()
 
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that logs: the only one, or the first of those that torchrun started."""
+        return True
+
     def output(self, chosen: str) -> Path:
         """The folder this run writes to: `chosen` by the user, or one of its own under outputs/."""
         return Path(chosen) if chosen else Path("outputs") / self.stage / self.id
@@ -58,7 +63,7 @@ class Run:
     def log_table(self, rows: list[dict[str, Any]], name: str) -> None:
         """Log rows as a table that the MLflow UI shows and compares between runs."""
         columns = {column: [row[column] for row in rows] for column in rows[0]} if rows else {}
-        mlflow.log_table(columns, name, run_id=self.id)
+        self.client.log_table(self.id, columns, name)
 
     def log_path(self, path: Path, folder: str | None = None) -> None:
         """Log a file, or all files of a folder, as artifacts under `folder`."""
@@ -90,12 +95,43 @@ class Run:
         return f"http://127.0.0.1:5000/#/experiments/{self.experiment_id}/runs/{self.id}"
 
 
+class Onlooker(Run):
+    """The run of torchrun's further processes: it finds what the first one finds, and logs nothing."""
+
+    def __init__(self, stage: str) -> None:
+        experiment = os.environ.get("MLFLOW_EXPERIMENT_ID") or _experiment(EXPERIMENT)
+        self.id = f"process-{os.environ['RANK']}"
+        self.experiment_id = experiment
+        self.stage = stage
+        self.client = _ReadingClient()
+
+    @property
+    def leads(self) -> bool:
+        return False
+
+
+class _ReadingClient(MlflowClient):
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith(("log_", "set_")):
+            return lambda *_, **__: None
+        return super().__getattribute__(name)
+
+
+def _experiment(name: str) -> str:
+    found = MlflowClient().get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME", name))
+    return found.experiment_id if found else "0"
+
+
 @contextmanager
 def attached_run(settings: Any, *, stage: str) -> Iterator[Run]:
     """The run that `mlflow run` made for this process, or a new one, with the settings logged; ended whatever happens.
 
-    An error ends it FAILED, Ctrl-C or SIGTERM ends it KILLED, each with the reason in the tag `fsae.reason`.
+    An error ends it FAILED, Ctrl-C or SIGTERM ends it KILLED, each with the reason in the tag `fsae.reason`. Of
+    several processes that torchrun started only the first one has a run.
     """
+    if int(os.environ.get("RANK", "0")) > 0:
+        yield Onlooker(stage)
+        return
     with _ended(Run(_start(), stage)) as run:
         values = dataclasses.asdict(settings)
         run.set_tags(_source_version())

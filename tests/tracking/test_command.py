@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import mlflow
@@ -114,3 +115,17 @@ def test_a_signal_kills_the_run_and_its_children(number: signal.Signals, reason:
     assert [run.info.status for run in runs] == ["KILLED", "KILLED"]
     assert {run.data.tags["fsae.reason"] for run in runs} == {reason}
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_only_the_first_process_of_torchrun_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def log(settings: Example, run: Run) -> None:
+        run.on_metrics({"x": 1.0})
+        run.log_table([{"a": 1}], "table.json")
+        run.log_path(Path(__file__))
+
+    monkeypatch.setenv("RANK", "1")
+    assert invoke(log).exit_code == 0
+    assert not mlflow.search_runs(search_all_experiments=True, output_format="list")
+    monkeypatch.setenv("RANK", "0")
+    assert invoke(log).exit_code == 0
+    assert newest().data.metrics == {"x": 1.0}
