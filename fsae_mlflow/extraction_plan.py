@@ -15,6 +15,7 @@ from fsae_mlflow.recognizers.card import RecognizerCard
 from fsae_mlflow.templates import has_shard
 
 PLAN = "plan.json"
+RECIPE = 1  # one more whenever the same settings come to mean other faces or templates
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ class Plan:
         """What these settings ask for."""
         pictures = {"name": source.name, "n_pictures": inventory.n_pictures, "digest": inventory.digest}
         elsewhere = ("faces", "recognizer", "recognizer_card")
-        shaping = {name: value for name, value in settings.lasting.items() if name not in elsewhere}
+        shaping = {name: value for name, value in settings.lasting.items() if name not in elsewhere} | {
+            "recipe": RECIPE
+        }
         return cls(source=pictures, recognizer=json.loads(card.to_json()), settings=shaping)
 
     @property

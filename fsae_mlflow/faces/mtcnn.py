@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from facenet_pytorch import MTCNN
 from facenet_pytorch.models.utils.detect_face import nms_numpy
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Complex, Float, Int, UInt8
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, nms
 
@@ -34,7 +34,7 @@ class FaceFinder:
     def __init__(self, *, min_face: float, min_face_share: float, device: torch.device) -> None:
         networks = MTCNN(device=device).eval().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.pnet, self.rnet, self.onet = (
-            cast(nn.Module, network) for network in (networks.pnet, networks.rnet, networks.onet)
+            _for_four_channels(cast(nn.Module, network)) for network in (networks.pnet, networks.rnet, networks.onet)
         )
         self.min_face, self.min_face_share, self.device = min_face, min_face_share, device
 
@@ -58,7 +58,7 @@ class FaceFinder:
         boxes, numbers = self._refine(sums, boxes, numbers)
         return self._locate(sums, boxes, numbers)
 
-    def _propose(self, sums: Int[Tensor, "batch height1 width1 3"]) -> tuple[Float[Tensor, "n 5"], Int[Tensor, " n"]]:
+    def _propose(self, sums: Complex[Tensor, "batch height1 width1"]) -> tuple[Float[Tensor, "n 5"], Int[Tensor, " n"]]:
         """P-Net on an image pyramid: square candidate boxes with scores, and the number of each one's picture."""
         height, width = sums.shape[1] - 1, sums.shape[2] - 1
         candidates, groups = [], []
@@ -75,7 +75,7 @@ class FaceFinder:
                 )
                 groups.append(torch.stack([first + place[:, 0], torch.full_like(place[:, 0], level)], dim=1))
         if not candidates:
-            return sums.new_empty((0, 5), dtype=torch.float32), sums.new_empty(0, dtype=torch.int64)
+            return torch.empty((0, 5), device=self.device), torch.empty(0, dtype=torch.int64, device=self.device)
         found, group = torch.cat(candidates), torch.cat(groups)
         keep = _suppress(found, group[:, 0] * (int(group[:, 1].max()) + 1 if len(group) else 1) + group[:, 1], 0.5)
         found, numbers = found[keep], group[keep, 0]
@@ -86,7 +86,7 @@ class FaceFinder:
         return _square(torch.cat([shifted, found[:, 4:5]], dim=1)), numbers
 
     def _refine(
-        self, sums: Int[Tensor, "batch height1 width1 3"], boxes: Float[Tensor, "n 5"], numbers: Int[Tensor, " n"]
+        self, sums: Complex[Tensor, "batch height1 width1"], boxes: Float[Tensor, "n 5"], numbers: Int[Tensor, " n"]
     ) -> tuple[Float[Tensor, "m 5"], Int[Tensor, " m"]]:
         """R-Net: fewer and better squares."""
         boxes, numbers, (offsets, probabilities) = self._judge(self.rnet, sums, boxes, numbers, 24, R_CROPS)
@@ -100,7 +100,7 @@ class FaceFinder:
         return _square(_moved(boxes[keep], offsets[keep])), numbers[keep]
 
     def _locate(
-        self, sums: Int[Tensor, "batch height1 width1 3"], boxes: Float[Tensor, "n 5"], numbers: Int[Tensor, " n"]
+        self, sums: Complex[Tensor, "batch height1 width1"], boxes: Float[Tensor, "n 5"], numbers: Int[Tensor, " n"]
     ) -> list[Faces]:
         """O-Net: the final boxes with keypoints, per picture."""
         boxes, numbers, (offsets, points, probabilities) = self._judge(self.onet, sums, boxes, numbers, 48, O_CROPS)
@@ -125,7 +125,7 @@ class FaceFinder:
     def _judge(
         self,
         network: nn.Module,
-        sums: Int[Tensor, "batch height1 width1 3"],
+        sums: Complex[Tensor, "batch height1 width1"],
         boxes: Float[Tensor, "n 5"],
         numbers: Int[Tensor, " n"],
         size: int,
@@ -139,7 +139,7 @@ class FaceFinder:
             widths = (4, 2) if size == 24 else (4, 10, 2)
             return boxes, numbers, [boxes.new_empty((0, width)) for width in widths]
         said = [
-            network(_normalised(crops(sums, numbers[first : first + len(some)], some, size)))
+            network(_normalised(crops(sums, numbers[first : first + len(some)], some, size, size)))
             for first, some in self._chunks(inside, at_once)
         ]
         return boxes, numbers, [torch.cat(part) for part in zip(*said, strict=True)]
@@ -158,8 +158,17 @@ class FaceFinder:
             first += len(chunk)
 
 
-def _normalised(pixels: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n 3 height width"]:
-    return (pixels - 127.5) * 0.0078125
+def _for_four_channels(network: nn.Module) -> nn.Module:
+    """The network with a fourth input channel that it ignores, as area.py delivers one."""
+    first = cast(nn.Conv2d, network.conv1)
+    weight = nn.functional.pad(first.weight.detach(), (0, 0, 0, 0, 0, 1))
+    first.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
+    first.in_channels = 4
+    return network
+
+
+def _normalised(pixels: Float[Tensor, "n 4 height width"]) -> Float[Tensor, "n 4 height width"]:
+    return pixels.sub_(127.5).mul_(0.0078125)
 
 
 def _suppress(boxes: Float[Tensor, "n _"], groups: Int[Tensor, " n"], threshold: float) -> Int[Tensor, " m"]:

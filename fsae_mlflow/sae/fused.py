@@ -6,8 +6,6 @@ weight matrices go through those entries alone, and a row's gradient meets its A
 Losses and updates equal those of `SparseAutoencoder.loss` under torch's AdamW up to rounding.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -17,15 +15,15 @@ from fsae_mlflow.sae.adam import RowUpdate
 from fsae_mlflow.sae.base import Codes, Loss, SparseAutoencoder, least_positive
 from fsae_mlflow.sae.blocks import Block
 from fsae_mlflow.sae.entries import above_floor, joined, largest, screening_pays
-
-AllReduce = Callable[[Tensor], None]
+from fsae_mlflow.sae.parallel import Ranks
 
 
 class FusedStep:
     """The two halves of a training step on one batch: `forward` gives the loss, `update` moves the weights."""
 
-    def __init__(self, sae: SparseAutoencoder, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, ranks: Ranks | None = None) -> None:
         self.sae = sae
+        self.ranks = ranks or Ranks()
         self.optimizer = optimizer
         self.screened = screening_pays(sae.W_enc.dtype)
 
@@ -52,7 +50,8 @@ class FusedStep:
             least = torch.minimum(least, least_positive(values[0])) if competing else least
             fired[block.first : block.last] = block.per_feature((values[0] > 0).to(x.dtype)) > 0
         assert sums is not None
-        estimates = torch.from_numpy(np.stack(sums)).cumsum(dim=0)
+        estimates = self.ranks.sum(torch.from_numpy(np.stack(sums))).cumsum(dim=0)
+        self.ranks.sum(sparsity)
         return self._losses(x, estimates, sparsity, fired, least)
 
     def _losses(self, x: Tensor, estimates: Float[Tensor, "prefixes channels batch d_in"], sparsity: Tensor, fired: Tensor, least: Tensor) -> Loss:
@@ -90,15 +89,16 @@ class FusedStep:
         update_decoder = RowUpdate(self.optimizer, sae.W_dec, unit=held)
         update_encoder = RowUpdate(self.optimizer, sae.W_enc, unit=False)
         norms = None if held else sae.W_dec.detach().norm(dim=1)
+        through_encoder = torch.zeros_like(sae.b_dec)
         for block, group in zip(self.blocks, self.group, strict=True):
             values, to_p, to_norms = self._backward(block, self.inputs[group], norms)
             still = np.zeros(block.last - block.first, self.inputs.dtype)
             radial = still if norms is None else (to_norms / norms[block.first : block.last]).numpy()
-            self.b_dec_gradient -= block.per_feature(to_p) @ sae.W_enc.detach()[block.first : block.last]
+            through_encoder -= block.per_feature(to_p) @ sae.W_enc.detach()[block.first : block.last]
             learned = len(values) if self.second_learns else 1
             block.update(update_decoder, values[:learned], self.inputs[group, :learned], radial)
             block.update(update_encoder, to_p[None], self.centred[None].numpy(), still)
-        sae.b_dec.grad = self.b_dec_gradient
+        sae.b_dec.grad = self.b_dec_gradient + self.ranks.sum(through_encoder)
         self.optimizer.step()
         self.blocks = []
 

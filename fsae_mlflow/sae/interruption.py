@@ -2,39 +2,49 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 
-@contextmanager
-def deferred_interrupts() -> Iterator[Callable[[], None]]:
-    """Within the block SIGINT and SIGTERM are only noted; the function it gives, and the block's end, let them act.
+class Interrupts:
+    """Signals noted while they are deferred."""
 
-    Raises (from there): what the former handler raises, or KeyboardInterrupt where there was none.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
-    pending: list[tuple[int, FrameType | None]] = []
-    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    deferred = [number for number, handler in former.items() if handler is not signal.SIG_IGN]
+    def __init__(self) -> None:
+        self.former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.pending: list[tuple[int, FrameType | None]] = []
 
-    def act() -> None:
-        if not pending:
-            return
-        number, frame = pending[0]
-        pending.clear()
-        handler = former[signal.Signals(number)]
+    def note(self, number: int, frame: FrameType | None) -> None:
+        self.pending.append((number, frame))
+
+    def act(self) -> NoReturn:
+        """Let the first noted signal act (or, where another process got it, stop as if it had come here)."""
+        number, frame = self.pending[0] if self.pending else (signal.SIGINT, None)
+        self.pending.clear()
+        handler = self.former[signal.Signals(number)]
         if callable(handler):
             handler(number, frame)
         raise KeyboardInterrupt(signal.Signals(number).name)
 
+
+@contextmanager
+def deferred_interrupts() -> Iterator[Interrupts]:
+    """Within the block SIGINT and SIGTERM are only noted; `act`, and the block's end, let them act.
+
+    Raises (from there): what the former handler raises, or KeyboardInterrupt where there was none.
+    """
+    interrupts = Interrupts()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupts
+        return
+    deferred = [number for number, handler in interrupts.former.items() if handler is not signal.SIG_IGN]
     for number in deferred:
-        signal.signal(number, lambda number, frame: pending.append((number, frame)))
+        signal.signal(number, interrupts.note)
     try:
-        yield act
+        yield interrupts
     finally:
         for number in deferred:
-            signal.signal(number, former[number])
-    act()
+            signal.signal(number, interrupts.former[number])
+    if interrupts.pending:
+        interrupts.act()

@@ -1,8 +1,10 @@
 """Neuron resampling: dead features get a second life where the reconstruction is worst (Bricken et al. 2023)."""
 
+from dataclasses import dataclass
+
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 from torch.nn import functional as F
 
 from fsae_mlflow.sae.base import SparseAutoencoder
@@ -10,38 +12,46 @@ from fsae_mlflow.sae.base import SparseAutoencoder
 ENCODER_NORM = 0.2
 
 
-@torch.no_grad()
-def resample(
-    sae: SparseAutoencoder,
-    optimizer: torch.optim.Optimizer,
-    dead: Bool[Tensor, " d_sae"],
-    pool: Float[Tensor, "n d_in"],
-    *,
-    generator: torch.Generator,
-) -> int:
-    """Give each dead feature the direction of a template drawn from `pool` with probability ∝ its squared loss.
+@dataclass(frozen=True)
+class NewDirections:
+    """Where dead features go: their rows, unit directions for them, and the length of their encoder rows."""
 
-    Drawn with replacement, so a small pool serves any number of dead features. Encoder rows get 0.2 of the alive rows'
-    mean norm, biases 0, and the optimiser's moments of those rows start anew. Gives the number of features resampled.
+    rows: Int[Tensor, " n_dead"]
+    directions: Float[Tensor, "n_dead d_in"]
+    encoder_norm: float
+
+    def within(self, features: slice) -> "NewDirections":
+        """Those of a run of features, counted from its start."""
+        inside = (self.rows >= features.start) & (self.rows < features.stop)
+        return NewDirections(self.rows[inside] - features.start, self.directions[inside], self.encoder_norm)
+
+
+@torch.no_grad()
+def draw_directions(
+    sae: SparseAutoencoder, dead: Bool[Tensor, " d_sae"], pool: Float[Tensor, "n d_in"], *, generator: torch.Generator
+) -> NewDirections:
+    """For each dead feature the direction of a template drawn from `pool` with probability ∝ its squared loss.
+
+    Drawn with replacement, so a small pool serves any number of dead features. Encoder rows get 0.2 of the alive rows' mean norm.
     """
     rows = dead.nonzero().squeeze(1)
-    if len(rows) == 0:
-        return 0
     loss = torch.cat([(batch - (sae.features(batch) @ sae.W_dec + sae.b_dec)).square().sum(dim=1) for batch in pool.split(1024)])
     weight = loss.double().square()
     if not weight.sum() > 0:
         weight = torch.ones_like(weight)
-    drawn = torch.multinomial(weight.cpu(), len(rows), replacement=True, generator=generator).to(pool.device)
+    drawn = torch.multinomial(weight.cpu(), max(1, len(rows)), replacement=True, generator=generator).to(pool.device)[: len(rows)]
     alive = sae.W_enc[~dead] if (~dead).any() else sae.W_enc
-    sae.revive(rows, F.normalize(pool[drawn], dim=1), ENCODER_NORM * float(alive.norm(dim=1).mean()))
-    _forget(optimizer, sae, rows)
-    return len(rows)
+    return NewDirections(rows, F.normalize(pool[drawn], dim=1), ENCODER_NORM * float(alive.norm(dim=1).mean()))
 
 
-def _forget(optimizer: torch.optim.Optimizer, sae: nn.Module, rows: Tensor) -> None:
-    for parameter in sae.parameters():
-        if parameter.shape[0] != len(sae.W_dec):  # pyright: ignore[reportArgumentType]
-            continue
+@torch.no_grad()
+def revive(sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, new: NewDirections) -> None:
+    """Point dead features there, biases as at the start, and let the optimiser forget its moments of them."""
+    if len(new.rows) == 0:
+        return
+    sae.revive(new.rows, new.directions, new.encoder_norm)
+    for name in ("W_enc", "W_dec", *sae.feature_parameters):
+        state = optimizer.state[getattr(sae, name)]
         for moment in ("exp_avg", "exp_avg_sq"):
-            if moment in optimizer.state[parameter]:
-                optimizer.state[parameter][moment][rows] = 0
+            if moment in state:
+                state[moment][new.rows] = 0

@@ -12,21 +12,28 @@ from torch import Tensor
 from fsae_mlflow.sae.adam import learning_rate, make_optimizer
 from fsae_mlflow.sae.base import Loss, SparseAutoencoder
 from fsae_mlflow.sae.data import TrainingData
-from fsae_mlflow.sae.resampling import resample
+from fsae_mlflow.sae.parallel import Ranks, cut, join, part_of
+from fsae_mlflow.sae.resampling import draw_directions, revive
 from fsae_mlflow.sae.settings import TrainSettings
 
 # Multiply-adds of a whole training above which the fused step's compilation (some seconds) pays.
 FUSED_ABOVE = 3e12
 # Templates to draw a dead feature's new direction from.
 RESAMPLING_POOL = 8192
+POSITION = ("step", "steps_since_resampling", "seconds", "steps_timed")
 
 
 class Trainer:
-    """Takes optimiser steps; everything that decides the next one is in `state`, so it can go on where another stopped."""
+    """Takes optimiser steps; everything that decides the next one is in `state`, so it can go on where another stopped.
 
-    def __init__(self, settings: TrainSettings, sae: SparseAutoencoder, data: TrainingData) -> None:
+    `sae` is this rank's part of the SAE. What concerns all features (`state`, `whole`, resampling) is done by all ranks together.
+    """
+
+    def __init__(self, settings: TrainSettings, sae: SparseAutoencoder, data: TrainingData, ranks: Ranks | None = None) -> None:
         self.settings = settings
-        self.sae = sae
+        self.ranks = ranks or Ranks()
+        self.d_sae = sae.d_sae
+        self.sae = sae = part_of(sae, self.ranks)
         self.data = data
         self.optimizer = make_optimizer(settings, sae)
         self.batches_per_epoch = math.ceil(len(data) / settings.batch_size)
@@ -66,7 +73,7 @@ class Trainer:
         return {
             "lr": self.optimizer.param_groups[0]["lr"],
             "n_resampled": float(n_resampled),
-            "n_dead": float(self._dead().sum() if self.sae.revival == "auxiliary" else (~self.fired).sum()),
+            "n_dead": float(self.ranks.sum((self._dead() if self.sae.revival == "auxiliary" else ~self.fired).sum())),
             "templates_per_second": self.templates_per_second,
         }
 
@@ -100,19 +107,43 @@ class Trainer:
         self.steps_since_resampling += 1
         return loss
 
+    def whole(self) -> SparseAutoencoder:
+        """The SAE with the features of all ranks."""
+        if self.ranks.alone:
+            return self.sae
+        whole = type(self.sae)(**(self.sae.hyperparameters | {"d_sae": self.d_sae}))
+        whole.load_state_dict(join(self.sae.state_dict(), self.ranks, self.sae.d_sae, self.d_sae))
+        return whole
+
     def state(self) -> dict[str, Any]:
         """Weights, the optimiser's moments and the position; random numbers follow from seed and position."""
-        numbers = {name: getattr(self, name) for name in ("step", "steps_since_resampling", "seconds", "steps_timed")}
-        return {"sae": self.sae.state_dict(), "optimizer": self.optimizer.state_dict(), "fired": self.fired, "idle": self.idle, **numbers}
+        return {
+            **{name: join(tensors, self.ranks, self.sae.d_sae, self.d_sae) for name, tensors in self._tensors().items()},
+            **{name: getattr(self, name) for name in POSITION},
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Become the trainer that gave `state`."""
-        self.sae.load_state_dict(state["sae"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.fired.copy_(state["fired"])
-        self.idle.copy_(state["idle"])
-        for name in ("step", "steps_since_resampling", "seconds", "steps_timed"):
+        """Become the trainer that gave `state`, whatever the number of its ranks."""
+        parts = {name: cut(state[name], self.ranks, self.d_sae) for name in ("weights", "exp_avg", "exp_avg_sq", "steps", "silence")}
+        self.sae.load_state_dict(parts["weights"])
+        self.fired.copy_(parts["silence"]["fired"])
+        self.idle.copy_(parts["silence"]["idle"])
+        for name, parameter in self.sae.named_parameters():
+            if name in parts["steps"]:
+                moments = {moment: parts[moment][name].to(parameter.device) for moment in ("exp_avg", "exp_avg_sq")}
+                self.optimizer.state[parameter] = moments | {"step": parts["steps"][name]}
+        for name in POSITION:
             setattr(self, name, state[name])
+
+    def _tensors(self) -> dict[str, dict[str, Tensor]]:
+        moments = {name: self.optimizer.state[parameter] for name, parameter in self.sae.named_parameters() if self.optimizer.state[parameter]}
+        return {
+            "weights": self.sae.state_dict(),
+            "exp_avg": {name: moment["exp_avg"] for name, moment in moments.items()},
+            "exp_avg_sq": {name: moment["exp_avg_sq"] for name, moment in moments.items()},
+            "steps": {name: moment["step"] for name, moment in moments.items()},
+            "silence": {"fired": self.fired, "idle": self.idle},
+        }
 
     def _dead(self) -> Bool[Tensor, " d_sae"]:
         return self.idle >= self.settings.dead_after * len(self.data)
@@ -126,14 +157,20 @@ class Trainer:
     def _resample(self) -> int:
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.step)
         pool = self.sae.scaled(next(self.data.batches(RESAMPLING_POOL, generator)).to(self.sae.W_dec.device))
-        n_resampled = resample(self.sae, self.optimizer, ~self.fired, pool, generator=generator)
-        if n_resampled:
+        dead = ~self.ranks.joined(self.fired, self.d_sae)
+        if dead.any():
+            new = draw_directions(self.whole(), dead, pool, generator=generator)
+            revive(self.sae, self.optimizer, new.within(self.ranks.features(self.d_sae)))
             self.steps_since_resampling = 0
         self.fired.zero_()
-        return n_resampled
+        return int(dead.sum())
 
     def _fused_pays(self) -> bool:
         on_cpu = self.sae.W_dec.device.type == "cpu"
+        if not self.ranks.alone:
+            if not on_cpu or self.settings.step == "plain":
+                raise ValueError("Training under torchrun takes the fused step on the CPU; use device=cpu and step=auto.")
+            return True
         if self.settings.step == "fused" and not on_cpu:
             raise ValueError(f"step=fused runs on the CPU, and the device is {self.sae.W_dec.device}; use step=auto or device=cpu.")
         work = 7 * self.n_steps * self.settings.batch_size * self.sae.W_enc.numel()
@@ -143,7 +180,7 @@ class Trainer:
         # Numba takes a moment to import, which a small training need not wait for.
         from fsae_mlflow.sae.fused import FusedStep
 
-        return FusedStep(self.sae, self.optimizer)
+        return FusedStep(self.sae, self.optimizer, self.ranks)
 
     def _require_finite(self, loss: Loss) -> None:
         if math.isfinite(float(loss.total.detach())):

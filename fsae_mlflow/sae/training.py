@@ -14,8 +14,9 @@ from fsae_mlflow.progress import progress
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.checkpoint import save_sae
 from fsae_mlflow.sae.data import TrainingData, fit_scaling
-from fsae_mlflow.sae.interruption import deferred_interrupts
+from fsae_mlflow.sae.interruption import Interrupts, deferred_interrupts
 from fsae_mlflow.sae.measures import Measures, measure
+from fsae_mlflow.sae.parallel import Ranks, launched_ranks
 from fsae_mlflow.sae.registry import VARIANTS
 from fsae_mlflow.sae.resuming import fingerprint, load_checkpoint, save_checkpoint
 from fsae_mlflow.sae.settings import TrainSettings
@@ -51,12 +52,17 @@ def train(settings: TrainSettings, *, templates: TemplateSet, output: Path, on_m
     After every epoch `on_metrics` gets the loss terms, l0, sum of densities, fvu, cosine and alive share on training and
     held-out templates (an eighth of them, but at least 1,024 and at most 10,000), the learning rate and the templates per
     second; its step is the epoch. A training that was stopped goes on from its last checkpoint in `output`, and ends with
-    the weights that it would have had without the stop.
+    the weights that it would have had without the stop. Under torchrun every process holds a slice of the features.
 
     Raises: ValueError for an empty template set; FloatingPointError when the loss stops being finite.
     """
     if len(templates) == 0:
         raise ValueError(f"templates: {templates.folder} holds no template; see its failures.parquet for the reasons.")
+    with launched_ranks() as ranks:
+        return _train(settings, templates, output, on_metrics, ranks)
+
+
+def _train(settings: TrainSettings, templates: TemplateSet, output: Path, on_metrics: OnMetrics, ranks: Ranks) -> Trained:
     device = choose_device(settings.device)
     torch.manual_seed(settings.seed)
     held = holdout_rows(templates.identities, settings.holdout, seed=settings.seed)
@@ -66,22 +72,25 @@ def train(settings: TrainSettings, *, templates: TemplateSet, output: Path, on_m
     variant = VARIANTS[settings.variant]
     sae = variant(templates.width, settings.expansion * templates.width, normalize=settings.normalize, **variant.options(settings))
     fit_scaling(sae, train_data, center=settings.center)
-    trainer = Trainer(settings, sae.to(device), train_data)
+    trainer = Trainer(settings, sae.to(device), train_data, ranks)
     run = _Run(trainer, output, fingerprint(settings, templates.digest))
     run.resume()
     samples = {name: sae.scaled(data.sample(_n_measured(data)).to(device)) for name, data in (("train", train_data), ("heldout", held_data))}
     try:
         for _ in progress(range(trainer.epoch, settings.epochs), total=settings.epochs - trainer.epoch, label="train_sae", unit="epochs"):
-            with deferred_interrupts() as act:
-                metrics = trainer.run_epoch(lambda: run.after_step(act))
+            with deferred_interrupts() as interrupts:
+                metrics = trainer.run_epoch(lambda: run.after_step(interrupts))
+            sae = trainer.whole()
             for name, sample in samples.items():
-                if len(sample):
+                if len(sample) and ranks.rank == 0:
                     metrics |= measure(sae, sample).metrics(name)
-            on_metrics(metrics, trainer.epoch)
+            if ranks.rank == 0:
+                on_metrics(metrics, trainer.epoch)
     except KeyboardInterrupt:
-        # Interrupts act between steps only, so this state is whole.
-        with deferred_interrupts():
-            run.save()
+        # Interrupts act between steps only, so this state is whole. Several ranks have saved together, when they agreed to stop.
+        if ranks.alone:
+            with deferred_interrupts():
+                run.save()
         logger.info("Stopped at step %d of %d; the same command goes on from there.", trainer.step, trainer.n_steps)
         raise
 
@@ -89,7 +98,8 @@ def train(settings: TrainSettings, *, templates: TemplateSet, output: Path, on_m
     sae.density.copy_(torch.from_numpy(final.density))
     heldout = measure(sae, (sae.scaled(batch.to(device)) for batch in held_data.in_order())) if len(held_data) else None
     sae.cpu().eval().requires_grad_(False)
-    save_sae(sae, output, settings=dataclasses.asdict(settings), templates={"digest": templates.digest, **templates.metadata})
+    if ranks.rank == 0:
+        save_sae(sae, output, settings=dataclasses.asdict(settings), templates={"digest": templates.digest, **templates.metadata})
     return Trained(folder=output, sae=sae, train=final, heldout=heldout, templates_per_second=trainer.templates_per_second)
 
 
@@ -108,17 +118,22 @@ class _Run:
             self.trainer.load_state(state)
             logger.info("Going on from the checkpoint at step %d of %d.", self.trainer.step, self.trainer.n_steps)
 
-    def after_step(self, act_on_interrupts: Callable[[], None]) -> None:
-        act_on_interrupts()
-        if time.monotonic() - self.saved_at >= self.trainer.settings.checkpoint_seconds:
+    def after_step(self, interrupts: Interrupts) -> None:
+        due = time.monotonic() - self.saved_at >= self.trainer.settings.checkpoint_seconds
+        due, stop = self.trainer.ranks.any(due, bool(interrupts.pending))
+        if due or (stop and not self.trainer.ranks.alone):
             try:
                 self.save()
             except OSError as error:
                 # The training itself may still end well.
                 logger.warning("%s", error)
+        if stop:
+            interrupts.act()
 
     def save(self) -> None:
-        save_checkpoint(self.folder, {"fingerprint": self.name, **self.trainer.state()})
+        state = self.trainer.state()
+        if self.trainer.ranks.rank == 0:
+            save_checkpoint(self.folder, {"fingerprint": self.name, **state})
         self.saved_at = time.monotonic()
 
 

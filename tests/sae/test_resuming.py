@@ -96,10 +96,10 @@ def test_killed_training_goes_on_where_it_was(number: signal.Signals, template_s
 
 def test_interrupts_wait_for_the_step_to_end() -> None:
     reached = []
-    with pytest.raises(KeyboardInterrupt), deferred_interrupts() as act:
+    with pytest.raises(KeyboardInterrupt), deferred_interrupts() as interrupts:
         os.kill(os.getpid(), signal.SIGINT)
         reached.append("end of step")
-        act()
+        interrupts.act()
         reached.append("never")
     assert reached == ["end of step"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -10,7 +10,7 @@ import torch
 from fsae_mlflow.sae.checkpoint import load_sae, save_sae
 from fsae_mlflow.sae.gated import GatedSAE
 from fsae_mlflow.sae.measures import measure
-from fsae_mlflow.sae.resampling import resample
+from fsae_mlflow.sae.resampling import draw_directions, revive
 from fsae_mlflow.sae.settings import TrainSettings
 from fsae_mlflow.sae.split import holdout_rows
 from fsae_mlflow.sae.adam import learning_rate
@@ -95,7 +95,9 @@ def test_resampling_revives_exactly_the_dead(template_set: TemplateSet) -> None:
     moments = {name: trainer.optimizer.state[p]["exp_avg_sq"].clone() for name, p in sae.named_parameters()}
     alive_norm = float(sae.W_enc[~dead].detach().norm(dim=1).mean())
 
-    assert resample(sae, trainer.optimizer, dead, x, generator=torch.Generator().manual_seed(0)) == 30
+    new = draw_directions(sae, dead, x, generator=torch.Generator().manual_seed(0))
+    assert len(new.rows) == 30
+    revive(sae, trainer.optimizer, new)
 
     for name, tensor in sae.named_parameters():
         state = trainer.optimizer.state[tensor]["exp_avg_sq"]

@@ -1,0 +1,167 @@
+"""How fast faces become templates on the CPU, beside the plain facenet-pytorch loop and beside the bare networks.
+
+    python benchmarks/extract.py --faces FOLDER --recognizer onnx:MODEL.onnx
+
+Contenders take turns on the same pictures, so that a busy machine slows all alike; medians and their ratios are printed.
+
+loop       one picture at a time: Pillow, MTCNN.detect, the same alignment, the recogniser
+extract    the extraction as it is, templates and JPEGs written
+share      the same with min_face_share=0.2
+networks   the networks' forward passes alone, on the very batches that `extract` gives them, as many at once as it has
+"""
+
+import argparse
+import csv
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from facenet_pytorch import MTCNN
+from PIL import Image
+from torch import Tensor, nn
+
+from fsae_mlflow.extraction import FACES_PER_CALL, embed, extract
+from fsae_mlflow.faces.alignment import align
+from fsae_mlflow.faces.cutting import FaceCutter
+from fsae_mlflow.faces.decoding import read
+from fsae_mlflow.faces.keypoints import Faces
+from fsae_mlflow.faces.settings import ExtractSettings
+from fsae_mlflow.faces.sources import open_source
+from fsae_mlflow.recognizers.registry import load_recognizer
+from fsae_mlflow.templates import TemplateSet
+
+SHARE = 0.2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--faces", required=True, help="Folder of pictures, one folder per identity.")
+    parser.add_argument("--recognizer", default="tiny")
+    parser.add_argument("--recognizer_card", default="")
+    parser.add_argument("--images", type=int, default=400, help="Pictures in a round, spread evenly over the folder.")
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    pictures = list(open_source(given.faces))
+    chosen = [pictures[i] for i in np.linspace(0, len(pictures) - 1, min(given.images, len(pictures))).astype(int)]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        with (folder / "list.csv").open("w", newline="") as file:
+            csv.writer(file).writerows(
+                [["path"], *([str(Path(picture.location.path).absolute())] for picture in chosen)]
+            )
+        settings = {
+            "faces": str(folder / "list.csv"),
+            "recognizer": given.recognizer,
+            "recognizer_card": given.recognizer_card,
+        }
+        peer = Loop(folder / "list.csv", given.recognizer, given.recognizer_card)
+        networks = Networks(ExtractSettings(**settings))
+        contenders: dict[str, Callable[[Path], float]] = {
+            "loop": peer,
+            "extract": lambda output: extracted(ExtractSettings(**settings), output),
+            "share": lambda output: extracted(ExtractSettings(**settings, min_face_share=SHARE), output),
+            "networks": networks,
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in contenders}
+        for turn in range(given.rounds):
+            for name, contender in contenders.items():
+                seconds[name].append(contender(folder / f"{name}{turn}") / len(chosen))
+                print(f"round {turn + 1} {name}: {1 / seconds[name][-1]:.1f} images/s", flush=True)
+        own, fast = (TemplateSet.open(folder / f"{name}0" / "templates") for name in ("extract", "share"))
+        print(json.dumps(report(seconds, own, fast, peer), indent=2))
+
+
+def extracted(settings: ExtractSettings, output: Path) -> float:
+    """Seconds of an extraction, once the recogniser is loaded."""
+    figures = extract(settings, output=output, on_metrics=lambda metrics, step: None).figures
+    return figures["n_images"] / figures["images_per_second"]
+
+
+class Loop:
+    """What one writes with facenet-pytorch; keeps the keypoints it found."""
+
+    def __init__(self, paths: Path, recognizer: str, card: str) -> None:
+        self.paths = [row["path"] for row in csv.DictReader(paths.open())]
+        self.detector = MTCNN(keep_all=True, min_face_size=20)
+        self.recognizer = load_recognizer(recognizer, card=card)
+        self.keypoints: dict[str, np.ndarray] = {}
+
+    def __call__(self, output: Path) -> float:
+        started = time.perf_counter()
+        templates = []
+        for path in self.paths:
+            picture = Image.open(path).convert("RGB")
+            boxes, probabilities, keypoints = self.detector.detect(picture, landmarks=True)
+            if boxes is None:
+                continue
+            faces = Faces(*(np.asarray(part, np.float32) for part in (boxes, keypoints, probabilities)))
+            self.keypoints[path] = faces.keypoints[faces.chosen("central", *picture.size)[0]]
+            face = align(np.asarray(picture), self.keypoints[path])
+            with torch.inference_mode():
+                templates.append(self.recognizer(torch.from_numpy(face).permute(2, 0, 1)[None].float() / 255))
+        torch.save(torch.cat(templates), output)
+        return time.perf_counter() - started
+
+
+class Networks:
+    """The bare forward passes of an extraction: recorded on some pictures, then repeated on as many threads."""
+
+    def __init__(self, settings: ExtractSettings, n_recorded: int = 64) -> None:
+        pictures = list(open_source(settings.faces))
+        self.n_pictures, self.n_recorded = len(pictures), min(n_recorded, len(pictures))
+        cutter = FaceCutter(settings, enlarge=1, device=torch.device("cpu"))
+        recognizer = load_recognizer(settings.recognizer, card=settings.recognizer_card)
+        assert cutter.find
+        self.calls: list[tuple[nn.Module, Tensor]] = []
+        networks = [cutter.find.pnet, cutter.find.rnet, cutter.find.onet, recognizer]
+        hooks = [
+            network.register_forward_pre_hook(lambda network, given: self.calls.append((network, given[0].clone())))
+            for network in networks
+        ]
+        with torch.inference_mode():
+            faces, _ = cutter([read(picture) for picture in pictures[: self.n_recorded]])
+            for first in range(0, len(faces), FACES_PER_CALL):
+                embed(np.stack([face.pixels for face in faces[first : first + FACES_PER_CALL]]), recognizer, flip=False)
+        for hook in hooks:
+            hook.remove()
+
+    def __call__(self, output: Path) -> float:
+        def forward(call: tuple[nn.Module, Tensor]) -> None:
+            with torch.inference_mode():
+                call[0](call[1])
+
+        n_lanes = torch.get_num_threads()
+        with ThreadPoolExecutor(n_lanes, initializer=torch.set_num_threads, initargs=(1,)) as lanes:
+            list(lanes.map(forward, self.calls[:n_lanes]))
+            started = time.perf_counter()
+            list(lanes.map(forward, self.calls))
+            return (time.perf_counter() - started) * self.n_pictures / self.n_recorded
+
+
+def report(seconds: dict[str, list[float]], own: TemplateSet, fast: TemplateSet, peer: Loop) -> dict[str, object]:
+    """Medians, ratios, and how far apart the keypoints are."""
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    places = {
+        name: dict(zip(found.image_ids, found.column("keypoints"), strict=True))
+        for name, found in (("extract", own), ("share", fast))
+    }
+    off_loop = [np.abs(places["extract"][path] - points.ravel()).max() for path, points in peer.keypoints.items()]
+    off_share = [np.abs(points - places["share"].get(path, np.inf)).max() for path, points in places["extract"].items()]
+    return {
+        "images_per_second": {name: round(1 / value, 1) for name, value in medians.items()},
+        "times_the_loop": {name: round(medians["loop"] / medians[name], 2) for name in ("extract", "share")},
+        "outside_the_networks": round(1 - medians["networks"] / medians["extract"], 3),
+        "keypoints_off_the_loop_px": float(np.max(off_loop)),
+        "keypoints_off_by_2_px_with_share": float(np.mean(np.array(off_share) > 2)),
+        "threads": torch.get_num_threads(),
+    }
+
+
+if __name__ == "__main__":
+    main()
