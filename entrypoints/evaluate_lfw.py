@@ -13,7 +13,11 @@ def main(settings, run):
 
     templates = open_templates(run, settings.templates, context="verification")
     sae = None if settings.sae == "none" else load_sae(find_sae(run, settings.sae))
-    counted = open_templates(run, settings.density_templates, context="density") if settings.density_templates else None
+    counted = (
+        open_templates(run, settings.density_templates, context="density", parameter="density_templates")
+        if settings.density_templates
+        else None
+    )
     evaluation = evaluate(
         settings,
         templates=templates,

@@ -15,8 +15,8 @@ def main(settings, run):
     from fsae_mlflow.report.front import front_figure
     from fsae_mlflow.sae.checkpoint import load_sae
     from fsae_mlflow.study import sweep
-    from fsae_mlflow.tracking.inputs import SAE, open_templates
-    from fsae_mlflow.tracking.registry import register_sae
+    from fsae_mlflow.tracking.inputs import open_templates
+    from fsae_mlflow.tracking.registry import log_sae, register_sae
     from fsae_mlflow.tracking.runs import nested_run
 
     @contextmanager
@@ -29,11 +29,11 @@ def main(settings, run):
     found = sweep(settings, templates=templates, trial_run=trial_run)
     run.log_table(found.rows, "trials.json")
     run.log_path(front_figure(found.points, run.output("") / "front.png", max_l0=settings.max_l0))
-    if found.best is None or found.best.folder is None:
+    if found.best is None:
         raise ValueError(f"max_l0={settings.max_l0}: no trial is that sparse; raise max_l0, lam_max or n_trials.")
     run.set_tags({"fsae.best_trial": str(found.best.number)})
     run.on_metrics(found.best.figures | {"best_lam": found.best.lam, "best_expansion": found.best.expansion})
-    run.log_path(found.best.folder, SAE)
+    log_sae(run, found.best.folder)
     name = settings.model_name if settings.register else ""
     register_sae(run, load_sae(found.best.folder), found.best.folder, name=name, aliases=("champion",))
 

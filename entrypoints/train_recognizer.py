@@ -9,9 +9,9 @@ def main(settings, run):
     """Teach a small recogniser to give the templates of a large one, on any aligned faces."""
     from fsae_mlflow.recognizers.distillation import distil
 
-    output = run.output(settings.output)
-    distil(settings, output=output, on_metrics=run.on_metrics)
-    run.log_path(output, "recognizer")
+    student = distil(settings, output=run.output(settings.output), on_metrics=run.on_metrics)
+    for path in (student.weights, student.card):
+        run.log_path(path, "recognizer")
 
 
 if __name__ == "__main__":

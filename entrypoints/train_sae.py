@@ -14,15 +14,15 @@ def main(settings, run):
     """
     from fsae_mlflow.sae.resuming import fingerprint
     from fsae_mlflow.sae.training import train
-    from fsae_mlflow.tracking.inputs import SAE, open_templates
-    from fsae_mlflow.tracking.registry import register_sae
+    from fsae_mlflow.tracking.inputs import open_templates
+    from fsae_mlflow.tracking.registry import log_sae, register_sae
 
     templates = open_templates(run, settings.templates, context="training")
     # Named by what decides the result, not by the run, so that the same command finds its checkpoint.
     output = Path(settings.output or f"outputs/train_sae/{fingerprint(settings, templates.digest)}")
     trained = train(settings, templates=templates, output=output, on_metrics=run.on_metrics)
     run.on_metrics(trained.figures, settings.epochs)
-    run.log_path(trained.folder, SAE)
+    log_sae(run, trained.folder)
     register_sae(run, trained.sae, trained.folder, name=settings.model_name if settings.register else "")
 
 

@@ -14,13 +14,19 @@ def main(settings, run):
 
     templates = open_templates(run, settings.templates, context="visualization")
     sae = load_sae(find_sae(run, settings.sae))
-    made_by = templates.metadata["settings"]
+    made_by = templates.metadata.get("settings", {})
     recognizer = load_recognizer(
-        settings.recognizer or made_by["recognizer"], card=settings.recognizer_card or made_by["recognizer_card"]
+        settings.recognizer or made_by.get("recognizer", ""),
+        card=settings.recognizer_card or made_by.get("recognizer_card", ""),
     )
     output = run.output(settings.output)
-    visualize(settings, templates=templates, sae=sae, recognizer=recognizer, output=output, on_metrics=run.on_metrics)
-    run.log_path(output)
+    made = visualize(
+        settings, templates=templates, sae=sae, recognizer=recognizer, output=output, on_metrics=run.on_metrics
+    )
+    for path in (made.grid, made.table, made.history):
+        run.log_path(path)
+    for image in made.images:
+        run.log_path(image.path, "images")
 
 
 if __name__ == "__main__":

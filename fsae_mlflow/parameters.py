@@ -87,8 +87,8 @@ def _check(option: Option, value: Any) -> None:
         return
     if option.choices and value not in option.choices:
         raise ValueError(f"{option.name} must be one of {', '.join(option.choices)}; it is {value!r}.")
-    if isinstance(value, float) and math.isnan(value):
-        raise ValueError(f"{option.name} must be a number; it is nan.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{option.name} must be a finite number; it is {value}.")
     for bound in option.bounds:
         attribute, words, holds = BOUNDS[type(bound)]
         limit = getattr(bound, attribute)

@@ -72,7 +72,7 @@ class TrialResult:
     lam: float
     expansion: int
     figures: dict[str, float]
-    folder: Path | None
+    folder: Path
 
     @property
     def fvu(self) -> float:
@@ -125,8 +125,7 @@ def sweep(settings: SweepSettings, *, templates: Any, trial_run: TrialRun) -> Sw
     """Search until the study has `n_trials` finished trials, and give what it found.
 
     The study lives in a SQLite file under `output`, named by a hash of the search and the templates, so the same
-    command resumes it, and several processes may work on it at once. Each trial happens inside
-    `trial_run(number, settings)`.
+    command resumes it. Each trial happens inside `trial_run(number, settings)`.
     """
     import optuna
 
@@ -159,14 +158,15 @@ def sweep(settings: SweepSettings, *, templates: Any, trial_run: TrialRun) -> Sw
             on_metrics(trained.figures, chosen.epochs)
         trial.set_user_attr("figures", trained.figures)
         fvu, l0 = trained.figures["heldout/fvu"], trained.figures["heldout/l0"]
-        trial.set_constraint(L0_LIMIT, l0 - settings.max_l0)
+        if settings.objective == "fvu":
+            trial.set_constraint(L0_LIMIT, l0 - settings.max_l0)
         return fvu if settings.objective == "fvu" else (fvu, l0)
 
     def tidy(*_: Any) -> None:
         kept = {result.folder for result in _summary(study, folder, settings.max_l0).front}
         for finished in _finished(study, folder):
-            if finished.folder is not None and finished.folder not in kept:
-                shutil.rmtree(finished.folder)
+            if finished.folder not in kept:
+                shutil.rmtree(finished.folder, ignore_errors=True)
 
     remaining = settings.n_trials - len(_finished(study, folder))
     if remaining > 0:
@@ -183,19 +183,16 @@ def _fingerprint(settings: SweepSettings, digest: str) -> str:
 
 
 def _finished(study: Any, folder: Path) -> list[TrialResult]:
-    results = []
-    for trial in study.get_trials(deepcopy=False):
-        if "figures" in trial.user_attrs and trial.values:
-            path = folder / f"trial-{trial.number:04d}"
-            results.append(
-                TrialResult(
-                    number=trial.number,
-                    **trial.params,
-                    figures=trial.user_attrs["figures"],
-                    folder=path if path.is_dir() else None,
-                )
-            )
-    return results
+    return [
+        TrialResult(
+            number=trial.number,
+            **trial.params,
+            figures=trial.user_attrs["figures"],
+            folder=folder / f"trial-{trial.number:04d}",
+        )
+        for trial in study.get_trials(deepcopy=False)
+        if "figures" in trial.user_attrs and trial.values
+    ]
 
 
 def _summary(study: Any, folder: Path, max_l0: float) -> Sweep:

@@ -212,12 +212,16 @@ class TemplateSet:
         """The factor that brings E‖x‖² to 1 (the paper, section 5)."""
         return float(1 / np.sqrt(np.square(self.templates, dtype=np.float64).sum(axis=1).mean()))
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """A short hash of the rows' content: equal sets have equal digests."""
+        """A short hash of images, identities and templates in row order: equal sets have equal digests."""
         content = hashlib.sha256()
-        for image_id, template in zip(self.image_ids, self.templates, strict=True):
-            content.update(image_id.encode() + template.tobytes())
+        for table in self._tables("templates", ["image_id", "identity", "template"]):
+            rows = zip(*(table.column(name).to_pylist() for name in ("image_id", "identity")), strict=True)
+            names = (f"{image_id}\0{identity}\n".encode() for image_id, identity in rows)
+            templates = table.column("template").combine_chunks().flatten().to_numpy().reshape(-1, self.width)
+            for name, template in zip(names, templates, strict=True):
+                content.update(name + template.tobytes())
         return content.hexdigest()[:16]
 
     def column(self, name: str) -> np.ndarray:

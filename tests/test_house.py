@@ -70,11 +70,16 @@ def test_mlproject_lists_every_entry_point() -> None:
 def test_mlproject_is_equal_to_the_settings(name: str) -> None:
     command = importlib.import_module(f"entrypoints.{name}").main
     assert isinstance(command, StageCommand)
-    known = {option.name for option in options(command.settings_class)}
+    known = {option.name: option for option in options(command.settings_class)}
     declared = PROJECT["entry_points"][name]["parameters"]
-    assert set(declared) <= known
-    # An empty default hands the choice to the settings class, so no default is written twice.
-    assert all(parameter == {"type": "string", "default": ""} for parameter in declared.values())
+    presets = getattr(command.settings_class, "PRESETS", {}).values()
+    for parameter, written in declared.items():
+        option = known[parameter]
+        assert written == (
+            {"type": written["type"]} if option.required else {"type": written["type"], "default": option.default}
+        )
+        # MLflow passes and logs a declared default as if the user had given it, which a preset could not tell apart.
+        assert not any(parameter in preset for preset in presets)
     flags = " ".join(f"--{parameter} {{{parameter}}}" for parameter in declared)
     assert PROJECT["entry_points"][name]["command"] == f"exec python -m entrypoints.{name} {flags}"
 

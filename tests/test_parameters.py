@@ -29,7 +29,8 @@ class Example:
         ({"lam": -1}, "lam must be at least 0; it is -1."),
         ({"share": 1.0}, "share must be less than 1; it is 1.0."),
         ({"kind": "c"}, "kind must be one of a, b; it is 'c'."),
-        ({"lam": float("nan")}, "lam must be a number; it is nan."),
+        ({"lam": float("nan")}, "lam must be a finite number; it is nan."),
+        ({"lam": float("inf")}, "lam must be a finite number; it is inf."),
         ({"path": "forbidden"}, "path must not be forbidden."),
     ],
 )

@@ -63,11 +63,13 @@ def test_the_demo_runs_as_a_project(project_store: str, faces: Path) -> None:
     assert {run.info.status for run in found.values()} == {"FINISHED"}
     parent = found["demo"]
     assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in found.values() if run is not parent)
+    assert found["train_sae"].data.params | {"epochs": "2", "lam": "0.1"} == found["train_sae"].data.params
+    assert "''" not in {value for run in found.values() for value in run.data.params.values()}
     assert parent.data.metrics["n_faces"] == found["extract"].data.metrics["n_faces"] == 24
     assert parent.data.metrics["all/accuracy"] == found["evaluate_lfw"].data.metrics["all/accuracy"]
     pictures = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(parent.info.run_id)}
     assert {"accepted.png", "density.png", "table.png", "features.png"} <= pictures
-    assert f"mlflow ui --backend-store-uri {project_store}" in output
+    assert f"{sys.executable} -m mlflow ui --backend-store-uri {project_store}" in output
     assert f"runs/{parent.info.run_id}" in output
 
 

@@ -145,10 +145,14 @@ class FaceFinder:
         return boxes, numbers, [torch.cat(part) for part in zip(*said, strict=True)]
 
     def _scales(self, height: int, width: int) -> Iterator[float]:
-        """The pyramid: from where the smallest face sought fills a P-Net cell to where the picture does."""
-        scale = CELL / max(self.min_face, self.min_face_share * min(height, width))
+        """The pyramid: from where the smallest face sought fills a P-Net cell to where the picture does.
+
+        A share leaves out levels and shifts none: what is found on the others stays the same.
+        """
+        scale = CELL / self.min_face
         while min(height, width) * scale >= CELL:
-            yield scale
+            if CELL / scale > self.min_face_share * min(height, width) * FACTOR:
+                yield scale
             scale *= FACTOR
 
     def _chunks(self, items: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:

@@ -34,7 +34,7 @@ class ExtractSettings:
     ] = "record"
     min_face: Annotated[float, "Smallest face sought, in pixels.", Ge(12)] = 20.0
     min_face_share: Annotated[
-        float, "Smallest face sought, as a share of a picture's shorter side; 0.2 suits face data sets.", Ge(0), Le(1)
+        float, "Smallest face sought, as a share of a picture's shorter side; 0.25 suits face data sets.", Ge(0), Le(1)
     ] = 0.0
     enlarge: Annotated[
         int | None, "Enlarge pictures this many times before detection; left out: 2 for orl, else 1.", Ge(1), Le(8)

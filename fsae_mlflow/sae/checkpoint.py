@@ -13,15 +13,20 @@ from fsae_mlflow.sae.registry import VARIANTS
 
 WEIGHTS = "sae.safetensors"
 CONFIG = "config.json"
+FILES = (WEIGHTS, CONFIG)
 
 
 def save_sae(sae: SparseAutoencoder, folder: Path, *, settings: dict[str, Any], templates: dict[str, Any]) -> None:
-    """Write the SAE with the settings it was trained by and the metadata of the template set it was trained on."""
+    """Write the SAE with the settings it was trained by and the metadata of the template set it was trained on.
+
+    config.json comes last: without it the folder holds no finished SAE. Other files in the folder stay.
+    """
     config = {"variant": sae.variant, "hyperparameters": sae.hyperparameters, "settings": settings, "templates": templates}
-    with written_beside(folder) as temporary:
-        temporary.mkdir()
-        save_file({name: tensor.contiguous().cpu() for name, tensor in sae.state_dict().items()}, temporary / WEIGHTS)
-        (temporary / CONFIG).write_text(json.dumps(config, indent=2))
+    (folder / CONFIG).unlink(missing_ok=True)
+    with written_beside(folder / WEIGHTS) as temporary:
+        save_file({name: tensor.contiguous().cpu() for name, tensor in sae.state_dict().items()}, temporary)
+    with written_beside(folder / CONFIG) as temporary:
+        temporary.write_text(json.dumps(config, indent=2))
 
 
 def load_sae(folder: Path | str) -> SparseAutoencoder:

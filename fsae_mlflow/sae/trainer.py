@@ -59,18 +59,22 @@ class Trainer:
         """What is left of the current pass over the templates, in a seeded order; then resampling when it is due."""
         epoch, done = self.epoch + 1, self.step % self.batches_per_epoch
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + epoch)
-        n_resampled = 0
+        n_resampled, n_taken = 0, 0
+        losses: dict[str, float] = {}
         started = time.perf_counter()
         for number, batch in enumerate(self.data.batches(self.settings.batch_size, generator)):
             if number < done:
                 continue
-            self.run_step(self.sae.scaled(batch.to(self.sae.W_dec.device)))
+            loss = self.run_step(self.sae.scaled(batch.to(self.sae.W_dec.device)))
+            n_taken += len(batch)
+            losses = {term: losses.get(term, 0.0) + value * len(batch) for term, value in loss.as_floats().items()}
             if self.step == epoch * self.batches_per_epoch and self._resampling_due(epoch):
                 n_resampled = self._resample()
             self.seconds, self.steps_timed, started = self.seconds + time.perf_counter() - started, self.steps_timed + 1, time.perf_counter()
             after_step()
             started = time.perf_counter()
         return {
+            **{f"train/step_loss_{term}": value / n_taken for term, value in losses.items()},
             "lr": self.optimizer.param_groups[0]["lr"],
             "n_resampled": float(n_resampled),
             "n_dead": float(self.ranks.sum((self._dead() if self.sae.revival == "auxiliary" else ~self.fired).sum())),

@@ -12,17 +12,20 @@ import torch
 from fsae_mlflow.compute import choose_device
 from fsae_mlflow.progress import progress
 from fsae_mlflow.sae.base import SparseAutoencoder
-from fsae_mlflow.sae.checkpoint import save_sae
+from fsae_mlflow.sae.checkpoint import CONFIG, save_sae
 from fsae_mlflow.sae.data import TrainingData, fit_scaling
 from fsae_mlflow.sae.interruption import Interrupts, deferred_interrupts
 from fsae_mlflow.sae.measures import Measures, measure
 from fsae_mlflow.sae.parallel import Ranks, launched_ranks
 from fsae_mlflow.sae.registry import VARIANTS
-from fsae_mlflow.sae.resuming import fingerprint, load_checkpoint, save_checkpoint
+from fsae_mlflow.sae.resuming import CHECKPOINT, fingerprint, load_checkpoint, save_checkpoint
 from fsae_mlflow.sae.settings import TrainSettings
 from fsae_mlflow.sae.split import holdout_rows
 from fsae_mlflow.sae.trainer import Trainer
 from fsae_mlflow.templates import TemplateSet
+
+# Measuring costs about as much per template as training.
+MEASURED_EPOCHS = 25
 
 OnMetrics = Callable[[dict[str, float], int], None]
 
@@ -49,9 +52,9 @@ class Trained:
 def train(settings: TrainSettings, *, templates: TemplateSet, output: Path, on_metrics: OnMetrics) -> Trained:
     """Train an SAE on `templates` and save it in the folder `output`.
 
-    After every epoch `on_metrics` gets the loss terms, l0, sum of densities, fvu, cosine and alive share on training and
-    held-out templates (an eighth of them, but at least 1,024 and at most 10,000), the learning rate and the templates per
-    second; its step is the epoch. A training that was stopped goes on from its last checkpoint in `output`, and ends with
+    After every epoch `on_metrics` gets the mean training loss by term, the learning rate and the templates per second; at
+    some 25 epochs, the last among them, also the loss terms, l0, sum of densities, fvu, cosine and alive share on training
+    and held-out templates (an eighth of them, but at least 1,024 and at most 10,000). Its step is the epoch. A training that was stopped goes on from its last checkpoint in `output`, and ends with
     the weights that it would have had without the stop. Under torchrun every process holds a slice of the features.
 
     Raises: ValueError for an empty template set; FloatingPointError when the loss stops being finite.
@@ -74,16 +77,20 @@ def _train(settings: TrainSettings, templates: TemplateSet, output: Path, on_met
     fit_scaling(sae, train_data, center=settings.center)
     trainer = Trainer(settings, sae.to(device), train_data, ranks)
     run = _Run(trainer, output, fingerprint(settings, templates.digest))
+    # A finished SAE that stood here is another training's, or this one's to be made anew.
+    (output / CONFIG).unlink(missing_ok=True)
     run.resume()
     samples = {name: sae.scaled(data.sample(_n_measured(data)).to(device)) for name, data in (("train", train_data), ("heldout", held_data))}
+    every = max(1, settings.epochs // MEASURED_EPOCHS)
     try:
         for _ in progress(range(trainer.epoch, settings.epochs), total=settings.epochs - trainer.epoch, label="train_sae", unit="epochs"):
             with deferred_interrupts() as interrupts:
                 metrics = trainer.run_epoch(lambda: run.after_step(interrupts))
-            sae = trainer.whole()
-            for name, sample in samples.items():
-                if len(sample) and ranks.rank == 0:
-                    metrics |= measure(sae, sample).metrics(name)
+            if trainer.epoch % every == 0 or trainer.epoch == settings.epochs:
+                sae = trainer.whole()
+                for name, sample in samples.items():
+                    if len(sample) and ranks.rank == 0:
+                        metrics |= measure(sae, sample).metrics(name)
             if ranks.rank == 0:
                 on_metrics(metrics, trainer.epoch)
     except KeyboardInterrupt:
@@ -94,12 +101,14 @@ def _train(settings: TrainSettings, templates: TemplateSet, output: Path, on_met
         logger.info("Stopped at step %d of %d; the same command goes on from there.", trainer.step, trainer.n_steps)
         raise
 
+    sae = trainer.whole()
     final = measure(sae, (sae.scaled(batch.to(device)) for batch in train_data.in_order()))
     sae.density.copy_(torch.from_numpy(final.density))
     heldout = measure(sae, (sae.scaled(batch.to(device)) for batch in held_data.in_order())) if len(held_data) else None
     sae.cpu().eval().requires_grad_(False)
     if ranks.rank == 0:
         save_sae(sae, output, settings=dataclasses.asdict(settings), templates={"digest": templates.digest, **templates.metadata})
+        (output / CHECKPOINT).unlink(missing_ok=True)
     return Trained(folder=output, sae=sae, train=final, heldout=heldout, templates_per_second=trainer.templates_per_second)
 
 

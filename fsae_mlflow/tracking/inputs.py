@@ -10,22 +10,19 @@ from mlflow.entities import DatasetInput, InputTag
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
-from fsae_mlflow.templates import MARKER, TemplateSet
+from fsae_mlflow.templates import TemplateSet
 from fsae_mlflow.tracking.runs import STAGE_TAG, Run
 
 TEMPLATES = "templates"
 SAE = "sae"
-SAE_FILE = "config.json"
 
 
-def open_templates(run: Run, name: str, *, context: str) -> TemplateSet:
+def open_templates(run: Run, name: str, *, context: str, parameter: str = "templates") -> TemplateSet:
     """The template set called `name`: a folder, a run id, or `latest`; noted as the run's input dataset.
 
     Raises: ValueError where there is no such finished set, with the way to make one.
     """
-    templates = TemplateSet.open(
-        _find(run, name, parameter="templates", stage="extract", folder=TEMPLATES, marker=MARKER)
-    )
+    templates = TemplateSet.open(_find(run, name, parameter=parameter, stages=("extract",), artifact=TEMPLATES))
     note_templates(run, templates, context=context)
     return templates
 
@@ -47,46 +44,53 @@ def find_sae(run: Run, name: str) -> Path:
 
     Raises: ValueError where there is no such SAE, with the way to make one.
     """
-    return _find(run, name, parameter="sae", stage="train_sae", folder=SAE, marker=SAE_FILE)
-
-
-def _find(run: Run, name: str, *, parameter: str, stage: str, folder: str, marker: str) -> Path:
-    if name == "latest":
-        newest = _newest_finished(run, stage)
-        if newest is None:
-            raise ValueError(
-                f"{parameter}=latest: this experiment has no finished {stage} run; "
-                f"make one with `mlflow run . -e {stage}`, or name a folder."
-            )
-        return _artifact(newest.info.artifact_uri, folder)
-    if name.startswith("models:/"):
-        try:
-            downloaded = Path(download_artifacts(artifact_uri=name))
-        except MlflowException as error:
-            raise ValueError(f"{parameter}: {name} is not in the registry ({error.message})") from error
-        return next((path.parent for path in downloaded.rglob(marker)), downloaded)
-    if Path(name).exists():
-        return Path(name)
+    if not name.startswith("models:/"):
+        return _find(run, name, parameter="sae", stages=("train_sae", "sweep"), artifact=SAE)
     try:
-        return _artifact(run.client.get_run(name).info.artifact_uri, folder)
+        model = Path(download_artifacts(artifact_uri=name))
     except MlflowException as error:
+        raise ValueError(f"sae: {name} is not in the registry ({error.message})") from error
+    return model / "artifacts" / SAE
+
+
+def _find(run: Run, name: str, *, parameter: str, stages: tuple[str, ...], artifact: str) -> Path:
+    if name != "latest" and Path(name).exists():
+        return Path(name)
+    make = f"make one with `mlflow run . -e {stages[0]}`"
+    if name == "latest":
+        found = _newest_finished(run, stages)
+        if found is None:
+            experiment = run.client.get_experiment(run.experiment_id).name
+            raise ValueError(
+                f"{parameter}=latest: experiment {experiment} has no finished {stages[0]} run; {make}, or name a "
+                "folder or a run."
+            )
+    else:
+        try:
+            found = run.client.get_run(name)
+        except MlflowException as error:
+            raise ValueError(
+                f"{parameter}: {name} is neither a folder nor a run of this tracking store; use `latest`, or {make}."
+            ) from error
+    try:
+        # A local store answers with the artifact itself, a remote one with a downloaded copy.
+        return Path(download_artifacts(artifact_uri=f"{found.info.artifact_uri}/{artifact}"))
+    except (MlflowException, OSError) as error:
         raise ValueError(
-            f"{parameter}: {name} is neither a folder nor a run of this tracking store; "
-            f"use `latest`, or make one with `mlflow run . -e {stage}`."
+            f"{parameter}: run {found.info.run_id} has no artifact {artifact}; name a run of {' or '.join(stages)}."
         ) from error
 
 
-def _newest_finished(run: Run, stage: str) -> MlflowRun | None:
-    found = mlflow.search_runs(
-        [run.experiment_id],
-        filter_string=f"tags.`{STAGE_TAG}` = '{stage}' and attributes.status = 'FINISHED'",
-        order_by=["attributes.end_time DESC"],
-        max_results=1,
-        output_format="list",
-    )
-    return found[0] if found else None
-
-
-def _artifact(artifact_uri: str | None, folder: str) -> Path:
-    # A local store answers with the artifact itself, a remote one with a downloaded copy.
-    return Path(download_artifacts(artifact_uri=f"{artifact_uri}/{folder}"))
+def _newest_finished(run: Run, stages: tuple[str, ...]) -> MlflowRun | None:
+    found = [
+        one
+        for stage in stages
+        for one in mlflow.search_runs(
+            [run.experiment_id],
+            filter_string=f"tags.`{STAGE_TAG}` = '{stage}' and attributes.status = 'FINISHED'",
+            order_by=["attributes.end_time DESC"],
+            max_results=1,
+            output_format="list",
+        )
+    ]
+    return max(found, key=lambda one: one.info.end_time, default=None)

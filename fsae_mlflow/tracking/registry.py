@@ -12,10 +12,18 @@ from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 import fsae_mlflow
 from fsae_mlflow.sae.base import SparseAutoencoder
+from fsae_mlflow.sae.checkpoint import FILES
 from fsae_mlflow.tracking import served_model
+from fsae_mlflow.tracking.inputs import SAE
 from fsae_mlflow.tracking.runs import Run
 
 REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "jaxtyping", "annotated-types")
+
+
+def log_sae(run: Run, folder: Path) -> None:
+    """Log the SAE saved in `folder` as files of the run, where `sae=RUN` and `sae=latest` find it."""
+    for name in FILES:
+        run.log_path(folder / name, SAE)
 
 
 def register_sae(run: Run, sae: SparseAutoencoder, folder: Path, *, name: str, aliases: tuple[str, ...] = ()) -> str:
@@ -32,14 +40,17 @@ def register_sae(run: Run, sae: SparseAutoencoder, folder: Path, *, name: str, a
         params=ParamSchema([ParamSpec("output", "string", "features")]),
     )
     with tempfile.TemporaryDirectory() as temporary:
-        code = Path(temporary) / "fsae_mlflow"
+        code, files = Path(temporary) / "fsae_mlflow", Path(temporary) / SAE
         shutil.copytree(
             Path(fsae_mlflow.__file__).parent, code, ignore=shutil.ignore_patterns("__pycache__", "weights")
         )
+        files.mkdir()
+        for name_of_file in FILES:
+            shutil.copy(folder / name_of_file, files)
         info = mlflow.pyfunc.log_model(
-            name="sae",
+            name=SAE,
             python_model=served_model.__file__,
-            artifacts={"sae": str(folder)},
+            artifacts={SAE: str(files)},
             code_paths=[str(code)],
             signature=signature,
             input_example=np.zeros((2, sae.d_in), dtype=np.float32),

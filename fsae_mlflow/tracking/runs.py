@@ -2,7 +2,8 @@
 
 import dataclasses
 import os
-import subprocess
+import shlex
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,7 +88,7 @@ class Run:
     @property
     def ui_command(self) -> str:
         """The command that opens the MLflow UI on this run's store."""
-        return f"mlflow ui --backend-store-uri {mlflow.get_tracking_uri()}"
+        return shlex.join([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", mlflow.get_tracking_uri()])
 
     @property
     def ui_address(self) -> str:
@@ -134,7 +135,6 @@ def attached_run(settings: Any, *, stage: str) -> Iterator[Run]:
         return
     with _ended(Run(_start(), stage)) as run:
         values = dataclasses.asdict(settings)
-        run.set_tags(_source_version())
         run.log_params(values)
         run.log_json(values, "config.json")
         yield run
@@ -181,8 +181,3 @@ def _ended(run: Run) -> Iterator[Run]:
         raise
     finally:
         mlflow.end_run(status)
-
-
-def _source_version() -> dict[str, str]:
-    version = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    return {"mlflow.source.git.commit": version} if version else {}

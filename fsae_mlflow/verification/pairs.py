@@ -140,6 +140,8 @@ def _read_table(path: Path, lines: list[str]) -> list[Pair]:
         )
     if not pairs:
         raise ValueError(f"pairs: {path} has a header but no pairs; add one line per pair.")
+    if {pair.genuine for pair in pairs} != {True, False}:
+        raise ValueError(f"pairs: {path} must have genuine and impostor pairs (genuine 1 and 0), a line for each.")
     return pairs
 
 
@@ -182,7 +184,10 @@ def _index(image_ids: Sequence[str]) -> dict[str, int]:
 def _why_missing(image_id: str, templates: TemplateSet) -> str:
     for failed, reason in templates.failures:
         if image_id in (failed, str(PurePosixPath(failed).with_suffix(""))):
-            return f"the image {image_id!r} has no template in {templates.folder} ({reason})."
+            return (
+                f"the image {image_id!r} has no template in {templates.folder} ({reason}); "
+                "extract with no_face=central_crop to give every readable picture one."
+            )
     return f"the image {image_id!r} is not in {templates.folder}; extract the images that the pairs name."
 
 

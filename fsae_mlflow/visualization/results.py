@@ -36,6 +36,7 @@ class Visualization:
     top: TopRows
     n_top_faces: int
     table: Path
+    history: Path
     grid: Path
 
     def of(self, feature: int) -> list[OptimizedImage]:

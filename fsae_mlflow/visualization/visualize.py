@@ -85,15 +85,15 @@ def visualize(
             )
             images.append(OptimizedImage(feature=job.feature, seed=job.seed, path=path, assessment=found))
 
-    write_csv(output / "history.csv", [["feature", "seed", "step", "objective", "activation", "norm_ratio"], *history])
-    table = write_csv(output / "table.csv", image_table(images, references))
+    header = ["feature", "seed", "step", "objective", "activation", "norm_ratio"]
     done = Visualization(
         features=features,
         references=references,
         images=images,
         top=top,
         n_top_faces=settings.n_top_faces,
-        table=table,
+        table=write_csv(output / "table.csv", image_table(images, references)),
+        history=write_csv(output / "history.csv", [header, *history]),
         grid=output / "features.png",
     )
     write_grid(done, templates, done.grid)

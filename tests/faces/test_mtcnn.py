@@ -59,5 +59,5 @@ def test_faces_smaller_than_sought_are_not_found(portraits: list[np.ndarray]) ->
     canvas = np.full((1000, 1000, 3), 128, np.uint8)
     canvas[300:524, 300:484] = portraits[0]
     assert len(FaceFinder(min_face=20.0, min_face_share=0.08, device=CPU)([canvas])[0]) == 1
-    assert len(FaceFinder(min_face=20.0, min_face_share=0.4, device=CPU)([canvas])[0]) == 0
+    assert len(FaceFinder(min_face=20.0, min_face_share=0.8, device=CPU)([canvas])[0]) == 0
     assert len(FaceFinder(min_face=400.0, min_face_share=0.0, device=CPU)([canvas])[0]) == 0

@@ -18,7 +18,7 @@ from fsae_mlflow.sae.training import train
 from fsae_mlflow.templates import TemplateSet
 
 SETTINGS = {
-    "expansion": 4, "lam": 1.0, "epochs": 6, "batch_size": 64, "lr": 5e-3, "resample_every": 2, "resample_until": 1.0,
+    "expansion": 32, "lam": 1.0, "epochs": 6, "batch_size": 64, "lr": 5e-3, "resample_every": 2, "resample_until": 1.0,
     "weight_decay": 0.1, "step": "fused", "checkpoint_seconds": 1e9,
 }  # fmt: skip
 SCRIPT = """

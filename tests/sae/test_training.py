@@ -34,6 +34,7 @@ def test_training_explains_templates_sparsely(trained: tuple[Trained, list[dict[
     result, logged = trained
     assert len(logged) == SETTINGS.epochs
     assert logged[-1]["train/loss_total"] < logged[0]["train/loss_total"]
+    assert logged[-1]["train/step_loss_total"] == pytest.approx(logged[-1]["train/loss_total"], rel=0.05)
     assert result.train.fvu < 0.15
     assert result.train.l0 < result.sae.d_sae / 3
     assert result.heldout is not None and result.heldout.n == 40

@@ -1,0 +1,35 @@
+"""Whether SAELens loads what `export_saelens` writes, and computes the same: every variant, random weights.
+
+    outputs/peers/bin/python benchmarks/saelens_agrees.py
+
+Run with the environment that `benchmarks/train_step.py --peers` makes.
+"""
+
+import tempfile
+from pathlib import Path
+
+import torch
+from sae_lens import SAE  # pyright: ignore[reportMissingImports]
+
+from fsae_mlflow.sae.export import export_saelens
+from fsae_mlflow.sae.registry import VARIANTS
+
+for variant in VARIANTS:
+    torch.manual_seed(0)
+    sae = VARIANTS[variant](64, 512, **({"k": 8} if variant in ("topk", "batchtopk", "matryoshka") else {}))
+    x = 3 * torch.randn(100, 64)
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        sae.scale.fill_(0.3)
+        sae.center.normal_()
+        for parameter in sae.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        if hasattr(sae, "threshold"):
+            sae.threshold.fill_(0.5)
+        export_saelens(sae, Path(folder) / variant)
+        peer = SAE.load_from_disk(Path(folder) / variant)
+        codes = peer.encode(x)
+        codes = codes.to_dense() if codes.is_sparse else codes
+        apart = float((codes - sae.encode(x)).abs().max()), float((peer.decode(codes) - sae(x)).abs().max())
+        print(f"{variant:12} as {peer.cfg.architecture():9} features differ by {apart[0]:.1e}, templates by {apart[1]:.1e}")
+        if max(apart) > 1e-3:
+            raise SystemExit(f"{variant}: SAELens disagrees.")
