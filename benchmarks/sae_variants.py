@@ -8,7 +8,6 @@ controls: so many principal components, and top-k codes whose decoder rows stay 
 """
 
 import argparse
-import dataclasses
 import json
 import tempfile
 import time
@@ -45,8 +44,16 @@ def main() -> None:
         chosen = dict(word.split("=", 1) for word in line.split())
         started = time.monotonic()
         decode, figures = pca(chosen, templates) if "pca" in chosen else trained(chosen, templates, given.keep)
-        result = {"training": line, **figures, **verified(decode, templates, lfw), "seconds": time.monotonic() - started}
-        print(json.dumps({key: round(value, 5) if isinstance(value, float) else value for key, value in result.items()}), flush=True)
+        result = {
+            "training": line,
+            **figures,
+            **verified(decode, templates, lfw),
+            "seconds": time.monotonic() - started,
+        }
+        print(
+            json.dumps({key: round(value, 5) if isinstance(value, float) else value for key, value in result.items()}),
+            flush=True,
+        )
         with Path(given.output).open("a") as file:
             file.write(json.dumps(result) + "\n")
 
@@ -62,7 +69,15 @@ def trained(chosen: dict[str, str], templates: TemplateSet, keep: str | None) ->
     with tempfile.TemporaryDirectory() as folder:
         output = Path(keep or folder) / "-".join(f"{name}={value}" for name, value in chosen.items())
         result = train(settings, templates=templates, output=output, on_metrics=lambda *_: None)
-    wanted = ("train/fvu", "heldout/fvu", "heldout/l0", "heldout/cosine", "train/alive", "train/l0", "templates_per_second")
+    wanted = (
+        "train/fvu",
+        "heldout/fvu",
+        "heldout/l0",
+        "heldout/cosine",
+        "train/alive",
+        "train/l0",
+        "templates_per_second",
+    )
 
     def decode(x: np.ndarray) -> np.ndarray:
         with torch.no_grad():

@@ -194,7 +194,9 @@ def main() -> None:
         python = sys.executable if name in OWN else peer_python()
         command = [python, __file__, "--contender", name]
         command += [f"--{key}={getattr(options, key)}" for key in ("d_sae", "d_in", "batch", "l0", "threads")]
-        workers[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        workers[name] = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
     results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for number in range(options.rounds + 1):
         for name, worker in workers.items():
@@ -210,12 +212,16 @@ def main() -> None:
 def report(options: argparse.Namespace, results: dict[str, list[dict[str, float]]]) -> None:
     """Medians, their ratios to the dense step, and the range that the rounds span."""
     medians = {name: sorted(r["seconds"] for r in taken)[len(taken) // 2] for name, taken in results.items()}
-    print(f"d_sae {options.d_sae}, d_in {options.d_in}, batch {options.batch}, L0 {results['dense'][-1]['l0']:.0f}, {options.threads} threads")
+    print(
+        f"d_sae {options.d_sae}, d_in {options.d_in}, batch {options.batch}, L0 {results['dense'][-1]['l0']:.0f}, {options.threads} threads"
+    )
     print(f"{'':20} {'median s':>9} {'min–max s':>15} {'dense / it':>11} {'peak GiB':>9}")
     for name, taken in results.items():
         seconds = [r["seconds"] for r in taken]
         span = f"{min(seconds):.3f}–{max(seconds):.3f}"
-        print(f"{name:20} {medians[name]:9.3f} {span:>15} {medians['dense'] / medians[name]:11.2f} {taken[-1]['peak_gib']:9.2f}")
+        print(
+            f"{name:20} {medians[name]:9.3f} {span:>15} {medians['dense'] / medians[name]:11.2f} {taken[-1]['peak_gib']:9.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -66,7 +66,10 @@ def has_shard(folder: Path, number: int) -> bool:
 def finish(
     folder: Path, *, width: int, metadata: dict[str, Any], attributes: Mapping[str, str] | None = None
 ) -> "TemplateSet":
-    """Mark a set finished whose shards are all written, and tidy up."""
+    """Mark a set finished whose shards are all written, and tidy up.
+
+    Raises: ValueError where no picture gave a row: such a set stays unfinished.
+    """
     for stale in folder.glob(".*.tmp"):
         stale.unlink()
     parts = sorted(folder.glob("failures-*.parquet"))
@@ -77,13 +80,18 @@ def finish(
         for part in parts:
             merged.write_table(pq.read_table(part))
     shards = sorted(folder.glob("templates-*.parquet"))
+    n_rows = sum(pq.read_metadata(shard).num_rows for shard in shards)
+    reasons = pq.read_table(folder / "failures.parquet").column("reason").to_pylist()
+    if not n_rows:
+        most = f", most often: {max(set(reasons), key=reasons.count)}" if reasons else "."
+        raise ValueError(f"templates: none of the {len(reasons)} pictures gave a face{most}")
     marker = {
         "schema_version": SCHEMA_VERSION,
         "width": width,
         "attributes": dict(attributes or {}),
-        "n_rows": sum(pq.read_metadata(shard).num_rows for shard in shards),
+        "n_rows": n_rows,
         "n_shards": len(shards),
-        "n_failures": pq.read_metadata(folder / "failures.parquet").num_rows,
+        "n_failures": len(reasons),
         **metadata,
     }
     with written_beside(folder / MARKER) as temporary:

@@ -172,13 +172,12 @@ def test_columns_of_a_list_are_carried_along(faces: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "other").exists()
 
 
-def test_a_set_in_which_nothing_could_be_read(tmp_path: Path) -> None:
+def test_a_set_without_a_face_is_not_finished(tmp_path: Path) -> None:
     (tmp_path / "faces").mkdir()
     (tmp_path / "faces" / "broken.png").touch()
-    extraction = run(standin.settings(tmp_path / "faces"), tmp_path / "out")
-    assert (len(extraction.templates), extraction.templates.failures) == (0, [("broken.png", "The file is empty.")])
-    assert extraction.accepted is None
-    assert extraction.rejected is not None
+    with pytest.raises(ValueError, match=r"none of the 1 pictures gave a face, most often: The file is empty\."):
+        run(standin.settings(tmp_path / "faces"), tmp_path / "out")
+    assert not list(tmp_path.rglob("set.json"))
 
 
 def test_contact_sheets_show_both_kinds(faces: Path, tmp_path: Path) -> None:

@@ -63,4 +63,16 @@ class RowUpdate:
         from fsae_mlflow.sae import kernels
 
         blocks = [array[first:last] for array in self.arrays]
-        kernels.spread(kernels.update_rows, last - first, *blocks, indptr, rows, values, inputs, gradient, radial, self.numbers, self.unit)
+        kernels.spread(
+            kernels.update_rows,
+            last - first,
+            *blocks,
+            indptr,
+            rows,
+            values,
+            inputs,
+            gradient,
+            radial,
+            self.numbers,
+            self.unit,
+        )

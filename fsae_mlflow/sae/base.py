@@ -33,7 +33,9 @@ class Loss:
 
     def as_floats(self) -> dict[str, float]:
         """The terms and their sum, ready to log."""
-        return {name: float(getattr(self, name).detach()) for name in ("reconstruction", "sparsity", "auxiliary", "total")}
+        return {
+            name: float(getattr(self, name).detach()) for name in ("reconstruction", "sparsity", "auxiliary", "total")
+        }
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,14 @@ class SparseAutoencoder(nn.Module, ABC):
     b_dec: Float[nn.Parameter, " d_in"]
 
     def __init__(
-        self, d_in: int, d_sae: int, *, lam: float = 0.0, scale: float = 1.0, decoder_norm: str = "held", normalize: bool = False
+        self,
+        d_in: int,
+        d_sae: int,
+        *,
+        lam: float = 0.0,
+        scale: float = 1.0,
+        decoder_norm: str = "held",
+        normalize: bool = False,
     ) -> None:
         super().__init__()
         self.d_in = d_in
@@ -136,7 +145,9 @@ class SparseAutoencoder(nn.Module, ABC):
     def scaled(self, templates: Float[Tensor, "batch d"]) -> Float[Tensor, "batch d"]:
         """Raw templates in the units of training, E‖x‖² = 1."""
         if templates.shape[-1] != self.d_in:
-            raise ValueError(f"templates are {templates.shape[-1]} wide, this SAE was trained on {self.d_in}; use templates of the recogniser it was trained on.")
+            raise ValueError(
+                f"templates are {templates.shape[-1]} wide, this SAE was trained on {self.d_in}; use templates of the recogniser it was trained on."
+            )
         if self.normalize:
             templates = F.normalize(templates, dim=-1)
         return (templates - self.center) * self.scale
@@ -158,7 +169,9 @@ class SparseAutoencoder(nn.Module, ABC):
         """The sparse features of scaled templates."""
         return self.codes(self.projected(x), _every_entry, None).features
 
-    def loss(self, x: Float[Tensor, "batch d_in"], *, lam_share: float = 1.0, dead: Bool[Tensor, " d_sae"] | None = None) -> Loss:
+    def loss(
+        self, x: Float[Tensor, "batch d_in"], *, lam_share: float = 1.0, dead: Bool[Tensor, " d_sae"] | None = None
+    ) -> Loss:
         """The training loss on scaled templates, with λ · `lam_share`; `dead` features take part in the auxiliary term of the top-k family."""
         projected = self.projected(x)
         codes = self.codes(projected, _every_entry, self.norms())
@@ -212,7 +225,9 @@ class SparseAutoencoder(nn.Module, ABC):
         return self.firing_level()
 
     @torch.no_grad()
-    def revive(self, dead: Shaped[Tensor, " n_dead"], directions: Float[Tensor, "n_dead d_in"], encoder_norm: float) -> None:
+    def revive(
+        self, dead: Shaped[Tensor, " n_dead"], directions: Float[Tensor, "n_dead d_in"], encoder_norm: float
+    ) -> None:
         """Point dead features at new unit directions, encoder rows at `encoder_norm` and biases as at the start."""
         self.W_dec[dead] = directions
         self.W_enc[dead] = directions * encoder_norm

@@ -39,7 +39,9 @@ class SparseBlock:
 
     def decode(self, values: Float[Tensor, "channels entries"], weights: np.ndarray, out: np.ndarray) -> None:
         """Add the entries' values times their features' rows to the estimates out[channel, template]."""
-        kernels.spread(kernels.add_decoded, out.shape[2], self.indptr, self.rows, values.numpy(), weights, out, multiple=16)
+        kernels.spread(
+            kernels.add_decoded, out.shape[2], self.indptr, self.rows, values.numpy(), weights, out, multiple=16
+        )
 
     def dots(self, inputs: np.ndarray, weights: np.ndarray) -> Float[Tensor, "channels entries"]:
         """The products inputs[channel, template] · row at the entries."""
@@ -51,9 +53,20 @@ class SparseBlock:
         """The sums of values over the entries of each feature."""
         return values.new_zeros(self.last - self.first).index_add_(0, self.feature, values)
 
-    def update(self, update: RowUpdate, values: Float[Tensor, "channels entries"], inputs: np.ndarray, radial: np.ndarray) -> None:
+    def update(
+        self, update: RowUpdate, values: Float[Tensor, "channels entries"], inputs: np.ndarray, radial: np.ndarray
+    ) -> None:
         """One AdamW step on the block's rows with the gradient Σ values · inputs."""
-        update.run(self.first, self.last, self.indptr, self.rows, values.numpy(), inputs, np.empty((0, inputs.shape[2]), inputs.dtype), radial)
+        update.run(
+            self.first,
+            self.last,
+            self.indptr,
+            self.rows,
+            values.numpy(),
+            inputs,
+            np.empty((0, inputs.shape[2]), inputs.dtype),
+            radial,
+        )
 
 
 @dataclass
@@ -79,12 +92,16 @@ class DenseBlock:
     def per_feature(self, values: Float[Tensor, "n batch"]) -> Float[Tensor, " n"]:
         return values.sum(dim=1)
 
-    def update(self, update: RowUpdate, values: Float[Tensor, "channels n batch"], inputs: np.ndarray, radial: np.ndarray) -> None:
+    def update(
+        self, update: RowUpdate, values: Float[Tensor, "channels n batch"], inputs: np.ndarray, radial: np.ndarray
+    ) -> None:
         gradient = values[0] @ torch.from_numpy(inputs[0])
         for channel, x in zip(values[1:], torch.from_numpy(inputs)[1:], strict=True):
             gradient.addmm_(channel, x)
         indptr, rows = np.zeros(1, np.int64), np.zeros(0, np.int32)
-        update.run(self.first, self.last, indptr, rows, np.zeros((1, 0), inputs.dtype), inputs, gradient.numpy(), radial)
+        update.run(
+            self.first, self.last, indptr, rows, np.zeros((1, 0), inputs.dtype), inputs, gradient.numpy(), radial
+        )
 
 
 Block = SparseBlock | DenseBlock

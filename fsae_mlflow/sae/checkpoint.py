@@ -21,7 +21,12 @@ def save_sae(sae: SparseAutoencoder, folder: Path, *, settings: dict[str, Any], 
 
     config.json comes last: without it the folder holds no finished SAE. Other files in the folder stay.
     """
-    config = {"variant": sae.variant, "hyperparameters": sae.hyperparameters, "settings": settings, "templates": templates}
+    config = {
+        "variant": sae.variant,
+        "hyperparameters": sae.hyperparameters,
+        "settings": settings,
+        "templates": templates,
+    }
     (folder / CONFIG).unlink(missing_ok=True)
     with written_beside(folder / WEIGHTS) as temporary:
         save_file({name: tensor.contiguous().cpu() for name, tensor in sae.state_dict().items()}, temporary)
@@ -37,14 +42,18 @@ def load_sae(folder: Path | str) -> SparseAutoencoder:
     folder = Path(folder)
     config = read_config(folder)
     if config["variant"] not in VARIANTS:
-        raise ValueError(f"sae: {folder / CONFIG} names the variant {config['variant']!r}; known are {', '.join(VARIANTS)}.")
+        raise ValueError(
+            f"sae: {folder / CONFIG} names the variant {config['variant']!r}; known are {', '.join(VARIANTS)}."
+        )
     sae = VARIANTS[config["variant"]](**config["hyperparameters"])
     try:
         tensors = load_file(folder / WEIGHTS)
         tensors.setdefault("center", sae.center)
         sae.load_state_dict(tensors)
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise ValueError(f"sae: {folder / WEIGHTS} is missing, damaged or of another shape; train the SAE again.") from error
+        raise ValueError(
+            f"sae: {folder / WEIGHTS} is missing, damaged or of another shape; train the SAE again."
+        ) from error
     return sae.eval().requires_grad_(False)
 
 

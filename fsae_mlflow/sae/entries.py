@@ -105,15 +105,21 @@ def _as_bfloat16(bits: np.ndarray) -> Tensor:
 def joined(blocks: Iterable[Block], prefixes: list[int]) -> list[Block]:
     """The same blocks, with neighbouring sparse ones of one prefix made one: fewer, larger calls follow."""
     found: list[Block] = []
-    for is_sparse, run in groupby(blocks, lambda block: isinstance(block, SparseBlock) and bisect_right(prefixes, block.first)):
+    for is_sparse, run in groupby(
+        blocks, lambda block: isinstance(block, SparseBlock) and bisect_right(prefixes, block.first)
+    ):
         parts = list(run)
         if is_sparse is False:
             found += parts
             continue
         shifts = np.cumsum([0, *(len(part.rows) for part in parts)])
-        indptr = np.concatenate([part.indptr[:-1] + shift for part, shift in zip(parts, shifts, strict=False)] + [shifts[-1:]])
+        indptr = np.concatenate(
+            [part.indptr[:-1] + shift for part, shift in zip(parts, shifts, strict=False)] + [shifts[-1:]]
+        )
         p = torch.cat([part.p for part in parts])
-        found.append(SparseBlock(parts[0].first, parts[-1].last, indptr, np.concatenate([part.rows for part in parts]), p))
+        found.append(
+            SparseBlock(parts[0].first, parts[-1].last, indptr, np.concatenate([part.rows for part in parts]), p)
+        )
     return found
 
 
@@ -125,11 +131,26 @@ class Competition:
         self.group_of = np.arange(batch) * n_groups // batch
         self.limit = np.zeros(n_groups, dtype)
         self.n_held = np.zeros(n_groups, np.int64)
-        self.held = np.empty((n_groups, 2 * room), dtype), np.empty((n_groups, 2 * room), np.int32), np.empty((n_groups, 2 * room), np.int32)
+        self.held = (
+            np.empty((n_groups, 2 * room), dtype),
+            np.empty((n_groups, 2 * room), np.int32),
+            np.empty((n_groups, 2 * room), np.int32),
+        )
 
     def offer(self, p: np.ndarray, bias: np.ndarray, features: np.ndarray) -> None:
         """Let the entries p[feature, row] + bias[feature] compete."""
-        kernels.spread(kernels.offer, len(self.limit), p, bias, features, self.group_of, self.limit, self.n_held, *self.held, self.room)
+        kernels.spread(
+            kernels.offer,
+            len(self.limit),
+            p,
+            bias,
+            features,
+            self.group_of,
+            self.limit,
+            self.n_held,
+            *self.held,
+            self.room,
+        )
 
     def winners(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Activation, row and feature of what holds a place."""
@@ -141,7 +162,9 @@ class Competition:
         return value, row, feature
 
 
-def largest(sae: SparseAutoencoder, centred: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"] | None) -> list[Block]:
+def largest(
+    sae: SparseAutoencoder, centred: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"] | None
+) -> list[Block]:
     """The entries of the top-k family that fire, and with `dead` the largest dead ones of each row, as auxiliary entries."""
     batch, dtype = len(centred), centred.numpy().dtype
     shared = sae.rows_in_competition is None
@@ -174,12 +197,16 @@ def largest(sae: SparseAutoencoder, centred: Float[Tensor, "batch d_in"], dead: 
     return blocks
 
 
-def _by_prefix(sae: SparseAutoencoder, p: np.ndarray, row: np.ndarray, feature: np.ndarray, second: np.ndarray) -> Iterator[Block]:
+def _by_prefix(
+    sae: SparseAutoencoder, p: np.ndarray, row: np.ndarray, feature: np.ndarray, second: np.ndarray
+) -> Iterator[Block]:
     indptr = np.searchsorted(feature, np.arange(sae.d_sae + 1))
     start = 0
     for stop in sae.prefixes:
         inside = slice(indptr[start], indptr[stop])
-        block = SparseBlock(start, stop, indptr[start : stop + 1] - indptr[start], row[inside], torch.from_numpy(p[inside]))
+        block = SparseBlock(
+            start, stop, indptr[start : stop + 1] - indptr[start], row[inside], torch.from_numpy(p[inside])
+        )
         block.auxiliary = torch.from_numpy(second[inside])
         yield block
         start = stop

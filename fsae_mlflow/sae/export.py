@@ -25,7 +25,9 @@ def export_saelens(sae: SparseAutoencoder, folder: Path) -> None:
     Raises: ValueError for an SAE that brings templates to unit length, which SAELens' layout cannot say.
     """
     if sae.normalize:
-        raise ValueError("SAELens' format has no step that brings inputs to unit length; export an SAE trained with normalize=False.")
+        raise ValueError(
+            "SAELens' format has no step that brings inputs to unit length; export an SAE trained with normalize=False."
+        )
     architecture, own = _architecture(sae)
     tensors = {
         "W_enc": sae.W_enc.T * sae.scale,
@@ -48,7 +50,10 @@ def export_saelens(sae: SparseAutoencoder, folder: Path) -> None:
         config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
     with written_beside(folder) as temporary:
         temporary.mkdir()
-        save_file({name: tensor.float().contiguous().cpu() for name, tensor in tensors.items()}, temporary / "sae_weights.safetensors")
+        save_file(
+            {name: tensor.float().contiguous().cpu() for name, tensor in tensors.items()},
+            temporary / "sae_weights.safetensors",
+        )
         (temporary / "cfg.json").write_text(json.dumps(config, indent=2))
 
 

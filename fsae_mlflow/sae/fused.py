@@ -28,14 +28,20 @@ class FusedStep:
         self.screened = screening_pays(sae.W_enc.dtype)
 
     @torch.no_grad()
-    def forward(self, x: Float[Tensor, "batch d_in"], *, lam_share: float = 1.0, dead: Bool[Tensor, " d_sae"] | None = None) -> Loss:
+    def forward(
+        self, x: Float[Tensor, "batch d_in"], *, lam_share: float = 1.0, dead: Bool[Tensor, " d_sae"] | None = None
+    ) -> Loss:
         """The loss of a batch of scaled templates."""
         sae = self.sae
         self.sparsity_weight = sae.lam * lam_share / len(x)
         self.centred = (x - sae.b_dec).contiguous()
         competing = hasattr(sae, "rows_in_competition")
         dead = dead if competing and dead is not None and bool(dead.any()) else None
-        self.blocks = largest(sae, self.centred, dead) if competing else joined(above_floor(sae, self.centred, screened=self.screened), sae.prefixes)
+        self.blocks = (
+            largest(sae, self.centred, dead)
+            if competing
+            else joined(above_floor(sae, self.centred, screened=self.screened), sae.prefixes)
+        )
         self.group = [next(g for g, stop in enumerate(sae.prefixes) if block.first < stop) for block in self.blocks]
         norms, fired = sae.norms(), torch.zeros(sae.d_sae, dtype=torch.bool)
         sparsity, least = x.new_zeros(()), x.new_full((), torch.inf)
@@ -54,7 +60,14 @@ class FusedStep:
         self.ranks.sum(sparsity)
         return self._losses(x, estimates, sparsity, fired, least)
 
-    def _losses(self, x: Tensor, estimates: Float[Tensor, "prefixes channels batch d_in"], sparsity: Tensor, fired: Tensor, least: Tensor) -> Loss:
+    def _losses(
+        self,
+        x: Tensor,
+        estimates: Float[Tensor, "prefixes channels batch d_in"],
+        sparsity: Tensor,
+        fired: Tensor,
+        least: Tensor,
+    ) -> Loss:
         sae, n = self.sae, len(x)
         errors = estimates[:, 0] + sae.b_dec - x
         # A feature of prefix g takes part in the reconstructions of g and of all longer prefixes.
@@ -117,7 +130,9 @@ class FusedStep:
             gradients.append(torch.full_like(codes.sparsity, self.sparsity_weight))
         torch.autograd.backward(outputs, gradients)
         assert p.grad is not None
-        to_norms = leaf.grad[block.first : block.last] if leaf is not None and leaf.grad is not None else p.new_zeros(())
+        to_norms = (
+            leaf.grad[block.first : block.last] if leaf is not None and leaf.grad is not None else p.new_zeros(())
+        )
         return _channels(block, codes).detach(), p.grad, to_norms
 
     def _rows(self, block: Block) -> np.ndarray:

@@ -22,7 +22,9 @@ class JumpReluSAE(SparseAutoencoder):
     b_enc: Float[nn.Parameter, " d_sae"]
     log_threshold: Float[nn.Parameter, " d_sae"]
 
-    def __init__(self, d_in: int, d_sae: int, *, bandwidth: float = 0.01, initial_threshold: float = 0.01, **shared: Any) -> None:
+    def __init__(
+        self, d_in: int, d_sae: int, *, bandwidth: float = 0.01, initial_threshold: float = 0.01, **shared: Any
+    ) -> None:
         super().__init__(d_in, d_sae, **shared)
         self.bandwidth = bandwidth
         self.initial_threshold = initial_threshold

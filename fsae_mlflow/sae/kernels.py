@@ -73,7 +73,9 @@ def halve(first, last, weights, half, norms):
         row, total = weights[j], np.float32(0)
         for i in range(row.shape[0]):
             total += row[i] * row[i]
-            half[j, i] = np.uint16((bits[j, i] + np.uint32(0x7FFF) + ((bits[j, i] >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+            half[j, i] = np.uint16(
+                (bits[j, i] + np.uint32(0x7FFF) + ((bits[j, i] >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+            )
         norms[j] = np.sqrt(total)
 
 

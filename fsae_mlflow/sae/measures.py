@@ -48,7 +48,9 @@ class Measures:
 
 
 @torch.no_grad()
-def measure(sae: SparseAutoencoder, x: Float[Tensor, "n d_in"] | Iterable[Tensor], *, batch_size: int = 1024) -> Measures:
+def measure(
+    sae: SparseAutoencoder, x: Float[Tensor, "n d_in"] | Iterable[Tensor], *, batch_size: int = 1024
+) -> Measures:
     """Run scaled templates, given whole or in batches, through `sae` and measure.
 
     Raises: ValueError without templates.

@@ -81,7 +81,9 @@ def part_of(sae: SparseAutoencoder, ranks: Ranks) -> SparseAutoencoder:
     if ranks.alone:
         return sae
     if sae.revival == "auxiliary":
-        raise ValueError(f"variant={sae.variant} trains in one process only: its features compete; use gated, relu or jumprelu under torchrun.")
+        raise ValueError(
+            f"variant={sae.variant} trains in one process only: its features compete; use gated, relu or jumprelu under torchrun."
+        )
     mine = ranks.features(sae.d_sae)
     part = type(sae)(**(sae.hyperparameters | {"d_sae": mine.stop - mine.start}))
     part.load_state_dict(cut(sae.state_dict(), ranks, sae.d_sae))
@@ -91,11 +93,17 @@ def part_of(sae: SparseAutoencoder, ranks: Ranks) -> SparseAutoencoder:
 def cut(tensors: dict[str, Any], ranks: Ranks, d_sae: int) -> dict[str, Any]:
     """This rank's rows of the per-feature tensors, and the others as they are."""
     mine = ranks.features(d_sae)
-    return {name: tensor[mine].clone() if is_per_feature(name, tensor, d_sae) else tensor for name, tensor in tensors.items()}
+    return {
+        name: tensor[mine].clone() if is_per_feature(name, tensor, d_sae) else tensor
+        for name, tensor in tensors.items()
+    }
 
 
 def join(tensors: dict[str, Tensor], ranks: Ranks, n_part: int, d_sae: int) -> dict[str, Tensor]:
     """The inverse of `cut`, on every rank."""
     if ranks.alone:
         return tensors
-    return {name: ranks.joined(tensor.detach(), d_sae) if is_per_feature(name, tensor, n_part) else tensor for name, tensor in tensors.items()}
+    return {
+        name: ranks.joined(tensor.detach(), d_sae) if is_per_feature(name, tensor, n_part) else tensor
+        for name, tensor in tensors.items()
+    }

@@ -35,11 +35,15 @@ def draw_directions(
     Drawn with replacement, so a small pool serves any number of dead features. Encoder rows get 0.2 of the alive rows' mean norm.
     """
     rows = dead.nonzero().squeeze(1)
-    loss = torch.cat([(batch - (sae.features(batch) @ sae.W_dec + sae.b_dec)).square().sum(dim=1) for batch in pool.split(1024)])
+    loss = torch.cat(
+        [(batch - (sae.features(batch) @ sae.W_dec + sae.b_dec)).square().sum(dim=1) for batch in pool.split(1024)]
+    )
     weight = loss.double().square()
     if not weight.sum() > 0:
         weight = torch.ones_like(weight)
-    drawn = torch.multinomial(weight.cpu(), max(1, len(rows)), replacement=True, generator=generator).to(pool.device)[: len(rows)]
+    drawn = torch.multinomial(weight.cpu(), max(1, len(rows)), replacement=True, generator=generator).to(pool.device)[
+        : len(rows)
+    ]
     alive = sae.W_enc[~dead] if (~dead).any() else sae.W_enc
     return NewDirections(rows, F.normalize(pool[drawn], dim=1), ENCODER_NORM * float(alive.norm(dim=1).mean()))
 

@@ -34,7 +34,9 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
         with written_beside(folder / CHECKPOINT) as temporary:
             torch.save(state, temporary)
     except (OSError, RuntimeError) as error:
-        raise OSError(f"The checkpoint could not be written to {folder} ({error}); free space there. The checkpoint before it is intact.") from error
+        raise OSError(
+            f"The checkpoint could not be written to {folder} ({error}); free space there. The checkpoint before it is intact."
+        ) from error
 
 
 def load_checkpoint(folder: Path, name: str) -> dict[str, Any] | None:

@@ -11,6 +11,8 @@ def holdout_rows(identities: np.ndarray, share: float, *, seed: int) -> np.ndarr
     people = np.unique(identities)
     n_held = max(1, round(share * len(people))) if share > 0 else 0
     if n_held >= len(people):
-        raise ValueError(f"holdout={share} of {len(people)} identities leaves nobody to train on; use holdout=0 or templates of more people.")
+        raise ValueError(
+            f"holdout={share} of {len(people)} identities leaves nobody to train on; use holdout=0 or templates of more people."
+        )
     held = np.random.default_rng(seed).permutation(people)[:n_held]
     return np.isin(identities, held)

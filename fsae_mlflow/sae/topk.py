@@ -22,7 +22,9 @@ class TopKSAE(SparseAutoencoder):
     feature_parameters = ("b_enc",)
     b_enc: Float[nn.Parameter, " d_sae"]
 
-    def __init__(self, d_in: int, d_sae: int, *, k: int = 32, k_aux: int | None = None, aux_weight: float = 1 / 32, **shared: Any) -> None:
+    def __init__(
+        self, d_in: int, d_sae: int, *, k: int = 32, k_aux: int | None = None, aux_weight: float = 1 / 32, **shared: Any
+    ) -> None:
         super().__init__(d_in, d_sae, **shared)
         if k > d_sae:
             raise ValueError(f"k must be at most the number of features, {d_sae}; it is {k}.")

@@ -17,7 +17,7 @@ from fsae_mlflow.sae.resampling import draw_directions, revive
 from fsae_mlflow.sae.settings import TrainSettings
 
 # Multiply-adds of a whole training above which the fused step's compilation (some seconds) pays.
-FUSED_ABOVE = 3e12
+FUSED_ABOVE = 3e11
 # Templates to draw a dead feature's new direction from.
 RESAMPLING_POOL = 8192
 POSITION = ("step", "steps_since_resampling", "seconds", "steps_timed")
@@ -29,7 +29,9 @@ class Trainer:
     `sae` is this rank's part of the SAE. What concerns all features (`state`, `whole`, resampling) is done by all ranks together.
     """
 
-    def __init__(self, settings: TrainSettings, sae: SparseAutoencoder, data: TrainingData, ranks: Ranks | None = None) -> None:
+    def __init__(
+        self, settings: TrainSettings, sae: SparseAutoencoder, data: TrainingData, ranks: Ranks | None = None
+    ) -> None:
         self.settings = settings
         self.ranks = ranks or Ranks()
         self.d_sae = sae.d_sae
@@ -70,7 +72,11 @@ class Trainer:
             losses = {term: losses.get(term, 0.0) + value * len(batch) for term, value in loss.as_floats().items()}
             if self.step == epoch * self.batches_per_epoch and self._resampling_due(epoch):
                 n_resampled = self._resample()
-            self.seconds, self.steps_timed, started = self.seconds + time.perf_counter() - started, self.steps_timed + 1, time.perf_counter()
+            self.seconds, self.steps_timed, started = (
+                self.seconds + time.perf_counter() - started,
+                self.steps_timed + 1,
+                time.perf_counter(),
+            )
             after_step()
             started = time.perf_counter()
         return {
@@ -122,13 +128,18 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Weights, the optimiser's moments and the position; random numbers follow from seed and position."""
         return {
-            **{name: join(tensors, self.ranks, self.sae.d_sae, self.d_sae) for name, tensors in self._tensors().items()},
+            **{
+                name: join(tensors, self.ranks, self.sae.d_sae, self.d_sae) for name, tensors in self._tensors().items()
+            },
             **{name: getattr(self, name) for name in POSITION},
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Become the trainer that gave `state`, whatever the number of its ranks."""
-        parts = {name: cut(state[name], self.ranks, self.d_sae) for name in ("weights", "exp_avg", "exp_avg_sq", "steps", "silence")}
+        parts = {
+            name: cut(state[name], self.ranks, self.d_sae)
+            for name in ("weights", "exp_avg", "exp_avg_sq", "steps", "silence")
+        }
         self.sae.load_state_dict(parts["weights"])
         self.fired.copy_(parts["silence"]["fired"])
         self.idle.copy_(parts["silence"]["idle"])
@@ -140,7 +151,11 @@ class Trainer:
             setattr(self, name, state[name])
 
     def _tensors(self) -> dict[str, dict[str, Tensor]]:
-        moments = {name: self.optimizer.state[parameter] for name, parameter in self.sae.named_parameters() if self.optimizer.state[parameter]}
+        moments = {
+            name: self.optimizer.state[parameter]
+            for name, parameter in self.sae.named_parameters()
+            if self.optimizer.state[parameter]
+        }
         return {
             "weights": self.sae.state_dict(),
             "exp_avg": {name: moment["exp_avg"] for name, moment in moments.items()},
@@ -173,10 +188,14 @@ class Trainer:
         on_cpu = self.sae.W_dec.device.type == "cpu"
         if not self.ranks.alone:
             if not on_cpu or self.settings.step == "plain":
-                raise ValueError("Training under torchrun takes the fused step on the CPU; use device=cpu and step=auto.")
+                raise ValueError(
+                    "Training under torchrun takes the fused step on the CPU; use device=cpu and step=auto."
+                )
             return True
         if self.settings.step == "fused" and not on_cpu:
-            raise ValueError(f"step=fused runs on the CPU, and the device is {self.sae.W_dec.device}; use step=auto or device=cpu.")
+            raise ValueError(
+                f"step=fused runs on the CPU, and the device is {self.sae.W_dec.device}; use step=auto or device=cpu."
+            )
         work = 7 * self.n_steps * self.settings.batch_size * self.sae.W_enc.numel()
         return on_cpu and (self.settings.step == "fused" or (self.settings.step == "auto" and work > FUSED_ABOVE))
 
@@ -190,4 +209,6 @@ class Trainer:
         if math.isfinite(float(loss.total.detach())):
             return
         terms = ", ".join(f"{name} {value}" for name, value in loss.as_floats().items() if not math.isfinite(value))
-        raise FloatingPointError(f"The loss is not finite at step {self.step} ({terms}); lower lr ({self.settings.lr}) or check the templates.")
+        raise FloatingPointError(
+            f"The loss is not finite at step {self.step} ({terms}); lower lr ({self.settings.lr}) or check the templates."
+        )

@@ -65,7 +65,9 @@ def train(settings: TrainSettings, *, templates: TemplateSet, output: Path, on_m
         return _train(settings, templates, output, on_metrics, ranks)
 
 
-def _train(settings: TrainSettings, templates: TemplateSet, output: Path, on_metrics: OnMetrics, ranks: Ranks) -> Trained:
+def _train(
+    settings: TrainSettings, templates: TemplateSet, output: Path, on_metrics: OnMetrics, ranks: Ranks
+) -> Trained:
     device = choose_device(settings.device)
     torch.manual_seed(settings.seed)
     held = holdout_rows(templates.identities, settings.holdout, seed=settings.seed)
@@ -73,17 +75,27 @@ def _train(settings: TrainSettings, templates: TemplateSet, output: Path, on_met
     train_data, held_data = TrainingData(templates, ~held, max_bytes), TrainingData(templates, held, max_bytes)
 
     variant = VARIANTS[settings.variant]
-    sae = variant(templates.width, settings.expansion * templates.width, normalize=settings.normalize, **variant.options(settings))
+    sae = variant(
+        templates.width, settings.expansion * templates.width, normalize=settings.normalize, **variant.options(settings)
+    )
     fit_scaling(sae, train_data, center=settings.center)
     trainer = Trainer(settings, sae.to(device), train_data, ranks)
     run = _Run(trainer, output, fingerprint(settings, templates.digest))
     # A finished SAE that stood here is another training's, or this one's to be made anew.
     (output / CONFIG).unlink(missing_ok=True)
     run.resume()
-    samples = {name: sae.scaled(data.sample(_n_measured(data)).to(device)) for name, data in (("train", train_data), ("heldout", held_data))}
+    samples = {
+        name: sae.scaled(data.sample(_n_measured(data)).to(device))
+        for name, data in (("train", train_data), ("heldout", held_data))
+    }
     every = max(1, settings.epochs // MEASURED_EPOCHS)
     try:
-        for _ in progress(range(trainer.epoch, settings.epochs), total=settings.epochs - trainer.epoch, label="train_sae", unit="epochs"):
+        for _ in progress(
+            range(trainer.epoch, settings.epochs),
+            total=settings.epochs - trainer.epoch,
+            label="train_sae",
+            unit="epochs",
+        ):
             with deferred_interrupts() as interrupts:
                 metrics = trainer.run_epoch(lambda: run.after_step(interrupts))
             if trainer.epoch % every == 0 or trainer.epoch == settings.epochs:
@@ -107,9 +119,16 @@ def _train(settings: TrainSettings, templates: TemplateSet, output: Path, on_met
     heldout = measure(sae, (sae.scaled(batch.to(device)) for batch in held_data.in_order())) if len(held_data) else None
     sae.cpu().eval().requires_grad_(False)
     if ranks.rank == 0:
-        save_sae(sae, output, settings=dataclasses.asdict(settings), templates={"digest": templates.digest, **templates.metadata})
+        save_sae(
+            sae,
+            output,
+            settings=dataclasses.asdict(settings),
+            templates={"digest": templates.digest, **templates.metadata},
+        )
         (output / CHECKPOINT).unlink(missing_ok=True)
-    return Trained(folder=output, sae=sae, train=final, heldout=heldout, templates_per_second=trainer.templates_per_second)
+    return Trained(
+        folder=output, sae=sae, train=final, heldout=heldout, templates_per_second=trainer.templates_per_second
+    )
 
 
 class _Run:

@@ -40,8 +40,18 @@ def test_a_set_larger_than_the_bound_stays_outside_memory(tmp_path, jpeg: bytes)
             writer.write(
                 [
                     FaceRow(
-                        image_id=str(i), identity=str(i // 2), template=template, probability=1.0, box=box, keypoints=keypoints,
-                        source_width=1, source_height=1, yaw=0.0, sharpness=0.0, interocular=0.0, jpeg=b"",
+                        image_id=str(i),
+                        identity=str(i // 2),
+                        template=template,
+                        probability=1.0,
+                        box=box,
+                        keypoints=keypoints,
+                        source_width=1,
+                        source_height=1,
+                        yaw=0.0,
+                        sharpness=0.0,
+                        interocular=0.0,
+                        jpeg=b"",
                     )
                 ]
             )
@@ -63,7 +73,9 @@ def test_a_set_larger_than_the_bound_stays_outside_memory(tmp_path, jpeg: bytes)
 
 @pytest.mark.parametrize("center", [False, True])
 @pytest.mark.parametrize("normalize", [False, True])
-def test_scaling_brings_templates_to_unit_mean_square_and_back(template_set: TemplateSet, center: bool, normalize: bool) -> None:
+def test_scaling_brings_templates_to_unit_mean_square_and_back(
+    template_set: TemplateSet, center: bool, normalize: bool
+) -> None:
     sae = GatedSAE(16, 32, normalize=normalize)
     data = TrainingData(template_set, ROWS, 10**9)
     fit_scaling(sae, data, center=center)

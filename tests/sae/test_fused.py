@@ -49,7 +49,9 @@ def make(variant: str, density: float, dtype: torch.dtype, **options: object) ->
     return sae.to(dtype), x.to(dtype)
 
 
-def plain_step(sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, x: torch.Tensor, dead: torch.Tensor) -> dict[str, float]:
+def plain_step(
+    sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, x: torch.Tensor, dead: torch.Tensor
+) -> dict[str, float]:
     loss = sae.loss(x, lam_share=0.5, dead=dead)
     loss.total.backward()
     sae.remove_parallel_gradient()
@@ -58,7 +60,9 @@ def plain_step(sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, x: torc
     return loss.as_floats() | {"fired": float(loss.fired.sum()), "least": float(loss.least)}
 
 
-def fused_step(sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, x: torch.Tensor, dead: torch.Tensor) -> dict[str, float]:
+def fused_step(
+    sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, x: torch.Tensor, dead: torch.Tensor
+) -> dict[str, float]:
     step = FusedStep(sae, optimizer)
     loss = step.forward(x, lam_share=0.5, dead=dead)
     step.update()

@@ -51,7 +51,10 @@ def torchrun(settings: dict[str, object], templates: TemplateSet, output: Path, 
         port = str(free.getsockname()[1])
     command = [sys.executable, "-c", SCRIPT, repr(settings), str(templates.folder), str(output), str(stop_at)]
     shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    ranks = [subprocess.Popen(command, env=shared | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True) for rank in range(2)]
+    ranks = [
+        subprocess.Popen(command, env=shared | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
     outputs = [rank.communicate(timeout=180)[1] for rank in ranks]
     codes = [rank.returncode for rank in ranks]
     assert stop_at or codes == [0, 0], outputs
@@ -59,10 +62,17 @@ def torchrun(settings: dict[str, object], templates: TemplateSet, output: Path, 
 
 
 @pytest.fixture(scope="module")
-def alone(template_set: TemplateSet, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
+def alone(
+    template_set: TemplateSet, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
     logged: list[dict[str, float]] = []
     output = tmp_path_factory.mktemp("alone") / "sae"
-    result = train(TrainSettings(**SETTINGS), templates=template_set, output=output, on_metrics=lambda metrics, _: logged.append(metrics))
+    result = train(
+        TrainSettings(**SETTINGS),
+        templates=template_set,
+        output=output,
+        on_metrics=lambda metrics, _: logged.append(metrics),
+    )
     return result.sae.state_dict(), logged
 
 
@@ -85,7 +95,9 @@ def test_one_process_goes_on_with_the_checkpoint_of_two(template_set: TemplateSe
     codes = torchrun(SETTINGS, template_set, tmp_path / "sae", stop_at=20)
     assert all(codes) and (tmp_path / "sae" / CHECKPOINT).is_file()
     assert torch.load(tmp_path / "sae" / CHECKPOINT, weights_only=True)["step"] == 21
-    result = train(TrainSettings(**SETTINGS), templates=template_set, output=tmp_path / "sae", on_metrics=lambda *_: None)
+    result = train(
+        TrainSettings(**SETTINGS), templates=template_set, output=tmp_path / "sae", on_metrics=lambda *_: None
+    )
     for name, tensor in result.sae.state_dict().items():
         torch.testing.assert_close(tensor, alone[0][name], rtol=1e-3, atol=1e-5, msg=name)
 

@@ -19,8 +19,21 @@ from fsae_mlflow.sae.settings import TrainSettings
 from fsae_mlflow.sae.training import train
 from fsae_mlflow.templates import TemplateSet
 
-SETTINGS = {"expansion": 4, "lam": 0.2, "epochs": 12, "batch_size": 64, "lr": 5e-3, "resample_every": 3, "checkpoint_seconds": 0.0}
-WAYS = [{"step": "plain"}, {"step": "fused"}, {"step": "fused", "variant": "batchtopk", "k": 4, "dead_after": 0.5}, {"max_gigabytes": 1e-5}]
+SETTINGS = {
+    "expansion": 4,
+    "lam": 0.2,
+    "epochs": 12,
+    "batch_size": 64,
+    "lr": 5e-3,
+    "resample_every": 3,
+    "checkpoint_seconds": 0.0,
+}
+WAYS = [
+    {"step": "plain"},
+    {"step": "fused"},
+    {"step": "fused", "variant": "batchtopk", "k": 4, "dead_after": 0.5},
+    {"max_gigabytes": 1e-5},
+]
 
 
 def run(settings: TrainSettings, templates: TemplateSet, output: Path) -> dict[str, torch.Tensor]:
@@ -32,7 +45,9 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
-def test_resumed_is_bit_identical(way: dict[str, object], template_set: TemplateSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_is_bit_identical(
+    way: dict[str, object], template_set: TemplateSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = TrainSettings(**(SETTINGS | way))
     whole = run(settings, template_set, tmp_path / "whole")
     steps = iter([5, 1, 23, 12])
@@ -75,7 +90,9 @@ train(settings, templates=TemplateSet.open(sys.argv[2]), output=Path(sys.argv[3]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_killed_training_goes_on_where_it_was(number: signal.Signals, template_set: TemplateSet, tmp_path: Path) -> None:
+def test_killed_training_goes_on_where_it_was(
+    number: signal.Signals, template_set: TemplateSet, tmp_path: Path
+) -> None:
     chosen = SETTINGS | {"epochs": 40}
     whole = run(TrainSettings(**(chosen | {"checkpoint_seconds": 1e9})), template_set, tmp_path / "whole")
     command = [sys.executable, "-c", SCRIPT, repr(chosen), str(template_set.folder), str(tmp_path / "parts")]
@@ -136,5 +153,7 @@ def test_checkpoint_of_other_settings_or_damaged(template_set: TemplateSet, tmp_
 
 def test_fingerprint_names_what_decides_the_result() -> None:
     settings = TrainSettings()
-    assert fingerprint(settings, "a") == fingerprint(TrainSettings(output="x", register=False, checkpoint_seconds=1.0), "a")
+    assert fingerprint(settings, "a") == fingerprint(
+        TrainSettings(output="x", register=False, checkpoint_seconds=1.0), "a"
+    )
     assert len({fingerprint(settings, "a"), fingerprint(settings, "b"), fingerprint(TrainSettings(seed=1), "a")}) == 3

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from fsae_mlflow.sae.adam import learning_rate
 from fsae_mlflow.sae.checkpoint import load_sae, save_sae
+from fsae_mlflow.sae.data import TrainingData
 from fsae_mlflow.sae.gated import GatedSAE
 from fsae_mlflow.sae.measures import measure
 from fsae_mlflow.sae.resampling import draw_directions, revive
 from fsae_mlflow.sae.settings import TrainSettings
 from fsae_mlflow.sae.split import holdout_rows
-from fsae_mlflow.sae.adam import learning_rate
-from fsae_mlflow.sae.data import TrainingData
 from fsae_mlflow.sae.trainer import Trainer
 from fsae_mlflow.sae.training import Trained, train
 from fsae_mlflow.templates import TemplateSet
@@ -23,10 +23,14 @@ SETTINGS = TrainSettings(expansion=4, lam=0.2, epochs=30, batch_size=64, lr=5e-3
 
 
 @pytest.fixture(scope="module")
-def trained(template_set: TemplateSet, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, list[dict[str, float]]]:
+def trained(
+    template_set: TemplateSet, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Trained, list[dict[str, float]]]:
     logged: list[dict[str, float]] = []
     output = tmp_path_factory.mktemp("run") / "sae"
-    result = train(SETTINGS, templates=template_set, output=output, on_metrics=lambda metrics, _: logged.append(metrics))
+    result = train(
+        SETTINGS, templates=template_set, output=output, on_metrics=lambda metrics, _: logged.append(metrics)
+    )
     return result, logged
 
 
@@ -52,13 +56,17 @@ def test_decoder_directions_keep_unit_norm(trained: tuple[Trained, list[dict[str
     torch.testing.assert_close(trained[0].sae.W_dec.norm(dim=1), torch.ones(trained[0].sae.d_sae))
 
 
-def test_same_seed_same_weights(trained: tuple[Trained, list[dict[str, float]]], template_set: TemplateSet, tmp_path: Path) -> None:
+def test_same_seed_same_weights(
+    trained: tuple[Trained, list[dict[str, float]]], template_set: TemplateSet, tmp_path: Path
+) -> None:
     again = train(SETTINGS, templates=template_set, output=tmp_path / "sae", on_metrics=lambda *_: None)
     for name, tensor in trained[0].sae.state_dict().items():
         assert torch.equal(tensor, again.sae.state_dict()[name]), name
 
 
-def test_saved_sae_gives_identical_outputs(trained: tuple[Trained, list[dict[str, float]]], template_set: TemplateSet) -> None:
+def test_saved_sae_gives_identical_outputs(
+    trained: tuple[Trained, list[dict[str, float]]], template_set: TemplateSet
+) -> None:
     result, _ = trained
     templates = torch.from_numpy(template_set.templates)
     loaded = load_sae(result.folder)

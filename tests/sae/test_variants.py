@@ -49,7 +49,10 @@ def squared(x: np.ndarray) -> float:
 def relu_loss(w: Arrays, x: np.ndarray, still: Arrays) -> dict[str, float]:
     f = activations(w, x)
     norms = np.sqrt((w["W_dec"] ** 2).sum(axis=1))
-    return {"reconstruction": squared(x - f @ w["W_dec"] - w["b_dec"]), "sparsity": LAM * float((f * norms).sum()) / len(x)}
+    return {
+        "reconstruction": squared(x - f @ w["W_dec"] - w["b_dec"]),
+        "sparsity": LAM * float((f * norms).sum()) / len(x),
+    }
 
 
 def topk_loss(w: Arrays, x: np.ndarray, still: Arrays) -> dict[str, float]:
@@ -94,7 +97,9 @@ def test_loss_and_gradients_follow_the_formula(variant: str) -> None:
     formula = FORMULAS[variant]
     expected = formula(w, x.numpy(), w)
     for term, value in loss.as_floats().items():
-        assert value == pytest.approx(sum(expected.values()) if term == "total" else expected.get(term, 0.0), rel=1e-10), term
+        assert value == pytest.approx(
+            sum(expected.values()) if term == "total" else expected.get(term, 0.0), rel=1e-10
+        ), term
     step = 1e-6
     for name, parameter in sae.named_parameters():
         differences = np.zeros_like(w[name])
