@@ -65,7 +65,7 @@ def typed(chosen: dict[str, str]) -> dict[str, Any]:
 
 
 def trained(chosen: dict[str, str], templates: TemplateSet, keep: str | None) -> tuple[Decoder, dict[str, float]]:
-    settings = TrainSettings(**({"holdout": 0.1} | typed(chosen)))
+    settings = TrainSettings(**{**typed({"holdout": "0.1"}), **typed(chosen)})
     with tempfile.TemporaryDirectory() as folder:
         output = Path(keep or folder) / "-".join(f"{name}={value}" for name, value in chosen.items())
         result = train(settings, templates=templates, output=output, on_metrics=lambda *_: None)

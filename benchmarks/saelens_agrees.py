@@ -30,8 +30,6 @@ for variant in VARIANTS:
         codes = peer.encode(x)
         codes = codes.to_dense() if codes.is_sparse else codes
         apart = float((codes - sae.encode(x)).abs().max()), float((peer.decode(codes) - sae(x)).abs().max())
-        print(
-            f"{variant:12} as {peer.cfg.architecture():9} features differ by {apart[0]:.1e}, templates by {apart[1]:.1e}"
-        )
+        print(f"{variant:12} as {peer.cfg.architecture():9} features: {apart[0]:.1e} apart, templates: {apart[1]:.1e}")
         if max(apart) > 1e-3:
             raise SystemExit(f"{variant}: SAELens disagrees.")

@@ -3,8 +3,9 @@
     python benchmarks/train_step.py --d_sae 65536 --l0 100 --peers
 
 Every contender lives in a process of its own (so peak memory is its own) and they take their steps in turn, so that a
-busy machine slows all alike; medians and their ratios are reported. `floor` is a bare float32 product of the encoder plus
-reading and writing what AdamW must touch. --peers installs the two peers under outputs/peers, on top of this environment.
+busy machine slows all alike; medians and their ratios are reported. `floor` is a bare float32 product of the encoder
+plus reading and writing what AdamW must touch. --peers installs the two peers under outputs/peers, on top of this
+environment.
 """
 
 import argparse
@@ -96,8 +97,8 @@ def floor_step(sae: GatedSAE, x: torch.Tensor) -> Callable[[], float]:
 
 
 def saelens_step(sae: GatedSAE, x: torch.Tensor) -> Callable[[], float]:
-    from sae_lens.saes.gated_sae import GatedTrainingSAE, GatedTrainingSAEConfig
-    from sae_lens.saes.sae import TrainStepInput
+    from sae_lens.saes.gated_sae import GatedTrainingSAE, GatedTrainingSAEConfig  # pyright: ignore[reportMissingImports]
+    from sae_lens.saes.sae import TrainStepInput  # pyright: ignore[reportMissingImports]
 
     peer = GatedTrainingSAE(GatedTrainingSAEConfig(d_in=sae.d_in, d_sae=sae.d_sae, l1_coefficient=LAM))
     with torch.no_grad():
@@ -122,7 +123,7 @@ def saelens_step(sae: GatedSAE, x: torch.Tensor) -> Callable[[], float]:
 
 
 def dictionary_learning_step(sae: GatedSAE, x: torch.Tensor) -> Callable[[], float]:
-    from dictionary_learning.trainers.gdm import GatedSAETrainer
+    from dictionary_learning.trainers.gdm import GatedSAETrainer  # pyright: ignore[reportMissingImports]
 
     trainer = GatedSAETrainer(10**6, sae.d_in, sae.d_sae, 0, "", lr=RATE, l1_penalty=LAM, device="cpu")
     with torch.no_grad():
@@ -212,16 +213,14 @@ def main() -> None:
 def report(options: argparse.Namespace, results: dict[str, list[dict[str, float]]]) -> None:
     """Medians, their ratios to the dense step, and the range that the rounds span."""
     medians = {name: sorted(r["seconds"] for r in taken)[len(taken) // 2] for name, taken in results.items()}
-    print(
-        f"d_sae {options.d_sae}, d_in {options.d_in}, batch {options.batch}, L0 {results['dense'][-1]['l0']:.0f}, {options.threads} threads"
-    )
+    l0 = results["dense"][-1]["l0"]
+    print(f"d_sae {options.d_sae}, d_in {options.d_in}, batch {options.batch}, L0 {l0:.0f}, {options.threads} threads")
     print(f"{'':20} {'median s':>9} {'min–max s':>15} {'dense / it':>11} {'peak GiB':>9}")
     for name, taken in results.items():
         seconds = [r["seconds"] for r in taken]
         span = f"{min(seconds):.3f}–{max(seconds):.3f}"
-        print(
-            f"{name:20} {medians[name]:9.3f} {span:>15} {medians['dense'] / medians[name]:11.2f} {taken[-1]['peak_gib']:9.2f}"
-        )
+        ratio = medians["dense"] / medians[name]
+        print(f"{name:20} {medians[name]:9.3f} {span:>15} {ratio:11.2f} {taken[-1]['peak_gib']:9.2f}")
 
 
 if __name__ == "__main__":

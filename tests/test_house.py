@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -102,3 +103,11 @@ def test_modules_are_small_and_named_for_what_they_do(path: Path) -> None:
 @pytest.mark.parametrize("name", ENTRY_POINTS)
 def test_entry_points_never_import_one_another(name: str) -> None:
     assert "entrypoints" not in imports(ROOT / "entrypoints" / f"{name}.py")
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *(ROOT / "docs").glob("*.md")], ids=lambda page: page.name)
+def test_pages_link_to_what_is_there(page: Path) -> None:
+    text = page.read_text()
+    assert "@@" not in text
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (page.parent / target).exists(), target

@@ -10,7 +10,7 @@ from PIL import Image
 
 from fsae_mlflow.faces import alignment
 from fsae_mlflow.faces.decoding import Decoded
-from fsae_mlflow.faces.keypoints import NO_FACES, Faces
+from fsae_mlflow.faces.keypoints import Faces
 from fsae_mlflow.faces.mtcnn import FaceFinder
 from fsae_mlflow.faces.settings import ExtractSettings
 from fsae_mlflow.faces.sources import Picture
@@ -18,12 +18,14 @@ from fsae_mlflow.faces.sources import Picture
 CENTRAL_SHARE = 0.5  # of the shorter side: what the aligned faces of LFW's centred photographs cover
 NO_FACE = "No face was found in the picture."
 
+Decodable = tuple[Picture, UInt8[np.ndarray, "_ _ 3"]]
+
 
 @dataclass(frozen=True)
 class AlignedFace:
-    """A face cut out of its picture; box and keypoints in pixels of the upright picture, nan where unknown.
+    """A face cut out of its picture; box and keypoints in pixels of the upright picture.
 
-    The probability is MTCNN's (0…1), 0 for a central crop, nan for a face given aligned.
+    The probability is MTCNN's (0…1). For a central crop it is 0 and the keypoints are nan.
     """
 
     picture: Picture
@@ -46,35 +48,35 @@ class FaceCutter:
 
     def __init__(self, settings: ExtractSettings, *, enlarge: int, device: torch.device) -> None:
         self.settings, self.enlarge = settings, enlarge
-        self.find = (
-            None
-            if settings.aligned
-            else FaceFinder(min_face=settings.min_face, min_face_share=settings.min_face_share, device=device)
-        )
+        self.find = FaceFinder(min_face=settings.min_face, min_face_share=settings.min_face_share, device=device)
 
     def __call__(self, batch: Sequence[Decoded]) -> tuple[list[AlignedFace], list[tuple[str, str]]]:
         """The faces of a batch in its order, and (image id, reason) for each picture that gave none."""
-        good = [item.pixels for item in batch if item.pixels is not None]
-        found = iter(self.find([self._enlarged(pixels) for pixels in good]) if self.find else [NO_FACES] * len(good))
-        faces: list[AlignedFace] = []
-        failures: list[tuple[str, str]] = []
-        for item in batch:
-            if item.pixels is None:
-                failures.append((item.picture.image_id, item.reason))
-            elif some := list(self._cut(item.picture, item.pixels, next(found))):
-                faces += some
-            else:
-                failures.append((item.picture.image_id, NO_FACE))
-        return faces, failures
+        good = [(item.picture, item.pixels) for item in batch if item.pixels is not None]
+        faces = list(self._as_given(good) if self.settings.aligned else self._found(good))
+        reasons = {item.picture.image_id: item.reason or NO_FACE for item in batch}
+        for face in faces:
+            reasons.pop(face.picture.image_id, None)
+        return faces, list(reasons.items())
+
+    def _as_given(self, pictures: Sequence[Decodable]) -> Iterator[AlignedFace]:
+        faces = [alignment.fitted(pixels) for _, pixels in pictures]
+        places, probabilities = self.find.keypoints_of_aligned(np.stack(faces)) if faces else ([], [])
+        for (picture, pixels), face, keypoints, probability in zip(pictures, faces, places, probabilities, strict=True):
+            height, width = pixels.shape[:2]
+            whole, unit = np.array([0, 0, width, height], np.float32), np.array([width, height]) / alignment.SIZE
+            there = ((keypoints + 0.5) * unit - 0.5).astype(np.float32)
+            yield AlignedFace(picture, 0, face, whole, there, float(probability), width, height)
+
+    def _found(self, pictures: Sequence[Decodable]) -> Iterator[AlignedFace]:
+        found = self.find([self._enlarged(pixels) for _, pixels in pictures])
+        for (picture, pixels), faces in zip(pictures, found, strict=True):
+            yield from self._cut(picture, pixels, faces)
 
     def _cut(
         self, picture: Picture, pixels: UInt8[np.ndarray, "height width 3"], found: Faces
     ) -> Iterator[AlignedFace]:
         height, width = pixels.shape[:2]
-        whole, unknown = np.array([0, 0, width, height], np.float32), np.full((5, 2), np.nan, np.float32)
-        if self.settings.aligned:
-            yield AlignedFace(picture, 0, alignment.fitted(pixels), whole, unknown, float("nan"), width, height)
-            return
         chosen = found.chosen(self.settings.face, width * self.enlarge, height * self.enlarge)
         for number, index in enumerate(chosen):
             # pixel centres lie at integers: the first two of a picture enlarged twofold were at -0.25 and 0.25
@@ -85,6 +87,7 @@ class FaceCutter:
             face, probability = alignment.align(pixels, keypoints), float(found.probabilities[index])
             yield AlignedFace(picture, number, face, box, keypoints, probability, width, height)
         if not len(chosen) and self.settings.no_face == "central_crop":
+            whole, unknown = np.array([0, 0, width, height], np.float32), np.full((5, 2), np.nan, np.float32)
             face = alignment.central_crop(pixels, CENTRAL_SHARE)
             yield AlignedFace(picture, 0, face, whole, unknown, 0.0, width, height)
 

@@ -49,6 +49,6 @@ class Recognizer(nn.Module):
             )
         return templates
 
-    def train(self, mode: bool = True) -> "Recognizer":  # noqa: ARG002
+    def train(self, mode: bool = True) -> "Recognizer":
         """Stay in evaluation mode whatever the surrounding module does."""
         return super().train(False)

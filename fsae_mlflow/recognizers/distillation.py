@@ -196,8 +196,8 @@ def _student(settings: DistillSettings, width: int) -> StudentNetwork:
     student = read_student(Path(settings.start))
     if student.architecture.template_width != width:
         raise ValueError(
-            f"start: {settings.start} gives templates of width {student.architecture.template_width}, the teacher {width}; "
-            "start from a student of this teacher."
+            f"start: {settings.start} gives templates of width {student.architecture.template_width}, the teacher "
+            f"{width}; start from a student of this teacher."
         )
     return student
 

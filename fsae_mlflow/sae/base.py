@@ -42,8 +42,8 @@ class Loss:
 class Codes:
     """What entries (pairs of a template and a feature) carry.
 
-    `features` decode to x̂; `gate`, where a variant has one, decodes to the auxiliary estimate; `sparsity` is their penalty
-    before λ, summed.
+    `features` decode to x̂; `gate`, where a variant has one, decodes to the auxiliary estimate; `sparsity` is their
+    penalty before λ, summed.
     """
 
     features: Float[Tensor, "..."]
@@ -54,10 +54,10 @@ class Codes:
 class SparseAutoencoder(nn.Module, ABC):
     """Templates of width d_in as sparse non-negative combinations of d_sae decoder directions.
 
-    Public methods take and give templates in the recogniser's own units. Kept with the weights: `scale` brings templates
-    to E‖x‖² = 1 on the training set, `center` is what was subtracted before (zeros by default), and with `normalize`
-    templates were brought to unit length first of all; decoding undoes scale and center. `density` is the share of the
-    training set's templates that fire each feature.
+    Public methods take and give templates in the recogniser's own units. Kept with the weights: `scale` brings
+    templates to E‖x‖² = 1 on the training set, `center` is what was subtracted before (zeros by default), and with
+    `normalize` templates were brought to unit length first of all; decoding undoes scale and center. `density` is the
+    share of the training set's templates that fire each feature.
 
     A variant says what an entry carries given p = W_enc (x − b_dec) at that entry (`codes`), and below which p an entry
     carries nothing (`floor`). That is all the loss needs, whether it is computed on every entry or only on active ones.
@@ -131,7 +131,9 @@ class SparseAutoencoder(nn.Module, ABC):
         return self.features(self.scaled(templates))
 
     def decode(self, features: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_in"]:
-        """The template estimate of sparse features, in the recogniser's units (of unit length where `normalize` is set)."""
+        """The template estimate of sparse features, in the recogniser's units (of unit length where `normalize` is
+        set).
+        """
         return (features @ self.W_dec + self.b_dec) / self.scale + self.center
 
     def forward(self, templates: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_in"]:
@@ -139,14 +141,17 @@ class SparseAutoencoder(nn.Module, ABC):
         return self.decode(self.encode(templates))
 
     def gate_preactivation(self, templates: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
-        """What decides whether each feature fires: positive where it does. The objective of image optimisation (the paper, section 3)."""
+        """What decides whether each feature fires: positive where it does. The objective of image optimisation (the
+        paper, section 3).
+        """
         return self.preactivation(self.scaled(templates))
 
     def scaled(self, templates: Float[Tensor, "batch d"]) -> Float[Tensor, "batch d"]:
         """Raw templates in the units of training, E‖x‖² = 1."""
         if templates.shape[-1] != self.d_in:
             raise ValueError(
-                f"templates are {templates.shape[-1]} wide, this SAE was trained on {self.d_in}; use templates of the recogniser it was trained on."
+                f"templates are {templates.shape[-1]} wide, this SAE was trained on {self.d_in}; "
+                "use templates of the recogniser it was trained on."
             )
         if self.normalize:
             templates = F.normalize(templates, dim=-1)
@@ -172,7 +177,9 @@ class SparseAutoencoder(nn.Module, ABC):
     def loss(
         self, x: Float[Tensor, "batch d_in"], *, lam_share: float = 1.0, dead: Bool[Tensor, " d_sae"] | None = None
     ) -> Loss:
-        """The training loss on scaled templates, with λ · `lam_share`; `dead` features take part in the auxiliary term of the top-k family."""
+        """The training loss on scaled templates, with λ · `lam_share`; `dead` features take part in the auxiliary
+        term of the top-k family.
+        """
         projected = self.projected(x)
         codes = self.codes(projected, _every_entry, self.norms())
         features = codes.features if (kept := self.kept(projected)) is None else codes.features * kept

@@ -64,13 +64,12 @@ class TrainingData:
             yield torch.cat(rest)
 
     def sample(self, n: int) -> Float[Tensor, "n_sampled d_in"]:
-        """The first `n` rows (all, where there are fewer)."""
-        taken, found = [], 0
+        """At most `n` rows, evenly spaced over the set, which stands sorted by person."""
+        stride = max(1, -(-len(self) // n))
+        taken, passed = [], 0
         for chunk in self._chunks():
-            taken.append(chunk[: n - found])
-            found += len(taken[-1])
-            if found == n:
-                break
+            taken.append(chunk[-passed % stride :: stride])
+            passed += len(chunk)
         return torch.cat(taken) if taken else torch.zeros(0, self.templates.width)
 
     def in_order(self) -> Iterator[Float[Tensor, "batch d_in"]]:
@@ -109,7 +108,9 @@ class TrainingData:
 
 
 def fit_scaling(sae: SparseAutoencoder, data: TrainingData, *, center: bool) -> None:
-    """Set the SAE's center, its scale (so that E‖x‖² = 1) and its decoder's bias, the mean template, from the training rows."""
+    """Set the SAE's center, its scale (so that E‖x‖² = 1) and its decoder's bias, the mean template, from the
+    training rows.
+    """
     total, squares, n = np.zeros(sae.d_in), 0.0, 0
     for batch in data.in_order():
         rows = torch.nn.functional.normalize(batch.double(), dim=1) if sae.normalize else batch.double()

@@ -1,4 +1,6 @@
-"""The entries of a batch that a training step needs: those above their feature's floor, or those that win a competition."""
+"""The entries of a batch that a training step needs: those above their feature's floor, or those that win a
+competition.
+"""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
@@ -13,10 +15,12 @@ from torch import Tensor
 from fsae_mlflow.sae import kernels
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.blocks import SPARSE_BELOW, Block, DenseBlock, SparseBlock
+from fsae_mlflow.sae.topk import TopKSAE
 
 # Entries of one dense product: small enough to stay in a last-level cache until they are sifted.
 BLOCK_ENTRIES = 1 << 22
-# Rounding both factors, the product and the floor to bfloat16 moves a comparison by less than this times ‖x‖‖w‖: 4 · 2⁻⁹ and a margin.
+# Rounding both factors, the product and the floor to bfloat16 moves a comparison by less than this times ‖x‖‖w‖: 4 ·
+# 2⁻⁹ and a margin.
 BFLOAT16_ERROR = 0.008
 COMPETING_SPANS = 8
 
@@ -34,8 +38,8 @@ def spans(sae: SparseAutoencoder, batch: int) -> Iterator[tuple[int, int]]:
 def above_floor(sae: SparseAutoencoder, centred: Float[Tensor, "batch d_in"], *, screened: bool) -> Iterator[Block]:
     """The entries above `sae.floor()`, block by block, each block sparse or dense by its own density.
 
-    `screened` looks in bfloat16 first and computes in full precision only what that cannot rule out: the same entries with
-    the same values, in about half the time where the processor multiplies bfloat16.
+    `screened` looks in bfloat16 first and computes in full precision only what that cannot rule out: the same entries
+    with the same values, in about half the time where the processor multiplies bfloat16.
     """
     floor, W_enc = sae.floor().detach().numpy(), sae.W_enc.detach()
     screen = _Screen(centred) if screened else None
@@ -108,10 +112,11 @@ def joined(blocks: Iterable[Block], prefixes: list[int]) -> list[Block]:
     for is_sparse, run in groupby(
         blocks, lambda block: isinstance(block, SparseBlock) and bisect_right(prefixes, block.first)
     ):
-        parts = list(run)
+        members = list(run)
         if is_sparse is False:
-            found += parts
+            found += members
             continue
+        parts = [part for part in members if isinstance(part, SparseBlock)]
         shifts = np.cumsum([0, *(len(part.rows) for part in parts)])
         indptr = np.concatenate(
             [part.indptr[:-1] + shift for part, shift in zip(parts, shifts, strict=False)] + [shifts[-1:]]
@@ -156,16 +161,17 @@ class Competition:
         """Activation, row and feature of what holds a place."""
         for group in range(len(self.limit)):
             if self.n_held[group] > self.room:
-                kernels.keep_largest(*(array[group] for array in self.held), self.n_held[group], self.room)
+                value, row, feature = (array[group] for array in self.held)
+                kernels.keep_largest(value, row, feature, self.n_held[group], self.room)
         stays = np.arange(2 * self.room) < np.minimum(self.n_held, self.room)[:, None]
         value, row, feature = (array[stays] for array in self.held)
         return value, row, feature
 
 
-def largest(
-    sae: SparseAutoencoder, centred: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"] | None
-) -> list[Block]:
-    """The entries of the top-k family that fire, and with `dead` the largest dead ones of each row, as auxiliary entries."""
+def largest(sae: TopKSAE, centred: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"] | None) -> list[Block]:
+    """The entries of the top-k family that fire, and with `dead` the largest dead ones of each row, as auxiliary
+    entries.
+    """
     batch, dtype = len(centred), centred.numpy().dtype
     shared = sae.rows_in_competition is None
     n_groups = min(COMPETING_SPANS, batch) if shared else batch

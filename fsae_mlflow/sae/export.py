@@ -17,10 +17,11 @@ from fsae_mlflow.sae.topk import TopKSAE
 
 @torch.no_grad()
 def export_saelens(sae: SparseAutoencoder, folder: Path) -> None:
-    """Write `sae` in SAELens' layout (cfg.json, sae_weights.safetensors; SAELens 6), scale and center folded into its weights.
+    """Write `sae` in SAELens' layout (cfg.json, sae_weights.safetensors; SAELens 6), scale and center folded into its
+    weights.
 
-    Features are the same, reconstructions are in the recogniser's units. Batch top-k and matryoshka, whose features fire
-    above a threshold outside training, become jumprelu.
+    Features are the same, reconstructions are in the recogniser's units. Batch top-k and matryoshka, whose features
+    fire above a threshold outside training, become jumprelu.
 
     Raises: ValueError for an SAE that brings templates to unit length, which SAELens' layout cannot say.
     """
@@ -46,7 +47,7 @@ def export_saelens(sae: SparseAutoencoder, folder: Path) -> None:
         "reshape_activations": "none",
         "metadata": {},
     }
-    if architecture == "topk":
+    if architecture == "topk" and isinstance(sae, TopKSAE):
         config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
     with written_beside(folder) as temporary:
         temporary.mkdir()
@@ -64,4 +65,6 @@ def _architecture(sae: SparseAutoencoder) -> tuple[str, dict[str, Tensor]]:
         return "jumprelu", {"b_enc": sae.b_enc, "threshold": sae.log_threshold.exp()}
     if isinstance(sae, BatchTopKSAE):
         return "jumprelu", {"b_enc": sae.b_enc, "threshold": sae.threshold.clamp(min=0).expand(sae.d_sae)}
-    return "topk" if isinstance(sae, TopKSAE) else "standard", {"b_enc": sae.b_enc}
+    if isinstance(sae, TopKSAE):
+        return "topk", {"b_enc": sae.b_enc}
+    return "standard", {"b_enc": sae.get_parameter("b_enc")}

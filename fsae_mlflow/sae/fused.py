@@ -1,9 +1,9 @@
 """A training step on the CPU whose only dense product is the encoder's, as far as the features are sparse.
 
-Every gradient with respect to a projection p = W_enc (x − b_dec) is zero where a feature does not fire. So p is computed
-a block of features at a time and kept only where it matters; decoding, all of the backward pass and the gradients of both
-weight matrices go through those entries alone, and a row's gradient meets its AdamW update while still in the cache.
-Losses and updates equal those of `SparseAutoencoder.loss` under torch's AdamW up to rounding.
+Every gradient with respect to a projection p = W_enc (x − b_dec) is zero where a feature does not fire. So p is
+computed a block of features at a time and kept only where it matters; decoding, all of the backward pass and the
+gradients of both weight matrices go through those entries alone, and a row's gradient meets its AdamW update while
+still in the cache. Losses and updates equal those of `SparseAutoencoder.loss` under torch's AdamW up to rounding.
 """
 
 import numpy as np
@@ -16,6 +16,7 @@ from fsae_mlflow.sae.base import Codes, Loss, SparseAutoencoder, least_positive
 from fsae_mlflow.sae.blocks import Block
 from fsae_mlflow.sae.entries import above_floor, joined, largest, screening_pays
 from fsae_mlflow.sae.parallel import Ranks
+from fsae_mlflow.sae.topk import TopKSAE
 
 
 class FusedStep:
@@ -35,7 +36,7 @@ class FusedStep:
         sae = self.sae
         self.sparsity_weight = sae.lam * lam_share / len(x)
         self.centred = (x - sae.b_dec).contiguous()
-        competing = hasattr(sae, "rows_in_competition")
+        competing = isinstance(sae, TopKSAE)
         dead = dead if competing and dead is not None and bool(dead.any()) else None
         self.blocks = (
             largest(sae, self.centred, dead)
@@ -76,7 +77,7 @@ class FusedStep:
         self.second_learns = False
         if estimates.shape[1] == 2:
             gated = sae.revival == "resampling"
-            weight = 1.0 if gated else sae.aux_weight
+            weight = sae.aux_weight if isinstance(sae, TopKSAE) else 1.0
             error = estimates[-1, 1] + (sae.b_dec - x if gated else errors[-1])
             auxiliary = weight * error.square().sum() / n
             inputs.append((2 * weight / n * error).expand_as(inputs[0]))

@@ -1,4 +1,6 @@
-"""The gated sparse autoencoder of Rajamanoharan et al. 2024 (arXiv 2404.16014), with tied gate and magnitude weights."""
+"""The gated sparse autoencoder of Rajamanoharan et al. 2024 (arXiv 2404.16014), with tied gate and magnitude
+weights.
+"""
 
 from typing import Any
 

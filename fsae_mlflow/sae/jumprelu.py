@@ -1,11 +1,13 @@
-"""JumpReLU sparse autoencoder: a learned threshold a feature, L0 penalised directly (Rajamanoharan et al. 2024, arXiv 2407.14435)."""
+"""JumpReLU sparse autoencoder: a learned threshold a feature, L0 penalised directly (Rajamanoharan et al. 2024, arXiv
+2407.14435).
+"""
 
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from fsae_mlflow.sae.base import Codes, PerEntry, SparseAutoencoder
 
@@ -13,8 +15,8 @@ from fsae_mlflow.sae.base import Codes, PerEntry, SparseAutoencoder
 class JumpReluSAE(SparseAutoencoder):
     """z = W_enc (x − b_dec) + b_enc, f = z · 1[z > θ], loss = ‖x − x̂‖² + λ Σ_i 1[z_i > θ_i].
 
-    θ = exp(log_threshold) learns through a rectangle of width `bandwidth` around it (equations 11 and 12 there); z gets no
-    gradient from the steps themselves.
+    θ = exp(log_threshold) learns through a rectangle of width `bandwidth` around it (equations 11 and 12 there); z
+    gets no gradient from the steps themselves.
     """
 
     variant = "jumprelu"
@@ -57,14 +59,14 @@ class JumpReluSAE(SparseAutoencoder):
 
 class _Jump(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, z: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+    def forward(ctx: Any, z: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
         ctx.save_for_backward(z, threshold)
         ctx.bandwidth = bandwidth
         return z * (z > threshold)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         z, threshold = ctx.saved_tensors
         near = (z - threshold).abs() < ctx.bandwidth / 2
         to_threshold = -threshold / ctx.bandwidth * near * gradient
@@ -73,14 +75,14 @@ class _Jump(torch.autograd.Function):
 
 class _Step(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, z: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+    def forward(ctx: Any, z: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
         ctx.save_for_backward(z, threshold)
         ctx.bandwidth = bandwidth
         return (z > threshold).to(z.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[None, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
         z, threshold = ctx.saved_tensors
         near = (z - threshold).abs() < ctx.bandwidth / 2
         return None, (-gradient * near / ctx.bandwidth).sum_to_size(threshold.shape), None

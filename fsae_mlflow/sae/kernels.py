@@ -162,9 +162,9 @@ def dot_entries(first, last, indptr, rows, inputs, weights, out):
 def update_rows(first, last, weights, m, v, indptr, rows, values, inputs, gradient, radial, numbers, unit):
     """AdamW on rows of a weight matrix in one pass over its memory; the gradient of a row exists only inside it.
 
-    The gradient is gradient[j] where that is given, else Σ values[c, (b, j)] · inputs[c, b]; plus radial[j] · weights[j].
-    `unit` removes its part along the row and brings the row back to unit norm. `numbers`: 1 − lr·decay, β1, 1 − β1, β2,
-    1 − β2, lr / (1 − β1^t), sqrt(1 − β2^t), ε.
+    The gradient is gradient[j] where that is given, else Σ values[c, (b, j)] · inputs[c, b]; plus radial[j] ·
+    weights[j]. `unit` removes its part along the row and brings the row back to unit norm. `numbers`: 1 − lr·decay,
+    β1, 1 − β1, β2, 1 − β2, lr / (1 − β1^t), sqrt(1 − β2^t), ε.
     """
     shrink, beta1, rest1, beta2, rest2, rate, correction, eps = numbers
     g = np.empty(weights.shape[1], weights.dtype)
@@ -205,8 +205,8 @@ def update_rows(first, last, weights, m, v, indptr, rows, values, inputs, gradie
 def offer(first, last, p, bias, features, group_of, limit, n_held, held_value, held_row, held_feature, room):
     """Let the entries of a block compete for the places of their group, by the value p + bias.
 
-    Batch row b belongs to group group_of[b] (rising); groups `first` to `last` are served. A group holds up to twice its
-    `room`; when it is full its lower half goes and its limit rises to the least that stayed.
+    Batch row b belongs to group group_of[b] (rising); groups `first` to `last` are served. A group holds up to twice
+    its `room`; when it is full its lower half goes and its limit rises to the least that stayed.
     """
     start = np.searchsorted(group_of, first)
     stop = np.searchsorted(group_of, last)

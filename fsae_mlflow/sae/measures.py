@@ -15,9 +15,9 @@ from fsae_mlflow.sae.base import SparseAutoencoder
 class Measures:
     """One template set through one SAE.
 
-    `l0`: mean number of features a template fires, equal to the sum of `density`. `density`: share of templates that fire
-    each feature. `fvu`: fraction of variance unexplained, Σ‖x − x̂‖² / Σ‖x − mean(x)‖². `mse`: E‖x − x̂‖² at E‖x‖² = 1 of the
-    training set. `cosine`: mean cos(x, x̂). `losses`: the loss terms.
+    `l0`: mean number of features a template fires, equal to the sum of `density`. `density`: share of templates that
+    fire each feature. `fvu`: fraction of variance unexplained, Σ‖x − x̂‖² / Σ‖x − mean(x)‖². `mse`: E‖x − x̂‖² at
+    E‖x‖² = 1 of the training set. `cosine`: mean cos(x, x̂). `losses`: the loss terms.
     """
 
     n: int

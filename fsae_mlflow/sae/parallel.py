@@ -1,7 +1,7 @@
 """Feature-parallel training: each process (rank) holds a slice of the features, with their rows, biases and moments.
 
-Per step only the partial reconstructions (templates × d_in numbers a channel) are summed over ranks, not the gradients of
-d_sae × d_in weights. Every rank sees every batch; b_dec is held by all, equally.
+Per step only the partial reconstructions (templates × d_in numbers a channel) are summed over ranks, not the
+gradients of d_sae × d_in weights. Every rank sees every batch; b_dec is held by all, equally.
 """
 
 import os
@@ -20,7 +20,7 @@ from fsae_mlflow.sae.base import SparseAutoencoder
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train one SAE; alone by default."""
+    """One process among those that train one SAE; alone by default."""
 
     rank: int = 0
     size: int = 1
@@ -82,16 +82,17 @@ def part_of(sae: SparseAutoencoder, ranks: Ranks) -> SparseAutoencoder:
         return sae
     if sae.revival == "auxiliary":
         raise ValueError(
-            f"variant={sae.variant} trains in one process only: its features compete; use gated, relu or jumprelu under torchrun."
+            f"variant={sae.variant} trains in one process only: its features compete; "
+            "use gated, relu or jumprelu under torchrun."
         )
     mine = ranks.features(sae.d_sae)
-    part = type(sae)(**(sae.hyperparameters | {"d_sae": mine.stop - mine.start}))
+    part = type(sae)(**{**sae.hyperparameters, "d_sae": mine.stop - mine.start})
     part.load_state_dict(cut(sae.state_dict(), ranks, sae.d_sae))
     return part
 
 
 def cut(tensors: dict[str, Any], ranks: Ranks, d_sae: int) -> dict[str, Any]:
-    """This rank's rows of the per-feature tensors, and the others as they are."""
+    """The rank's rows of the per-feature tensors, and the others as they are."""
     mine = ranks.features(d_sae)
     return {
         name: tensor[mine].clone() if is_per_feature(name, tensor, d_sae) else tensor

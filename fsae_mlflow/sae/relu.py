@@ -12,7 +12,8 @@ from fsae_mlflow.sae.base import Codes, PerEntry, SparseAutoencoder
 class ReluSAE(SparseAutoencoder):
     """f = ReLU(W_enc (x − b_dec) + b_enc), loss = ‖x − x̂‖² + λ Σ_i f_i ‖d_i‖.
 
-    By default the decoder rows d_i are free and their norms weight the penalty; with decoder_norm "held" they are of unit norm.
+    By default the decoder rows d_i are free and their norms weight the penalty; with decoder_norm "held" they are of
+    unit norm.
     """
 
     variant = "relu"

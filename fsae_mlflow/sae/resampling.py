@@ -32,7 +32,8 @@ def draw_directions(
 ) -> NewDirections:
     """For each dead feature the direction of a template drawn from `pool` with probability ∝ its squared loss.
 
-    Drawn with replacement, so a small pool serves any number of dead features. Encoder rows get 0.2 of the alive rows' mean norm.
+    Drawn with replacement, so a small pool serves any number of dead features. Encoder rows get 0.2 of the alive
+    rows' mean norm.
     """
     rows = dead.nonzero().squeeze(1)
     loss = torch.cat(

@@ -35,7 +35,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
             torch.save(state, temporary)
     except (OSError, RuntimeError) as error:
         raise OSError(
-            f"The checkpoint could not be written to {folder} ({error}); free space there. The checkpoint before it is intact."
+            f"The checkpoint could not be written to {folder} ({error}); "
+            "free space there. The checkpoint before it is intact."
         ) from error
 
 

@@ -34,7 +34,8 @@ class TrainSettings:
     expansion: Annotated[int, "Features per template dimension: d_sae = expansion · d_in.", Ge(1)] = 8
     lam: Annotated[
         float,
-        "Sparsity weight λ on the L1 norm of the gate's positive part; every loss term is summed over dimensions or features and averaged over the batch, with E‖x‖² = 1.",
+        "Sparsity weight λ (gated, relu: of the L1 norm; jumprelu: of L0); each loss term is summed over dimensions or "
+        "features and averaged over the batch, with E‖x‖² = 1.",
         Ge(0),
     ] = 0.1
     lam_warmup: Annotated[int, "Steps over which λ rises from 0.", Ge(0)] = 0
@@ -49,7 +50,8 @@ class TrainSettings:
     ] = 0.01
     decoder_norm: Annotated[
         Literal["default", "held", "weighted"],
-        "Decoder rows `held` at unit norm, or free with the sparsity term `weighted` by their norms (gated and relu); default: weighted for relu, else held.",
+        "Decoder rows `held` at unit norm, or free with the sparsity term `weighted` by their norms (gated and relu); "
+        "default: weighted for relu, else held.",
     ] = "default"
     center: Annotated[bool, "Whether to subtract the mean template first; the paper does not."] = False
     normalize: Annotated[bool, "Whether to bring each template to unit length first; the paper does not."] = False
@@ -78,7 +80,8 @@ class TrainSettings:
     ] = 0
     step: Annotated[
         Literal["auto", "plain", "fused"],
-        "How a step is computed: `plain` PyTorch, or `fused` loops over active features (CPU); auto takes what is faster for the size.",
+        "How a step is computed: `plain` PyTorch, or `fused` loops over active features (CPU); auto takes what is "
+        "faster for the size.",
     ] = "auto"
     checkpoint_seconds: Annotated[float, "Seconds between checkpoints, from which the same command goes on.", Ge(0)] = (
         300.0

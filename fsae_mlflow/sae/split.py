@@ -4,7 +4,8 @@ import numpy as np
 
 
 def holdout_rows(identities: np.ndarray, share: float, *, seed: int) -> np.ndarray:
-    """A mask of the rows whose identity is held out: a seeded draw of `share` of the identities, at least one when share > 0.
+    """A mask of the rows whose identity is held out: a seeded draw of `share` of the identities, at least one when
+    share > 0.
 
     Raises: ValueError when holding out would leave nobody to train on.
     """
@@ -12,7 +13,8 @@ def holdout_rows(identities: np.ndarray, share: float, *, seed: int) -> np.ndarr
     n_held = max(1, round(share * len(people))) if share > 0 else 0
     if n_held >= len(people):
         raise ValueError(
-            f"holdout={share} of {len(people)} identities leaves nobody to train on; use holdout=0 or templates of more people."
+            f"holdout={share} of {len(people)} identities leaves nobody to train on; "
+            "use holdout=0 or templates of more people."
         )
     held = np.random.default_rng(seed).permutation(people)[:n_held]
     return np.isin(identities, held)

@@ -20,13 +20,14 @@ from fsae_mlflow.sae.settings import TrainSettings
 FUSED_ABOVE = 3e11
 # Templates to draw a dead feature's new direction from.
 RESAMPLING_POOL = 8192
-POSITION = ("step", "steps_since_resampling", "seconds", "steps_timed")
+POSITION = ("step", "steps_since_resampling", "seconds", "templates_timed")
 
 
 class Trainer:
     """Takes optimiser steps; everything that decides the next one is in `state`, so it can go on where another stopped.
 
-    `sae` is this rank's part of the SAE. What concerns all features (`state`, `whole`, resampling) is done by all ranks together.
+    `sae` is this rank's part of the SAE. What concerns all features (`state`, `whole`, resampling) is done by all
+    ranks together.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Trainer:
         device = sae.W_dec.device
         self.fired: Bool[Tensor, " d_sae"] = torch.zeros(sae.d_sae, dtype=torch.bool, device=device)
         self.idle: Int[Tensor, " d_sae"] = torch.zeros(sae.d_sae, dtype=torch.long, device=device)
-        self.seconds, self.steps_timed = 0.0, 0
+        self.seconds, self.templates_timed = 0.0, 0
         self._fused = self._make_fused() if self._fused_pays() else None
 
     @property
@@ -55,13 +56,13 @@ class Trainer:
     @property
     def templates_per_second(self) -> float:
         """Throughput of the optimisation alone, measuring left out."""
-        return self.steps_timed * self.settings.batch_size / self.seconds if self.seconds else 0.0
+        return self.templates_timed / self.seconds if self.seconds else 0.0
 
     def run_epoch(self, after_step: Callable[[], None]) -> dict[str, float]:
         """What is left of the current pass over the templates, in a seeded order; then resampling when it is due."""
         epoch, done = self.epoch + 1, self.step % self.batches_per_epoch
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + epoch)
-        n_resampled, n_taken = 0, 0
+        n_dead = n_resampled = n_taken = 0
         losses: dict[str, float] = {}
         started = time.perf_counter()
         for number, batch in enumerate(self.data.batches(self.settings.batch_size, generator)):
@@ -70,11 +71,12 @@ class Trainer:
             loss = self.run_step(self.sae.scaled(batch.to(self.sae.W_dec.device)))
             n_taken += len(batch)
             losses = {term: losses.get(term, 0.0) + value * len(batch) for term, value in loss.as_floats().items()}
-            if self.step == epoch * self.batches_per_epoch and self._resampling_due(epoch):
-                n_resampled = self._resample()
-            self.seconds, self.steps_timed, started = (
+            if self.step == epoch * self.batches_per_epoch:
+                n_dead = int(self.ranks.sum((self._dead() if self.sae.revival == "auxiliary" else ~self.fired).sum()))
+                n_resampled = self._resample() if self._resampling_due(epoch) else 0
+            self.seconds, self.templates_timed, started = (
                 self.seconds + time.perf_counter() - started,
-                self.steps_timed + 1,
+                self.templates_timed + len(batch),
                 time.perf_counter(),
             )
             after_step()
@@ -83,7 +85,7 @@ class Trainer:
             **{f"train/step_loss_{term}": value / n_taken for term, value in losses.items()},
             "lr": self.optimizer.param_groups[0]["lr"],
             "n_resampled": float(n_resampled),
-            "n_dead": float(self.ranks.sum((self._dead() if self.sae.revival == "auxiliary" else ~self.fired).sum())),
+            "n_dead": float(n_dead),
             "templates_per_second": self.templates_per_second,
         }
 
@@ -121,7 +123,7 @@ class Trainer:
         """The SAE with the features of all ranks."""
         if self.ranks.alone:
             return self.sae
-        whole = type(self.sae)(**(self.sae.hyperparameters | {"d_sae": self.d_sae}))
+        whole = type(self.sae)(**{**self.sae.hyperparameters, "d_sae": self.d_sae})
         whole.load_state_dict(join(self.sae.state_dict(), self.ranks, self.sae.d_sae, self.d_sae))
         return whole
 
@@ -210,5 +212,6 @@ class Trainer:
             return
         terms = ", ".join(f"{name} {value}" for name, value in loss.as_floats().items() if not math.isfinite(value))
         raise FloatingPointError(
-            f"The loss is not finite at step {self.step} ({terms}); lower lr ({self.settings.lr}) or check the templates."
+            f"The loss is not finite at step {self.step} ({terms}); "
+            f"lower lr ({self.settings.lr}) or check the templates."
         )

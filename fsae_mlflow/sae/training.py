@@ -52,10 +52,11 @@ class Trained:
 def train(settings: TrainSettings, *, templates: TemplateSet, output: Path, on_metrics: OnMetrics) -> Trained:
     """Train an SAE on `templates` and save it in the folder `output`.
 
-    After every epoch `on_metrics` gets the mean training loss by term, the learning rate and the templates per second; at
-    some 25 epochs, the last among them, also the loss terms, l0, sum of densities, fvu, cosine and alive share on training
-    and held-out templates (an eighth of them, but at least 1,024 and at most 10,000). Its step is the epoch. A training that was stopped goes on from its last checkpoint in `output`, and ends with
-    the weights that it would have had without the stop. Under torchrun every process holds a slice of the features.
+    After every epoch `on_metrics` gets the mean training loss by term, the learning rate and the templates per
+    second; at some 25 epochs, the last among them, also the loss terms, l0, sum of densities, fvu, cosine and alive
+    share on training and held-out templates (an eighth of them, but at least 1,024 and at most 10,000). Its step is
+    the epoch. A training that was stopped goes on from its last checkpoint in `output`, and ends with the weights
+    that it would have had without the stop. Under torchrun every process holds a slice of the features.
 
     Raises: ValueError for an empty template set; FloatingPointError when the loss stops being finite.
     """
@@ -106,7 +107,8 @@ def _train(
             if ranks.rank == 0:
                 on_metrics(metrics, trainer.epoch)
     except KeyboardInterrupt:
-        # Interrupts act between steps only, so this state is whole. Several ranks have saved together, when they agreed to stop.
+        # Interrupts act between steps only, so this state is whole. Several ranks have saved together, when they
+        # agreed to stop.
         if ranks.alone:
             with deferred_interrupts():
                 run.save()

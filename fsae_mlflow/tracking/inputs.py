@@ -93,4 +93,4 @@ def _newest_finished(run: Run, stages: tuple[str, ...]) -> MlflowRun | None:
             output_format="list",
         )
     ]
-    return max(found, key=lambda one: one.info.end_time, default=None)
+    return max(found, key=lambda one: one.info.end_time or 0, default=None)

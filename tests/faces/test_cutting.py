@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fsae_mlflow.faces.alignment import TEMPLATE
+from fsae_mlflow.faces.alignment import TEMPLATE, similarity
 from fsae_mlflow.faces.cutting import FaceCutter
 from fsae_mlflow.faces.decoding import Decoded
 from fsae_mlflow.faces.keypoints import Faces
@@ -70,11 +70,25 @@ def test_a_central_crop_stands_in_where_wanted() -> None:
     assert face.pixels.min() == 90
 
 
+def test_keypoints_of_aligned_faces_lie_near_the_template(portraits: list[np.ndarray]) -> None:
+    faces, _ = FaceCutter(ExtractSettings(), enlarge=1, device=CPU)(items(*portraits))
+    larger = [np.kron(face.pixels, np.ones((2, 2, 1), np.uint8)) for face in faces]
+    again, failures = FaceCutter(ExtractSettings(aligned=True), enlarge=1, device=CPU)(items(*larger))
+    assert not failures
+    distances = []
+    for face, before in zip(again, faces, strict=True):
+        forward = similarity(before.keypoints, TEMPLATE)
+        expected = before.keypoints @ forward[:, :2].T + forward[:, 2]
+        distances.append(np.linalg.norm((face.keypoints - 0.5) / 2 - expected, axis=1).mean())
+        assert face.probability > 0.7
+    assert np.median(distances) < 3  # one of these pictures ends close to the face
+
+
 @pytest.mark.parametrize("side", [112, 224])
 def test_aligned_faces_are_taken_as_they_are(side: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     (face,), _ = FaceCutter(ExtractSettings(aligned=True), enlarge=1, device=CPU)(items(pixels))
     assert face.pixels.shape == (112, 112, 3)
-    assert np.isnan(face.probability)
+    assert face.box.tolist() == [0, 0, side, side]
     if side == 112:
         np.testing.assert_array_equal(face.pixels, pixels)

@@ -22,13 +22,14 @@ SETTINGS = {
     "weight_decay": 0.1, "step": "fused", "checkpoint_seconds": 1e9,
 }  # fmt: skip
 SCRIPT = """
-import json, os, sys, torch
+import json, os, signal, sys, torch
 from pathlib import Path
 from fsae_mlflow.sae import trainer
 from fsae_mlflow.sae.settings import TrainSettings
 from fsae_mlflow.sae.training import train
 from fsae_mlflow.templates import TemplateSet
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
 stop_at = int(sys.argv[4])
 if stop_at and os.environ["RANK"] == "1":
     original = trainer.Trainer.run_step
@@ -38,9 +39,10 @@ if stop_at and os.environ["RANK"] == "1":
         return original(self, batch)
     trainer.Trainer.run_step = run_step
 logged = []
-train(TrainSettings(**eval(sys.argv[1])), templates=TemplateSet.open(sys.argv[2]), output=Path(sys.argv[3]), on_metrics=lambda m, _: logged.append(m))
+settings, templates, output = TrainSettings(**eval(sys.argv[1])), TemplateSet.open(sys.argv[2]), Path(sys.argv[3])
+train(settings, templates=templates, output=output, on_metrics=lambda metrics, _: logged.append(metrics))
 if os.environ["RANK"] == "0":
-    Path(sys.argv[3], "logged.json").write_text(json.dumps(logged))
+    (output / "logged.json").write_text(json.dumps(logged))
 """
 
 

@@ -85,7 +85,8 @@ torch.set_num_threads(1)
 logging.basicConfig(level=logging.INFO)
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 settings = TrainSettings(**eval(sys.argv[1]))
-train(settings, templates=TemplateSet.open(sys.argv[2]), output=Path(sys.argv[3]), on_metrics=lambda _, epoch: print(epoch, flush=True))
+train(settings, templates=TemplateSet.open(sys.argv[2]), output=Path(sys.argv[3]), on_metrics=lambda _, epoch:
+print(epoch, flush=True))
 """
 
 
@@ -93,14 +94,16 @@ train(settings, templates=TemplateSet.open(sys.argv[2]), output=Path(sys.argv[3]
 def test_killed_training_goes_on_where_it_was(
     number: signal.Signals, template_set: TemplateSet, tmp_path: Path
 ) -> None:
-    chosen = SETTINGS | {"epochs": 40}
+    chosen = SETTINGS | {"epochs": 100}
     whole = run(TrainSettings(**(chosen | {"checkpoint_seconds": 1e9})), template_set, tmp_path / "whole")
     command = [sys.executable, "-c", SCRIPT, repr(chosen), str(template_set.folder), str(tmp_path / "parts")]
     rng, reached = random.Random(0), [0]
     for _ in range(2):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert process.stdout is not None
-        reached += [int(process.stdout.readline()) for _ in range(rng.randint(2, 9))][-1:]
+        lines = [process.stdout.readline() for _ in range(rng.randint(2, 9))]
+        assert lines[-1], process.communicate()[1]
+        reached.append(int(lines[-1]))
         time.sleep(rng.uniform(0, 0.05))
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
@@ -112,6 +115,7 @@ def test_killed_training_goes_on_where_it_was(
 
 
 def test_interrupts_wait_for_the_step_to_end() -> None:
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
     reached = []
     with pytest.raises(KeyboardInterrupt), deferred_interrupts() as interrupts:
         os.kill(os.getpid(), signal.SIGINT)
@@ -119,7 +123,7 @@ def test_interrupts_wait_for_the_step_to_end() -> None:
         interrupts.act()
         reached.append("never")
     assert reached == ["end of step"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.signal(signal.SIGINT, former) is signal.default_int_handler
 
 
 def test_full_disk_is_said_and_leaves_the_former_checkpoint(
