@@ -3,8 +3,8 @@
     python benchmarks/sae_variants.py --templates SET "variant=topk k=32 lr=1e-3" "variant=gated lam=0.2" …
 
 Each argument is one training: settings of TrainSettings as key=value. Settings are chosen by the held-out columns;
---lfw_templates and --lfw_pairs add LFW's accuracy, to be read once, for what was chosen. `pca=32` and `random=32` are
-controls: so many principal components, and top-k codes whose decoder rows stay random directions.
+--lfw_templates and --lfw_pairs add LFW's accuracy, to be read once, for what was chosen. `pca=32` is a
+control: so many principal components.
 """
 
 import argparse

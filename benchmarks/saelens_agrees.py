@@ -7,6 +7,7 @@ Run with the environment that `benchmarks/train_step.py --peers` makes.
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from sae_lens import SAE  # pyright: ignore[reportMissingImports]
@@ -14,9 +15,10 @@ from sae_lens import SAE  # pyright: ignore[reportMissingImports]
 from fsae_mlflow.sae.export import export_saelens
 from fsae_mlflow.sae.registry import VARIANTS
 
-for variant in VARIANTS:
+for variant, kind in VARIANTS.items():
     torch.manual_seed(0)
-    sae = VARIANTS[variant](64, 512, **({"k": 8} if variant in ("topk", "batchtopk", "matryoshka") else {}))
+    options: dict[str, Any] = {"k": 8} if variant in ("topk", "batchtopk", "matryoshka") else {}
+    sae: Any = kind(64, 512, **options)
     x = 3 * torch.randn(100, 64)
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         sae.scale.fill_(0.3)

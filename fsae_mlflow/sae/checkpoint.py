@@ -47,9 +47,7 @@ def load_sae(folder: Path | str) -> SparseAutoencoder:
         )
     sae = VARIANTS[config["variant"]](**config["hyperparameters"])
     try:
-        tensors = load_file(folder / WEIGHTS)
-        tensors.setdefault("center", sae.center)
-        sae.load_state_dict(tensors)
+        sae.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ValueError(
             f"sae: {folder / WEIGHTS} is missing, damaged or of another shape; train the SAE again."
