@@ -12,7 +12,7 @@ def main(settings, run):
     from fsae_mlflow.extraction import extract
     from fsae_mlflow.tracking.inputs import TEMPLATES, note_templates
 
-    output = Path(settings.output) if settings.output else settings.default_output
+    output = Path(settings.output) if settings.output else None
     extraction = extract(settings, output=output, on_metrics=run.on_metrics)
     run.log_path(extraction.templates.folder, TEMPLATES)
     run.log_json(extraction.templates.metadata["recognizer"], "recognizer.json")

@@ -25,7 +25,7 @@ from fsae_mlflow.faces.decoding import Decoded, decoded
 from fsae_mlflow.faces.images import encoded_jpeg
 from fsae_mlflow.faces.settings import ExtractSettings
 from fsae_mlflow.faces.sources import Picture, Source, open_source, take_inventory
-from fsae_mlflow.progress import progress
+from fsae_mlflow.progress import OnMetrics, progress
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.registry import load_recognizer
 from fsae_mlflow.template_schema import FaceRow, schema
@@ -61,10 +61,10 @@ class Batch:
     failures: list[tuple[str, str]]
 
 
-def extract(
-    settings: ExtractSettings, *, output: Path, on_metrics: Callable[[dict[str, float], int], None]
-) -> Extraction:
+def extract(settings: ExtractSettings, *, output: Path | None, on_metrics: OnMetrics) -> Extraction:
     """Find, align and embed every face of a source: a template set at `output`/templates, contact sheets beside it.
+
+    Without an `output` it is a folder under outputs/extract named by the pictures, the recogniser and the settings.
 
     Every picture ends in a row (or several) or in a failure with its reason. Rows stand in the source's order and
     depend neither on `workers` and `threads` nor, beyond rounding, on `batch_size`. Where `output` holds the same
@@ -78,8 +78,9 @@ def extract(
     device = choose_device(_local(settings.device))
     recognizer = load_recognizer(settings.recognizer, card=settings.recognizer_card).to(device)
     schema(recognizer.card.template_width, source.attributes)
-    folder = output / "templates"
     plan, share = Plan.of(settings, source, inventory, recognizer.card), Share.of_environment()
+    output = output or plan.default_output
+    folder = output / "templates"
     plan.agree(folder)
     rate: dict[str, float] = {}
     if (folder / MARKER).is_file():

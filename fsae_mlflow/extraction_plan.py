@@ -1,6 +1,7 @@
 """What an extraction is of, agreed before the first shard: a later start goes on with the same and nothing else."""
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -45,6 +46,12 @@ class Plan:
         """How many pictures a shard covers."""
         size = self.settings["shard_images"]
         return min(size, self.source["n_pictures"] - shard * size)
+
+    @property
+    def default_output(self) -> Path:
+        """A folder that the same extraction finds again, and no other does."""
+        digest = hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
+        return Path("outputs") / "extract" / digest[:12]
 
     def agree(self, folder: Path) -> None:
         """Note the plan in a new folder; in one that has a plan, see that it is the same.

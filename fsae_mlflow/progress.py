@@ -3,12 +3,14 @@
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
 
 T = TypeVar("T")
+# Takes a stage's numbers at a step, to be logged.
+OnMetrics = Callable[[dict[str, float], int], None]
 SECONDS_BETWEEN_LINES = 10.0
 
 logger = logging.getLogger(__name__)

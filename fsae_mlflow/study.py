@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Lt
 
 from fsae_mlflow.parameters import settings
+from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.report.front import Point
 from fsae_mlflow.sae.settings import TrainSettings
 
@@ -117,7 +118,6 @@ class Sweep:
         ]
 
 
-OnMetrics = Callable[[dict[str, float], int], None]
 TrialRun = Callable[[int, TrainSettings], AbstractContextManager[OnMetrics]]
 
 

@@ -1,9 +1,6 @@
 """What `extract` can be told."""
 
 import dataclasses
-import hashlib
-import json
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
@@ -54,9 +51,3 @@ class ExtractSettings:
     def lasting(self) -> dict[str, Any]:
         """The settings that shape the result."""
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in ONLY_SPEED}
-
-    @property
-    def default_output(self) -> Path:
-        """A folder that the same command finds again."""
-        digest = hashlib.sha256(json.dumps(self.lasting, sort_keys=True).encode()).hexdigest()
-        return Path("outputs") / "extract" / digest[:12]

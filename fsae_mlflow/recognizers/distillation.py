@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fsae_mlflow.compute import choose_device
-from fsae_mlflow.progress import progress
+from fsae_mlflow.progress import OnMetrics, progress
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.card import RecognizerCard, sha256
 from fsae_mlflow.recognizers.registry import load_recognizer
@@ -41,9 +40,7 @@ class DistilResult:
     views_per_second: float
 
 
-def distil(
-    settings: DistillSettings, *, output: Path, on_metrics: Callable[[dict[str, float], int], None]
-) -> DistilResult:
+def distil(settings: DistillSettings, *, output: Path, on_metrics: OnMetrics) -> DistilResult:
     """Train a student on the cosine between its template and the teacher's, both seeing the same augmented view.
 
     Function matching as in Beyer et al., "Knowledge distillation: a good teacher is patient and consistent" (arXiv

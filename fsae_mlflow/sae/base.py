@@ -141,9 +141,7 @@ class SparseAutoencoder(nn.Module, ABC):
         return self.decode(self.encode(templates))
 
     def gate_preactivation(self, templates: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
-        """What decides whether each feature fires: positive where it does. The objective of image optimisation (the
-        paper, section 3).
-        """
+        """What decides whether each feature fires: positive where it does."""
         return self.preactivation(self.scaled(templates))
 
     def scaled(self, templates: Float[Tensor, "batch d"]) -> Float[Tensor, "batch d"]:

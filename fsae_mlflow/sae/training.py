@@ -3,14 +3,13 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from fsae_mlflow.compute import choose_device
-from fsae_mlflow.progress import progress
+from fsae_mlflow.progress import OnMetrics, progress
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.checkpoint import CONFIG, save_sae
 from fsae_mlflow.sae.data import TrainingData, fit_scaling
@@ -27,7 +26,6 @@ from fsae_mlflow.templates import TemplateSet
 # Measuring costs about as much per template as training.
 MEASURED_EPOCHS = 25
 
-OnMetrics = Callable[[dict[str, float], int], None]
 
 logger = logging.getLogger(__name__)
 

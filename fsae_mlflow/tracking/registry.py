@@ -17,7 +17,7 @@ from fsae_mlflow.tracking import served_model
 from fsae_mlflow.tracking.inputs import SAE
 from fsae_mlflow.tracking.runs import Run
 
-REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "jaxtyping", "annotated-types")
+REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "jaxtyping")
 
 
 def log_sae(run: Run, folder: Path) -> None:

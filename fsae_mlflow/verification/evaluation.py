@@ -1,7 +1,6 @@
 """The paper's table 1: verification with original templates and with what an SAE keeps of them."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from jaxtyping import Bool, Float64
 
 from fsae_mlflow.compute import choose_device
 from fsae_mlflow.features.density import clusters, densities
-from fsae_mlflow.progress import progress
+from fsae_mlflow.progress import OnMetrics, progress
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.templates import TemplateSet
 from fsae_mlflow.verification.figures import write_figures
@@ -24,8 +23,6 @@ from fsae_mlflow.verification.protocol import (
 )
 from fsae_mlflow.verification.settings import EvaluateSettings
 from fsae_mlflow.verification.tables import Evaluation, Row, write_tables
-
-OnMetrics = Callable[[dict[str, float], int], None]
 
 
 def evaluate(

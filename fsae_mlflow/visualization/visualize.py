@@ -1,7 +1,7 @@
 """The stage: chosen features → optimised images, measured beside the real faces that fire the same features most."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import nn
 from fsae_mlflow.compute import choose_device
 from fsae_mlflow.features.density import Survey, clusters, survey
 from fsae_mlflow.features.top_faces import TopRows, choose_features, top_rows
+from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.templates import TemplateSet
 from fsae_mlflow.visualization.assessment import Reference, assess, save_image
@@ -19,7 +20,6 @@ from fsae_mlflow.visualization.parametrizations.registry import PARAMETRIZATIONS
 from fsae_mlflow.visualization.results import OptimizedImage, Visualization, image_table, write_csv
 from fsae_mlflow.visualization.settings import VisualizeSettings
 
-OnMetrics = Callable[[dict[str, float], int], None]
 TOP_SHARE = 0.001
 
 
