@@ -23,10 +23,6 @@ from fsae_mlflow.sae.split import holdout_rows
 from fsae_mlflow.sae.trainer import Trainer
 from fsae_mlflow.templates import TemplateSet
 
-# Measuring costs about as much per template as training.
-MEASURED_EPOCHS = 25
-
-
 logger = logging.getLogger(__name__)
 
 
@@ -51,10 +47,10 @@ def train(settings: TrainSettings, *, templates: TemplateSet, output: Path, on_m
     """Train an SAE on `templates` and save it in the folder `output`.
 
     After every epoch `on_metrics` gets the mean training loss by term, the learning rate and the templates per
-    second; at some 25 epochs, the last among them, also the loss terms, l0, sum of densities, fvu, cosine and alive
-    share on training and held-out templates (an eighth of them, but at least 1,024 and at most 10,000). Its step is
-    the epoch. A training that was stopped goes on from its last checkpoint in `output`, and ends with the weights
-    that it would have had without the stop. Under torchrun every process holds a slice of the features.
+    second, and the loss terms, l0, sum of densities, fvu, cosine and alive share on training and held-out templates
+    (an eighth of them, but at least 1,024 and at most 10,000, spread over the set). Its step is the epoch. A training
+    that was stopped goes on from its last checkpoint in `output`, and ends with the weights that it would have had
+    without the stop. Under torchrun every process holds a slice of the features.
 
     Raises: ValueError for an empty template set; FloatingPointError when the loss stops being finite.
     """
@@ -87,7 +83,6 @@ def _train(
         name: sae.scaled(data.sample(_n_measured(data)).to(device))
         for name, data in (("train", train_data), ("heldout", held_data))
     }
-    every = max(1, settings.epochs // MEASURED_EPOCHS)
     try:
         for _ in progress(
             range(trainer.epoch, settings.epochs),
@@ -97,12 +92,11 @@ def _train(
         ):
             with deferred_interrupts() as interrupts:
                 metrics = trainer.run_epoch(lambda: run.after_step(interrupts))
-            if trainer.epoch % every == 0 or trainer.epoch == settings.epochs:
-                sae = trainer.whole()
-                for name, sample in samples.items():
-                    if len(sample) and ranks.rank == 0:
-                        metrics |= measure(sae, sample).metrics(name)
+            sae = trainer.whole()
             if ranks.rank == 0:
+                for name, sample in samples.items():
+                    if len(sample):
+                        metrics |= measure(sae, sample).metrics(name)
                 on_metrics(metrics, trainer.epoch)
     except KeyboardInterrupt:
         # Interrupts act between steps only, so this state is whole. Several ranks have saved together, when they
