@@ -1,17 +1,18 @@
 """Pictures decoded ahead of the networks, in worker processes, in order."""
 
-import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterable
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 from jaxtyping import UInt8
+from loky import ProcessPoolExecutor
 
 from fsae_mlflow.faces.images import UnreadableImageError, decode
 from fsae_mlflow.faces.sources import Picture
@@ -37,8 +38,8 @@ def decoded(pictures: Iterable[Picture], *, workers: int) -> Generator[Decoded]:
         yield from map(read, pictures)
         return
     remaining = iter(pictures)
-    # spawn: a fork would copy the networks' threads in the middle of their work
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
+    # multiprocessing would copy the networks' threads (fork) or import the program's main module, torch and all (spawn)
+    pool = ProcessPoolExecutor(workers, initializer=_end_with_parent, initargs=(os.getpid(),))
     pending: deque[Future[list[Decoded]]] = deque()
     try:
         while True:
@@ -48,7 +49,7 @@ def decoded(pictures: Iterable[Picture], *, workers: int) -> Generator[Decoded]:
                 return
             yield from pending.popleft().result()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=True, kill_workers=True)
 
 
 def read(picture: Picture) -> Decoded:
@@ -74,14 +75,13 @@ def _read_all(pictures: list[Picture]) -> list[Decoded]:
     return [read(picture) for picture in pictures]
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     """Leave Ctrl-C to the parent, and do not outlive it if it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
 
     def watch() -> None:
-        parent.join()
+        while os.getppid() == parent:
+            time.sleep(1)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -5,15 +5,16 @@ one integral image instead of resampled one by one, chunks that stay in the cach
 """
 
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import cast, no_type_check
 
 import numpy as np
 import torch
 from facenet_pytorch import MTCNN
 from facenet_pytorch.models.utils.detect_face import nms_numpy
-from jaxtyping import Bool, Complex, Float, Float32, Int, UInt8
+from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
+from numba import njit
 from torch import Tensor, nn
-from torchvision.ops import batched_nms, nms
+from torchvision.ops import batched_nms
 
 from fsae_mlflow.faces.area import crops, integral, resized
 from fsae_mlflow.faces.keypoints import NO_FACES, Faces
@@ -36,7 +37,7 @@ class FaceFinder:
     def __init__(self, *, min_face: float, min_face_share: float, device: torch.device) -> None:
         networks = MTCNN(device=device).eval().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.pnet, self.rnet, self.onet = (
-            _for_four_channels(cast(nn.Module, network)) for network in (networks.pnet, networks.rnet, networks.onet)
+            cast(nn.Module, network) for network in (networks.pnet, networks.rnet, networks.onet)
         )
         self.min_face, self.min_face_share, self.device = min_face, min_face_share, device
 
@@ -78,7 +79,7 @@ class FaceFinder:
         boxes, numbers = self._refine(sums, boxes, numbers)
         return self._locate(sums, boxes, numbers)
 
-    def _propose(self, sums: Complex[Tensor, "batch height1 width1"]) -> tuple[Float[Tensor, "n 5"], Int[Tensor, " n"]]:
+    def _propose(self, sums: Int32[Tensor, "batch height1 width1 3"]) -> tuple[Float[Tensor, "n 5"], Int[Tensor, " n"]]:
         """P-Net on an image pyramid: square candidate boxes with scores, and the number of each one's picture."""
         height, width = sums.shape[1] - 1, sums.shape[2] - 1
         candidates, groups = [], []
@@ -106,7 +107,7 @@ class FaceFinder:
         return _square(torch.cat([shifted, found[:, 4:5]], dim=1)), numbers
 
     def _refine(
-        self, sums: Complex[Tensor, "batch height1 width1"], boxes: Float[Tensor, "n 5"], numbers: Int[Tensor, " n"]
+        self, sums: Int32[Tensor, "batch height1 width1 3"], boxes: Float[Tensor, "n 5"], numbers: Int[Tensor, " n"]
     ) -> tuple[Float[Tensor, "m 5"], Int[Tensor, " m"]]:
         """R-Net: fewer and better squares."""
         boxes, numbers, (offsets, probabilities) = self._judge(self.rnet, sums, boxes, numbers, 24, R_CROPS)
@@ -120,7 +121,7 @@ class FaceFinder:
         return _square(_moved(boxes[keep], offsets[keep])), numbers[keep]
 
     def _locate(
-        self, sums: Complex[Tensor, "batch height1 width1"], boxes: Float[Tensor, "n 5"], numbers: Int[Tensor, " n"]
+        self, sums: Int32[Tensor, "batch height1 width1 3"], boxes: Float[Tensor, "n 5"], numbers: Int[Tensor, " n"]
     ) -> list[Faces]:
         """O-Net: the final boxes with keypoints, per picture."""
         boxes, numbers, (offsets, points, probabilities) = self._judge(self.onet, sums, boxes, numbers, 48, O_CROPS)
@@ -144,7 +145,7 @@ class FaceFinder:
     def _judge(
         self,
         network: nn.Module,
-        sums: Complex[Tensor, "batch height1 width1"],
+        sums: Int32[Tensor, "batch height1 width1 3"],
         boxes: Float[Tensor, "n 5"],
         numbers: Int[Tensor, " n"],
         size: int,
@@ -183,16 +184,7 @@ class FaceFinder:
             first += len(chunk)
 
 
-def _for_four_channels(network: nn.Module) -> nn.Module:
-    """The network with a fourth input channel that it ignores, as area.py delivers one."""
-    first = cast(nn.Conv2d, network.conv1)
-    weight = nn.functional.pad(first.weight.detach(), (0, 0, 0, 0, 0, 1))
-    first.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
-    first.in_channels = 4
-    return network
-
-
-def _normalised(pixels: Float[Tensor, "n 4 height width"]) -> Float[Tensor, "n 4 height width"]:
+def _normalised(pixels: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n 3 height width"]:
     return pixels.sub_(127.5).mul_(0.0078125)
 
 
@@ -200,10 +192,26 @@ def _suppress(boxes: Float[Tensor, "n _"], groups: Int[Tensor, " n"], threshold:
     """Non-maximum suppression within each group, groups in ascending order."""
     if boxes.device.type != "cpu":
         return batched_nms(boxes[:, :4], boxes[:, 4], groups, threshold)
-    order = groups.argsort(stable=True)
-    sizes = torch.unique_consecutive(groups[order], return_counts=True)[1].tolist()
-    kept = [some[nms(boxes[some, :4], boxes[some, 4], threshold)] for some in order.split(sizes)]
-    return torch.cat(kept) if kept else order
+    order = np.lexsort((-boxes[:, 4].numpy(), groups.numpy()))
+    return torch.from_numpy(order[_best(boxes[:, :4].numpy()[order], groups.numpy()[order], threshold)])
+
+
+@no_type_check
+@njit(nogil=True, cache=True)
+def _best(boxes, groups, threshold):
+    """Which boxes overlap with no better one of their group; groups in one piece, best first."""
+    keep = np.ones(len(boxes), np.bool_)
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    for i in range(len(boxes)):
+        other = i + 1
+        while keep[i] and other < len(boxes) and groups[other] == groups[i]:
+            width = min(boxes[i, 2], boxes[other, 2]) - max(boxes[i, 0], boxes[other, 0])
+            height = min(boxes[i, 3], boxes[other, 3]) - max(boxes[i, 1], boxes[other, 1])
+            both = max(width, np.float32(0)) * max(height, np.float32(0))
+            if both / (area[i] + area[other] - both) > threshold:
+                keep[other] = False
+            other += 1
+    return keep
 
 
 def _square(boxes: Float[Tensor, "n 5"]) -> Float[Tensor, "n 5"]:
