@@ -1,4 +1,4 @@
-"""Area averages of pictures, of any windows at once, from one integral image: compiled loops on a CPU, gathers on a GPU.
+"""Area averages of pictures, of any windows at once, from one integral image: compiled on a CPU, gathered on a GPU.
 
 Sums may wrap around: differences over windows of fewer than 8 million pixels come out right all the same.
 """
@@ -43,12 +43,23 @@ def crops(
 
     A box is left, top, right, bottom in whole pixels; right and bottom are excluded.
     """
+    means = torch.empty((len(boxes), height, width, 3), device=sums.device)
     if sums.device.type == "cpu":
-        means = torch.empty((len(boxes), height, width, 3))
         _average(sums.numpy(), pictures.numpy(), boxes.numpy(), means.numpy())
-        return means.permute(0, 3, 1, 2)
-    left, right = _windows(boxes[:, 0::2], width)
-    top, bottom = _windows(boxes[:, 1::2], height)
+    else:
+        average_by_gathering(sums, pictures, boxes, means)
+    return means.permute(0, 3, 1, 2)
+
+
+def average_by_gathering(
+    sums: Int32[Tensor, "batch height1 width1 3"],
+    pictures: Int[Tensor, " n"],
+    boxes: Int[Tensor, "n 4"],
+    means: Float[Tensor, "n height width 3"],
+) -> None:
+    """Fill in the means of all windows at once: right for a GPU."""
+    left, right = _windows(boxes[:, 0::2], means.shape[2])
+    top, bottom = _windows(boxes[:, 1::2], means.shape[1])
     first = (pictures * sums.shape[1])[:, None]
     above, below = (first + top) * sums.shape[2], (first + bottom) * sums.shape[2]
     flat = sums.view(-1, 3)
@@ -57,8 +68,7 @@ def crops(
         return flat[row[:, :, None] + column[:, None, :]]
 
     totals = corner(below, right) - corner(above, right) - corner(below, left) + corner(above, left)
-    means = totals * (1 / (bottom - top))[:, :, None, None] * (1 / (right - left))[:, None, :, None]
-    return means.permute(0, 3, 1, 2)
+    means[:] = totals * (1 / (bottom - top))[:, :, None, None] * (1 / (right - left))[:, None, :, None]
 
 
 def _windows(ranges: Int[Tensor, "n 2"], size: int) -> tuple[Int[Tensor, "n size"], Int[Tensor, "n size"]]:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from facenet_pytorch import MTCNN
+from torchvision.ops import batched_nms
 
 from fsae_mlflow.faces.keypoints import Faces
-from fsae_mlflow.faces.mtcnn import FaceFinder
+from fsae_mlflow.faces.mtcnn import FaceFinder, suppress
 
 CPU = torch.device("cpu")
 
@@ -61,3 +62,14 @@ def test_faces_smaller_than_sought_are_not_found(portraits: list[np.ndarray]) ->
     assert len(FaceFinder(min_face=20.0, min_face_share=0.08, device=CPU)([canvas])[0]) == 1
     assert len(FaceFinder(min_face=20.0, min_face_share=0.8, device=CPU)([canvas])[0]) == 0
     assert len(FaceFinder(min_face=400.0, min_face_share=0.0, device=CPU)([canvas])[0]) == 0
+
+
+def test_suppression_keeps_what_torchvision_keeps() -> None:
+    random = torch.Generator().manual_seed(0)
+    corners = torch.randint(0, 40, (500, 2), generator=random).float()
+    extents = torch.randint(0, 20, (500, 2), generator=random).float()  # some have no area
+    boxes = torch.cat([corners, corners + extents, torch.rand(500, 1, generator=random)], dim=1)
+    groups = torch.randint(0, 3, (500,), generator=random)
+    kept = suppress(boxes, groups, 0.5)
+    assert 3 < len(kept) < 450
+    assert sorted(kept.tolist()) == sorted(batched_nms(boxes[:, :4], boxes[:, 4], groups, 0.5).tolist())
