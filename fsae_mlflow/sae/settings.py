@@ -55,6 +55,12 @@ class TrainSettings:
     ] = "default"
     center: Annotated[bool, "Whether to subtract the mean template first; the paper does not."] = False
     normalize: Annotated[bool, "Whether to bring each template to unit length first; the paper does not."] = False
+    mix: Annotated[
+        float,
+        "Share of each batch replaced by mixtures of two templates: against overfitting a small set.",
+        Ge(0),
+        Le(1),
+    ] = 0.0
     lr: Annotated[float, "AdamW's initial learning rate.", Gt(0)] = 1e-3
     lr_end: Annotated[float, "Learning rate at the end of the schedule.", Ge(0)] = 1e-6
     lr_schedule: Annotated[Literal["cosine", "constant"], "How the learning rate goes on after its warm-up."] = "cosine"

@@ -12,6 +12,7 @@ from torch import Tensor
 from fsae_mlflow.sae.adam import learning_rate, make_optimizer
 from fsae_mlflow.sae.base import Loss, SparseAutoencoder
 from fsae_mlflow.sae.data import TrainingData
+from fsae_mlflow.sae.mixing import mixed
 from fsae_mlflow.sae.parallel import Ranks, cut, join, part_of
 from fsae_mlflow.sae.resampling import draw_directions, revive
 from fsae_mlflow.sae.settings import TrainSettings
@@ -61,13 +62,13 @@ class Trainer:
     def run_epoch(self, after_step: Callable[[], None]) -> dict[str, float]:
         """What is left of the current pass over the templates, in a seeded order; then resampling when it is due."""
         epoch, done = self.epoch + 1, self.step % self.batches_per_epoch
-        generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + epoch)
         n_dead = n_resampled = n_taken = 0
         losses: dict[str, float] = {}
         started = time.perf_counter()
-        for number, batch in enumerate(self.data.batches(self.settings.batch_size, generator)):
+        for number, batch in enumerate(self.data.batches(self.settings.batch_size, self._generator(epoch))):
             if number < done:
                 continue
+            batch = mixed(batch, self.settings.mix, self._generator(self.step))
             loss = self.run_step(self.sae.scaled(batch.to(self.sae.W_dec.device)))
             n_taken += len(batch)
             losses = {term: losses.get(term, 0.0) + value * len(batch) for term, value in loss.as_floats().items()}
@@ -166,6 +167,10 @@ class Trainer:
             "silence": {"fired": self.fired, "idle": self.idle},
         }
 
+    def _generator(self, place: int) -> torch.Generator:
+        """Random numbers that follow from the seed and a place (epoch or step) in the training."""
+        return torch.Generator().manual_seed(self.settings.seed * 1_000_003 + place)
+
     def _dead(self) -> Bool[Tensor, " d_sae"]:
         return self.idle >= self.settings.dead_after * len(self.data)
 
@@ -176,7 +181,7 @@ class Trainer:
 
     @torch.no_grad()
     def _resample(self) -> int:
-        generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.step)
+        generator = self._generator(self.step)
         pool = self.sae.scaled(next(self.data.batches(RESAMPLING_POOL, generator)).to(self.sae.W_dec.device))
         dead = ~self.ranks.joined(self.fired, self.d_sae)
         if dead.any():
