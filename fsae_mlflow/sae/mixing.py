@@ -10,7 +10,7 @@ def mixed(
 ) -> Float[Tensor, "batch d_in"]:
     """The batch with this share of its rows x replaced by w · x + (1 − w) · x′, w uniform in 0…1, x′ another row.
 
-    A mixture is as long as its parts are on the same weighted average, for shorter ones lie nowhere near a face. This is
+    A mixture is as long as its parts are on the same weighted average: shorter ones lie nowhere near a face. This is
     mixup (Zhang et al. 2018, arXiv 1710.09412) with α = 1 on a sphere; on 13,000 CelebA templates it takes a tenth of
     the held-out fvu away (docs/sae.md).
     """
