@@ -1,23 +1,31 @@
 """Train SAE variants on one template set and compare them on people never seen; one line of JSON a training.
 
     python benchmarks/sae_variants.py --templates SET "variant=topk k=32 lr=1e-3" "variant=gated lam=0.2" …
+    python benchmarks/sae_variants.py --templates SET --lfw_templates LFW --lfw_pairs pairs.txt --study FILE
 
-Each argument is one training: settings of TrainSettings as key=value. Settings are chosen by the held-out columns;
---lfw_templates and --lfw_pairs add LFW's accuracy, to be read once, for what was chosen. `pca=32` is a
-control: so many principal components.
+Each line is one training: settings of TrainSettings as key=value. What `--output` holds already is not trained again.
+Settings are chosen by the held-out columns; --lfw_templates and --lfw_pairs add LFW's, to be read once, for what was
+chosen. Controls: `control=pca k=32` (so many principal components), `control=untrained …` (the SAE as it is
+initialised), `control=random_decoder …` (only the encoder learns). `sae_curves.py` makes table and curves of the lines.
 """
 
 import argparse
 import json
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 
 from fsae_mlflow.parameters import options
+from fsae_mlflow.sae.base import SparseAutoencoder
+from fsae_mlflow.sae.data import TrainingData, fit_scaling
+from fsae_mlflow.sae.registry import VARIANTS
 from fsae_mlflow.sae.settings import TrainSettings
 from fsae_mlflow.sae.split import holdout_rows
 from fsae_mlflow.sae.training import train
@@ -25,7 +33,16 @@ from fsae_mlflow.templates import TemplateSet
 from fsae_mlflow.verification.pairs import find_rows, make_pairs, read_pairs
 from fsae_mlflow.verification.protocol import cross_validate, squared_distances
 
-Decoder = Any
+HOLDOUT = 0.1
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Templates → templates decoded from their features, and how many features each fires."""
+
+    describe: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    normalize: bool
+    figures: dict[str, float]
 
 
 def main() -> None:
@@ -33,92 +50,122 @@ def main() -> None:
     parser.add_argument("--templates", required=True)
     parser.add_argument("--lfw_templates")
     parser.add_argument("--lfw_pairs")
-    parser.add_argument("--output", default="outputs/sae_variants.jsonl")
-    parser.add_argument("--keep", help="Folder to keep the trained SAEs in.")
-    parser.add_argument("trainings", nargs="+")
+    parser.add_argument("--output", type=Path, default=Path("outputs/sae_variants.jsonl"))
+    parser.add_argument("--study", type=Path, help="File with a training in every line; # starts a comment.")
+    parser.add_argument("trainings", nargs="*")
     given = parser.parse_args()
+    lines = given.study.read_text().splitlines() if given.study else []
+    lines = [line for line in map(str.strip, lines) if line and not line.startswith("#")] + given.trainings
     templates = TemplateSet.open(given.templates)
     lfw = (TemplateSet.open(given.lfw_templates), Path(given.lfw_pairs)) if given.lfw_templates else None
-    Path(given.output).parent.mkdir(parents=True, exist_ok=True)
-    for line in given.trainings:
-        chosen = dict(word.split("=", 1) for word in line.split())
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    for line in lines:
+        if given.output.exists() and any(json.loads(old)["training"] == line for old in given.output.open()):
+            continue
         started = time.monotonic()
-        decode, figures = pca(chosen, templates) if "pca" in chosen else trained(chosen, templates, given.keep)
-        result = {
-            "training": line,
-            **figures,
-            **verified(decode, templates, lfw),
-            "seconds": time.monotonic() - started,
-        }
-        print(
-            json.dumps({key: round(value, 5) if isinstance(value, float) else value for key, value in result.items()}),
-            flush=True,
-        )
-        with Path(given.output).open("a") as file:
+        chosen = dict(word.split("=", 1) for word in line.split())
+        contender = CONTROLS[chosen.pop("control", "none")](chosen, templates)
+        figures = contender.figures | measured(contender, templates, lfw, int(chosen.get("seed", 0)))
+        result = {"training": line, **figures, "seconds": time.monotonic() - started}
+        print(json.dumps({key: round(value, 5) if key != "training" else value for key, value in result.items()}))
+        with given.output.open("a") as file:
             file.write(json.dumps(result) + "\n")
 
 
-def typed(chosen: dict[str, str]) -> dict[str, Any]:
+def settings_of(chosen: dict[str, str]) -> TrainSettings:
     """Settings from their spelling."""
     kinds = {option.name: option.type for option in options(TrainSettings)}
-    return {name: value == "True" if kinds[name] is bool else kinds[name](value) for name, value in chosen.items()}
+    typed = {name: value == "True" if kinds[name] is bool else kinds[name](value) for name, value in chosen.items()}
+    return TrainSettings(**{"holdout": HOLDOUT, **typed})
 
 
-def trained(chosen: dict[str, str], templates: TemplateSet, keep: str | None) -> tuple[Decoder, dict[str, float]]:
-    settings = TrainSettings(**{**typed({"holdout": "0.1"}), **typed(chosen)})
+def trained(chosen: dict[str, str], templates: TemplateSet) -> Contender:
+    """An SAE after training."""
     with tempfile.TemporaryDirectory() as folder:
-        output = Path(keep or folder) / "-".join(f"{name}={value}" for name, value in chosen.items())
-        result = train(settings, templates=templates, output=output, on_metrics=lambda *_: None)
-    wanted = (
-        "train/fvu",
-        "heldout/fvu",
-        "heldout/l0",
-        "heldout/cosine",
-        "train/alive",
-        "train/l0",
-        "templates_per_second",
-    )
-
-    def decode(x: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return torch.cat([result.sae(batch) for batch in torch.from_numpy(x).split(1024)]).numpy()
-
-    return decode, {name: result.figures[name] for name in wanted}
+        result = train(settings_of(chosen), templates=templates, output=Path(folder), on_metrics=lambda *_: None)
+    return of(result.sae, alive=result.figures["train/alive"], templates_per_second=result.templates_per_second)
 
 
-def pca(chosen: dict[str, str], templates: TemplateSet) -> tuple[Decoder, dict[str, float]]:
-    """As many principal components of the training templates as the SAE's features fire."""
-    held = holdout_rows(templates.identities, 0.1, seed=int(chosen.get("seed", 0)))
-    x = templates.templates[~held].astype(np.float64)
+def untrained(chosen: dict[str, str], templates: TemplateSet) -> Contender:
+    """An SAE as training would begin with it."""
+    settings = settings_of(chosen)
+    torch.manual_seed(settings.seed)
+    variant, width = VARIANTS[settings.variant], templates.width
+    sae = variant(width, settings.expansion * width, normalize=settings.normalize, **variant.options(settings))
+    held = holdout_rows(templates.identities, HOLDOUT, seed=settings.seed)
+    fit_scaling(sae, TrainingData(templates, ~held, 2**40), center=settings.center)
+    return of(sae.eval())
+
+
+def random_decoder(chosen: dict[str, str], templates: TemplateSet) -> Contender:
+    """An SAE of which only the encoder learns; the decoder's directions stay random."""
+    variant = VARIANTS[chosen["variant"]]
+
+    class Frozen(variant):  # type: ignore[valid-type, misc]
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            self.W_dec.requires_grad_(False)
+
+    with patch.dict(VARIANTS, {chosen["variant"]: Frozen}):
+        return trained({**chosen, "step": "plain"}, templates)
+
+
+def pca(chosen: dict[str, str], templates: TemplateSet) -> Contender:
+    """As many principal components of the training templates as an SAE's features fire."""
+    settings = settings_of(chosen)
+    x = unit(templates.templates, settings.normalize)
+    x = x[~holdout_rows(templates.identities, HOLDOUT, seed=settings.seed)].astype(np.float64)
     mean = x.mean(axis=0)
-    basis = np.linalg.svd(x - mean, full_matrices=False)[2][: int(chosen["pca"])]
+    basis = np.linalg.svd(x - mean, full_matrices=False)[2][: settings.k]
 
-    def decode(rows: np.ndarray) -> np.ndarray:
-        return (mean + (rows - mean) @ basis.T @ basis).astype(np.float32)
+    def describe(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = unit(rows, settings.normalize)
+        return (mean + (rows - mean) @ basis.T @ basis).astype(np.float32), np.full(len(rows), float(settings.k))
 
-    figures = {}
-    for name, rows in (("train", templates.templates[~held]), ("heldout", templates.templates[held])):
-        error = np.square(rows - decode(rows), dtype=np.float64).sum()
-        figures[f"{name}/fvu"] = float(error / np.square(rows - rows.mean(axis=0), dtype=np.float64).sum())
-    return decode, figures | {"heldout/l0": float(chosen["pca"])}
+    return Contender(describe, settings.normalize, {})
 
 
-def verified(decode: Decoder, templates: TemplateSet, lfw: tuple[TemplateSet, Path] | None) -> dict[str, float]:
-    """Verification accuracy of decoded templates, beside the originals', on held-out people's pairs and on LFW."""
-    held = np.flatnonzero(holdout_rows(templates.identities, 0.1, seed=0))
-    ids = [templates.image_ids[row] for row in held]
-    sets = {"heldout": (templates.templates[held], make_pairs(ids, templates.identities[held], pairs_per_fold=200))}
+CONTROLS = {"none": trained, "untrained": untrained, "random_decoder": random_decoder, "pca": pca}
+
+
+def unit(rows: np.ndarray, wanted: bool) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True) if wanted else rows
+
+
+def of(sae: SparseAutoencoder, **figures: float) -> Contender:
+    @torch.no_grad()
+    def describe(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        features = [sae.encode(batch) for batch in torch.from_numpy(x).split(1024)]
+        decoded = torch.cat([sae.decode(some) for some in features])
+        return decoded.numpy(), torch.cat([(some > 0).sum(dim=1) for some in features]).double().numpy()
+
+    return Contender(describe, sae.normalize, figures)
+
+
+def measured(
+    contender: Contender, templates: TemplateSet, lfw: tuple[TemplateSet, Path] | None, seed: int
+) -> dict[str, float]:
+    """fvu, cosine, L0, and accuracy from originals and from decoded templates: on training people, on held-out people
+    with pairs made of them, and on LFW.
+    """
+    held = holdout_rows(templates.identities, HOLDOUT, seed=seed)
+    ids = [templates.image_ids[row] for row in np.flatnonzero(held)]
+    made = make_pairs(ids, templates.identities[held], pairs_per_fold=200)
+    sets = {"train": (templates.templates[~held], None), "heldout": (templates.templates[held], made)}
     if lfw is not None:
         sets["lfw"] = (lfw[0].templates, find_rows(read_pairs(lfw[1]), lfw[0], source=lfw[1]))
     found = {}
-    for name, (x, pairs) in sets.items():
-        for kind, rows in (("original", x), ("decoded", decode(x))):
+    for name, (raw, pairs) in sets.items():
+        x_hat, n_firing = contender.describe(raw)
+        x = unit(raw, contender.normalize)
+        variance = np.square(x - x.mean(axis=0), dtype=np.float64).sum()
+        found[f"{name}/fvu"] = float(np.square(x - x_hat, dtype=np.float64).sum() / variance)
+        found[f"{name}/cosine"] = float((unit(x, True) * unit(x_hat, True)).sum(axis=1).mean())
+        found[f"{name}/l0"] = float(n_firing.mean())
+        for kind, rows in (("original", x), ("decoded", x_hat)) if pairs else ():
             distances = squared_distances(rows[pairs.first], rows[pairs.second])
             folds = cross_validate(distances, pairs.genuine, pairs.fold)
             found[f"{name}/accuracy_{kind}"] = float(np.mean(folds.accuracies))
-        variance = np.square(x - x.mean(axis=0), dtype=np.float64).sum()
-        if name == "lfw":
-            found["lfw/fvu"] = float(np.square(x - decode(x), dtype=np.float64).sum() / variance)
     return found
 
 

@@ -79,6 +79,9 @@ class TrainSettings:
     holdout: Annotated[
         float, "Share of the identities kept out of training, to measure on people never seen.", Ge(0), Lt(1)
     ] = 0.1
+    keep: Annotated[
+        Literal["last", "best"], "Which epoch's weights become the SAE: the last's, or those of least held-out loss."
+    ] = "last"
     register: Annotated[bool, "Whether to add the SAE to the MLflow model registry."] = True
     model_name: Annotated[str, "Its name there."] = "fsae"
     seed: Annotated[
@@ -101,6 +104,8 @@ class TrainSettings:
     def check(self) -> None:
         if self.lr_end > self.lr:
             raise ValueError(f"lr_end must be at most lr ({self.lr}); it is {self.lr_end}.")
+        if self.keep == "best" and not self.holdout:
+            raise ValueError("keep=best chooses by held-out people, and holdout is 0; use keep=last, or holdout=0.1.")
         if self.decoder_norm == "weighted" and self.variant not in ("gated", "relu"):
             raise ValueError(
                 f"decoder_norm=weighted needs a sparsity term to weight: variant gated or relu; it is {self.variant}."

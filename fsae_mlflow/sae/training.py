@@ -5,6 +5,7 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,19 +29,23 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A finished training: the SAE's folder, the SAE, and its measures on training and held-out templates."""
+    """A finished training: the SAE's folder, the SAE, its measures on training and held-out templates, and the epoch
+    its weights are of.
+    """
 
     folder: Path
     sae: SparseAutoencoder
     train: Measures
     heldout: Measures | None
+    epoch: int
     templates_per_second: float
 
     @property
     def figures(self) -> dict[str, float]:
         """The final metrics by name."""
         heldout = self.heldout.metrics("heldout") if self.heldout else {}
-        return self.train.metrics("train") | heldout | {"templates_per_second": self.templates_per_second}
+        others = {"epoch_kept": float(self.epoch), "templates_per_second": self.templates_per_second}
+        return self.train.metrics("train") | heldout | others
 
 
 def train(settings: TrainSettings, *, templates: TemplateSet, output: Path, on_metrics: OnMetrics) -> Trained:
@@ -93,10 +98,11 @@ def _train(
             with deferred_interrupts() as interrupts:
                 metrics = trainer.run_epoch(lambda: run.after_step(interrupts))
             sae = trainer.whole()
+            for name, sample in samples.items():
+                if len(sample):
+                    metrics |= measure(sae, sample).metrics(name)
+            run.after_epoch(sae, metrics)
             if ranks.rank == 0:
-                for name, sample in samples.items():
-                    if len(sample):
-                        metrics |= measure(sae, sample).metrics(name)
                 on_metrics(metrics, trainer.epoch)
     except KeyboardInterrupt:
         # Interrupts act between steps only, so this state is whole. Several ranks have saved together, when they
@@ -108,6 +114,8 @@ def _train(
         raise
 
     sae = trainer.whole()
+    if run.best:
+        sae.load_state_dict(run.best["weights"])
     final = measure(sae, (sae.scaled(batch.to(device)) for batch in train_data.in_order()))
     sae.density.copy_(torch.from_numpy(final.density))
     heldout = measure(sae, (sae.scaled(batch.to(device)) for batch in held_data.in_order())) if len(held_data) else None
@@ -121,24 +129,41 @@ def _train(
         )
         (output / CHECKPOINT).unlink(missing_ok=True)
     return Trained(
-        folder=output, sae=sae, train=final, heldout=heldout, templates_per_second=trainer.templates_per_second
+        folder=output,
+        sae=sae,
+        train=final,
+        heldout=heldout,
+        epoch=run.best["epoch"] if run.best else trainer.epoch,
+        templates_per_second=trainer.templates_per_second,
     )
 
 
 class _Run:
-    """Checkpoints of one training, in its output folder until the finished SAE takes the folder's place."""
+    """Checkpoints of one training, in its output folder until the finished SAE stands there; `best` is the epoch of
+    least held-out loss and its weights, where that one is to be kept.
+    """
 
     def __init__(self, trainer: Trainer, folder: Path, name: str) -> None:
         self.trainer = trainer
         self.folder = folder
         self.name = name
         self.saved_at = time.monotonic()
+        self.best: dict[str, Any] | None = None
 
     def resume(self) -> None:
         state = load_checkpoint(self.folder, self.name)
         if state is not None:
             self.trainer.load_state(state)
+            self.best = state["best"]
             logger.info("Going on from the checkpoint at step %d of %d.", self.trainer.step, self.trainer.n_steps)
+
+    def after_epoch(self, sae: SparseAutoencoder, metrics: dict[str, float]) -> None:
+        if self.trainer.settings.keep == "last":
+            return
+        loss = metrics["heldout/loss_total"]
+        if self.best is None or loss < self.best["loss"]:
+            weights = {name: tensor.detach().cpu().clone() for name, tensor in sae.state_dict().items()}
+            self.best = {"epoch": self.trainer.epoch, "loss": loss, "weights": weights}
 
     def after_step(self, interrupts: Interrupts) -> None:
         due = time.monotonic() - self.saved_at >= self.trainer.settings.checkpoint_seconds
@@ -155,7 +180,7 @@ class _Run:
     def save(self) -> None:
         state = self.trainer.state()
         if self.trainer.ranks.rank == 0:
-            save_checkpoint(self.folder, {"fingerprint": self.name, **state})
+            save_checkpoint(self.folder, {"fingerprint": self.name, "best": self.best, **state})
         self.saved_at = time.monotonic()
 
 

@@ -1,5 +1,6 @@
 """Training end to end on small synthetic templates."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -62,6 +63,22 @@ def test_same_seed_same_weights(
     again = train(SETTINGS, templates=template_set, output=tmp_path / "sae", on_metrics=lambda *_: None)
     for name, tensor in trained[0].sae.state_dict().items():
         assert torch.equal(tensor, again.sae.state_dict()[name]), name
+
+
+def test_the_epoch_of_least_heldout_loss_can_be_kept(template_set: TemplateSet, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, keep="best", lr=0.2, lr_schedule="constant", epochs=30)
+    losses: list[float] = []
+    result = train(
+        settings,
+        templates=template_set,
+        output=tmp_path,
+        on_metrics=lambda metrics, _: losses.append(metrics["heldout/loss_total"]),
+    )
+    assert result.epoch == int(np.argmin(losses)) + 1 < 30
+    assert result.figures["heldout/loss_total"] == pytest.approx(min(losses), rel=1e-4)
+    assert result.figures["epoch_kept"] == result.epoch
+    with pytest.raises(ValueError, match="holdout"):
+        dataclasses.replace(settings, holdout=0.0)
 
 
 def test_saved_sae_gives_identical_outputs(

@@ -1,0 +1,100 @@
+"""Table and curves of what `sae_variants.py` wrote: held-out fvu and LFW accuracy against L0.
+
+    python benchmarks/sae_curves.py outputs/sae_variants.jsonl --plot docs/sae_curves.png
+
+Trainings that differ in their seed alone make one row (mean ± sample standard deviation) and one point. Only trainings
+that were read on LFW are shown.
+"""
+
+import argparse
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from fsae_mlflow.report import style
+
+Figures = dict[str, list[float]]
+SHOWN = {
+    "gated": (style.VERMILION, "o"),
+    "relu": ("#E69F00", "s"),
+    "jumprelu": ("#CC79A7", "^"),
+    "topk": (style.BLUE, "o"),
+    "batchtopk": (style.GREEN, "s"),
+    "matryoshka": ("#56B4E9", "^"),
+    "pca": (style.GREY, "x"),
+    "random_decoder": (style.GREY, "d"),
+    "untrained": (style.GREY, "v"),
+}
+COLUMNS = ["lfw/l0", "train/fvu", "heldout/fvu", "lfw/fvu", "heldout/cosine", "alive"]
+ACCURACIES = ["heldout/accuracy_decoded", "lfw/accuracy_decoded"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("lines", type=Path)
+    parser.add_argument("--plot", type=Path)
+    given = parser.parse_args()
+    groups: dict[str, Figures] = defaultdict(lambda: defaultdict(list))
+    for line in given.lines.open():
+        result = json.loads(line)
+        if "lfw/fvu" in result:
+            name = re.sub(r"\s*\bseed=\d+", "", result.pop("training"))
+            for key, value in result.items():
+                groups[name][key].append(value)
+    print("| training | n | " + " | ".join(COLUMNS + ACCURACIES) + " |")
+    print("|---" * (2 + len(COLUMNS + ACCURACIES)) + "|")
+    for name, figures in groups.items():
+        cells = [spelled(figures.get(column, []), 1 if column.endswith("l0") else 3) for column in COLUMNS]
+        cells += [spelled(figures[column], 4) for column in ACCURACIES]
+        print(f"| {name} | {len(figures['lfw/fvu'])} | " + " | ".join(cells) + " |")
+    if given.plot:
+        draw(groups, given.plot)
+
+
+def spelled(values: list[float], digits: int) -> str:
+    """Mean, and ± sample standard deviation where there are several."""
+    if not values:
+        return ""
+    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{spread}"
+
+
+def kind(training: str) -> str:
+    """The control or variant of a training."""
+    words = dict(word.split("=", 1) for word in training.split())
+    return words.get("control", words.get("variant", "gated"))
+
+
+def draw(groups: dict[str, Figures], path: Path) -> None:
+    """Both curves side by side; the originals' accuracy as a line."""
+    original = next(iter(groups.values()))["lfw/accuracy_original"][0]
+    with style.canvas(path, 10.5, 4.4) as figure:
+        left, right = figure.subplots(1, 2)
+        for axes, l0, value in ((left, "heldout/l0", "heldout/fvu"), (right, "lfw/l0", "lfw/accuracy_decoded")):
+            axes.grid(axis="y")
+            axes.set_xscale("log")
+            axes.set_xticks([16, 32, 64, 105, 200], ["16", "32", "64", "105", "200"])
+            axes.minorticks_off()
+            axes.set_xlabel("L0: features a template fires, mean")
+            for name, (colour, marker) in SHOWN.items():
+                points = sorted(
+                    (np.mean(f[l0]), np.mean(f[value]), f[value]) for n, f in groups.items() if kind(n) == name
+                )
+                if points:
+                    x, y = [point[0] for point in points], [point[1] for point in points]
+                    spread = [[y - min(all_) for _, y, all_ in points], [max(all_) - y for _, y, all_ in points]]
+                    axes.errorbar(
+                        x, y, yerr=spread, label=name, color=colour, marker=marker, markersize=5, linewidth=1.3
+                    )
+        left.set_title("Held-out people: fvu")
+        right.set_title("LFW: accuracy from decoded templates")
+        right.axhline(original, color=style.INK, linewidth=1)
+        right.annotate("originals", (0.02, original), xycoords=("axes fraction", "data"), va="bottom", fontsize=9)
+        left.legend(ncols=2)
+
+
+if __name__ == "__main__":
+    main()
