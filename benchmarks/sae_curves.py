@@ -11,12 +11,13 @@ import json
 import re
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fsae_mlflow.report import style
 
-Figures = dict[str, list[float]]
+Figures = dict[str, list[Any]]
 SHOWN = {
     "gated": (style.VERMILION, "o"),
     "relu": ("#E69F00", "s"),
@@ -41,7 +42,7 @@ def main() -> None:
     for line in given.lines.open():
         result = json.loads(line)
         if "lfw/fvu" in result:
-            name = re.sub(r"\s*\bseed=\d+", "", result.pop("training"))
+            name = re.sub(r"\s*\bseed=\d+", "", result["training"])
             for key, value in result.items():
                 groups[name][key].append(value)
     print("| training | n | " + " | ".join(COLUMNS + ACCURACIES) + " |")

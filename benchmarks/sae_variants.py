@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--lfw_pairs")
     parser.add_argument("--output", type=Path, default=Path("outputs/sae_variants.jsonl"))
     parser.add_argument("--study", type=Path, help="File with a training in every line; # starts a comment.")
+    parser.add_argument("--shared", default="", help="Settings of every training that does not say otherwise.")
     parser.add_argument("trainings", nargs="*")
     given = parser.parse_args()
     lines = given.study.read_text().splitlines() if given.study else []
@@ -60,14 +61,17 @@ def main() -> None:
     lfw = (TemplateSet.open(given.lfw_templates), Path(given.lfw_pairs)) if given.lfw_templates else None
     given.output.parent.mkdir(parents=True, exist_ok=True)
     for line in lines:
-        if given.output.exists() and any(json.loads(old)["training"] == line for old in given.output.open()):
+        done = map(json.loads, given.output.open()) if given.output.exists() else []
+        if any((old["training"], old["shared"]) == (line, given.shared) for old in done):
             continue
         started = time.monotonic()
-        chosen = dict(word.split("=", 1) for word in line.split())
+        chosen = dict(word.split("=", 1) for word in f"{given.shared} {line}".split())
         contender = CONTROLS[chosen.pop("control", "none")](chosen, templates)
         figures = contender.figures | measured(contender, templates, lfw, int(chosen.get("seed", 0)))
-        result = {"training": line, **figures, "seconds": time.monotonic() - started}
-        print(json.dumps({key: round(value, 5) if key != "training" else value for key, value in result.items()}))
+        result = {"training": line, "shared": given.shared, **figures, "seconds": time.monotonic() - started}
+        print(
+            json.dumps({key: round(value, 5) if isinstance(value, float) else value for key, value in result.items()})
+        )
         with given.output.open("a") as file:
             file.write(json.dumps(result) + "\n")
 

@@ -9,9 +9,11 @@ from fsae_mlflow.tracking.command import command
 @command(ExtractSettings, stage="extract")
 def main(settings, run):
     """Find, align and embed every face of a source, and log the templates as Parquet."""
+    from fsae_mlflow.compute import keep_freed_memory
     from fsae_mlflow.extraction import extract
     from fsae_mlflow.tracking.inputs import TEMPLATES, note_templates
 
+    keep_freed_memory()
     output = Path(settings.output) if settings.output else None
     extraction = extract(settings, output=output, on_metrics=run.on_metrics)
     run.log_path(extraction.templates.folder, TEMPLATES)

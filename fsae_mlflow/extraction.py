@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 
-from fsae_mlflow.compute import choose_device, keep_freed_memory
+from fsae_mlflow.compute import choose_device
 from fsae_mlflow.extraction_plan import Plan, Share
 from fsae_mlflow.faces import quality, sheets
 from fsae_mlflow.faces.cutting import AlignedFace, FaceCutter
@@ -73,7 +73,6 @@ def extract(settings: ExtractSettings, *, output: Path | None, on_metrics: OnMet
 
     Raises: ValueError for a source, recogniser or device that is not there, or an `output` with another extraction.
     """
-    keep_freed_memory()
     source = open_source(settings.faces)
     inventory = take_inventory(source)
     device = choose_device(_local(settings.device))

@@ -39,4 +39,6 @@ def settings(faces: Path | str, **more: object) -> ExtractSettings:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     extraction.load_recognizer = lambda name, card: load(name, seconds=float(sys.argv[3]))
-    extraction.extract(settings(sys.argv[1]), output=Path(sys.argv[2]), on_metrics=lambda metrics, step: None)
+    extraction.extract(
+        settings(sys.argv[1], workers=int(sys.argv[4])), output=Path(sys.argv[2]), on_metrics=lambda metrics, step: None
+    )

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -99,8 +100,10 @@ def test_found_faces_do_not_depend_on_batch_workers_or_shards(faces: Path, tmp_p
     assert_equal(many, again)
 
 
-def start(faces: Path, output: Path, *, seconds: float, **environment: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.standin", str(faces), str(output), str(seconds)]
+def start(
+    faces: Path, output: Path, *, seconds: float, workers: int = 0, **environment: str
+) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.standin", str(faces), str(output), str(seconds), str(workers)]
     return subprocess.Popen(command, cwd=Path(__file__).parents[1], env=os.environ | environment)
 
 
@@ -108,12 +111,14 @@ def test_killed_at_random_moments_it_goes_on_where_it_was(faces: Path, reference
     moments = random.Random(0)
     folder = tmp_path / "templates"
     for n_shards in (1, 4):
-        process = start(faces, tmp_path, seconds=0.4)
+        process = start(faces, tmp_path, seconds=0.4, workers=1)
         while len(list(folder.glob("templates-*.parquet"))) < n_shards and process.poll() is None:
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 0.3))
+        workers = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
+        assert workers and not psutil.wait_procs(workers, timeout=20)[1]
         with pytest.raises(ValueError, match="not a finished template set"):
             TemplateSet.open(folder)
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("templates-*.parquet")}

@@ -41,7 +41,7 @@ def crops(
 ) -> Float[Tensor, "n 3 height width"]:
     """Boxes of the pictures with these numbers, each at one size, 0…255, in channels-last memory.
 
-    A box is left, top, right, bottom in whole pixels; right and bottom are excluded.
+    A box is left, top, right, bottom in whole pixels; right and bottom are excluded. None may be empty.
     """
     means = torch.empty((len(boxes), height, width, 3), device=sums.device)
     if sums.device.type == "cpu":
@@ -97,6 +97,7 @@ def _add_up(pictures, sums):
 @njit(nogil=True, cache=True)
 def _average(sums, pictures, boxes, means):
     _, height, width, _ = means.shape
+    # unsigned: numba asks of signed indices whether they count from the end
     first, last, across = np.empty(width, np.uint32), np.empty(width, np.uint32), np.empty(width, np.float32)
     for box in range(len(boxes)):
         left, top, right, bottom = boxes[box]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+import psutil
 from jaxtyping import UInt8
 from loky import ProcessPoolExecutor
 
@@ -38,7 +39,7 @@ def decoded(pictures: Iterable[Picture], *, workers: int) -> Generator[Decoded]:
         yield from map(read, pictures)
         return
     remaining = iter(pictures)
-    # multiprocessing would copy the networks' threads (fork) or import the program's main module, torch and all (spawn)
+    # multiprocessing would copy locks that the networks' threads hold (fork) or import the program, torch and all (spawn)
     pool = ProcessPoolExecutor(workers, initializer=_end_with_parent, initargs=(os.getpid(),))
     pending: deque[Future[list[Decoded]]] = deque()
     try:
@@ -80,7 +81,7 @@ def _end_with_parent(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == parent and psutil.pid_exists(parent):  # on Windows the dead keep being parents
             time.sleep(1)
         os._exit(1)
 

@@ -98,9 +98,9 @@ class FaceFinder:
         if not candidates:
             return torch.empty((0, 5), device=self.device), torch.empty(0, dtype=torch.int64, device=self.device)
         found, group = torch.cat(candidates), torch.cat(groups)
-        keep = suppress(found, group[:, 0] * (int(group[:, 1].max()) + 1 if len(group) else 1) + group[:, 1], 0.5)
+        keep = grouped_nms(found, group[:, 0] * (int(group[:, 1].max()) + 1 if len(group) else 1) + group[:, 1], 0.5)
         found, numbers = found[keep], group[keep, 0]
-        keep = suppress(found, numbers, 0.7)
+        keep = grouped_nms(found, numbers, 0.7)
         found, numbers = found[keep], numbers[keep]
         extent = found[:, 2:4] - found[:, :2]
         shifted = found[:, :4] + found[:, 5:] * extent.repeat(1, 2)
@@ -117,7 +117,7 @@ class FaceFinder:
             numbers[good],
             offsets[good],
         )
-        keep = suppress(boxes, numbers, 0.7)
+        keep = grouped_nms(boxes, numbers, 0.7)
         return _square(_moved(boxes[keep], offsets[keep])), numbers[keep]
 
     def _locate(
@@ -188,17 +188,17 @@ def _normalised(pixels: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n 3
     return pixels.sub_(127.5).mul_(0.0078125)
 
 
-def suppress(boxes: Float[Tensor, "n _"], groups: Int[Tensor, " n"], threshold: float) -> Int[Tensor, " m"]:
-    """Non-maximum suppression within each group, groups in ascending order."""
+def grouped_nms(boxes: Float[Tensor, "n _"], groups: Int[Tensor, " n"], threshold: float) -> Int[Tensor, " m"]:
+    """Non-maximum suppression within each group: which boxes are left."""
     if boxes.device.type != "cpu":
         return batched_nms(boxes[:, :4], boxes[:, 4], groups, threshold)
     order = np.lexsort((-boxes[:, 4].numpy(), groups.numpy()))
-    return torch.from_numpy(order[_best(boxes[:, :4].numpy()[order], groups.numpy()[order], threshold)])
+    return torch.from_numpy(order[_survivors(boxes[:, :4].numpy()[order], groups.numpy()[order], threshold)])
 
 
 @no_type_check
 @njit(nogil=True, cache=True, error_model="numpy")
-def _best(boxes, groups, threshold):
+def _survivors(boxes, groups, threshold):
     """Which boxes overlap with no better one of their group; groups in one piece, best first."""
     keep = np.ones(len(boxes), np.bool_)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

@@ -7,7 +7,7 @@ from facenet_pytorch import MTCNN
 from torchvision.ops import batched_nms
 
 from fsae_mlflow.faces.keypoints import Faces
-from fsae_mlflow.faces.mtcnn import FaceFinder, suppress
+from fsae_mlflow.faces.mtcnn import FaceFinder, grouped_nms
 
 CPU = torch.device("cpu")
 
@@ -70,6 +70,6 @@ def test_suppression_keeps_what_torchvision_keeps() -> None:
     extents = torch.randint(0, 20, (500, 2), generator=random).float()  # some have no area
     boxes = torch.cat([corners, corners + extents, torch.rand(500, 1, generator=random)], dim=1)
     groups = torch.randint(0, 3, (500,), generator=random)
-    kept = suppress(boxes, groups, 0.5)
+    kept = grouped_nms(boxes, groups, 0.5)
     assert 3 < len(kept) < 450
     assert sorted(kept.tolist()) == sorted(batched_nms(boxes[:, :4], boxes[:, 4], groups, 0.5).tolist())
