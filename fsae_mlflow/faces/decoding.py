@@ -39,7 +39,7 @@ def decoded(pictures: Iterable[Picture], *, workers: int) -> Generator[Decoded]:
         yield from map(read, pictures)
         return
     remaining = iter(pictures)
-    # multiprocessing would copy locks that the networks' threads hold (fork) or import the program, torch and all (spawn)
+    # multiprocessing would copy locks that threads hold (fork) or import the program, torch and all (spawn)
     pool = ProcessPoolExecutor(workers, initializer=_end_with_parent, initargs=(os.getpid(),))
     pending: deque[Future[list[Decoded]]] = deque()
     try:
