@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, kw_only=True)
 class Trained:
     """A finished training: the SAE's folder, the SAE, its measures on training and held-out templates, and the epoch
-    its weights are of.
+    its weights are of. Under torchrun the first process saves, and it alone keeps the best epoch.
     """
 
     folder: Path
@@ -69,25 +69,24 @@ def _train(
     settings: TrainSettings, templates: TemplateSet, output: Path, on_metrics: OnMetrics, ranks: Ranks
 ) -> Trained:
     device = choose_device(settings.device)
-    torch.manual_seed(settings.seed)
     held = holdout_rows(templates.identities, settings.holdout, seed=settings.seed)
     max_bytes = int(settings.max_gigabytes * 2**30)
     train_data, held_data = TrainingData(templates, ~held, max_bytes), TrainingData(templates, held, max_bytes)
 
-    variant = VARIANTS[settings.variant]
-    sae = variant(
-        templates.width, settings.expansion * templates.width, normalize=settings.normalize, **variant.options(settings)
-    )
-    fit_scaling(sae, train_data, center=settings.center)
+    sae = new_sae(settings, train_data)
     trainer = Trainer(settings, sae.to(device), train_data, ranks)
     run = _Run(trainer, output, fingerprint(settings, templates.digest))
     # A finished SAE that stood here is another training's, or this one's to be made anew.
     (output / CONFIG).unlink(missing_ok=True)
     run.resume()
+    sae = trainer.whole()
     samples = {
         name: sae.scaled(data.sample(_n_measured(data)).to(device))
         for name, data in (("train", train_data), ("heldout", held_data))
     }
+    if run.chooses and trainer.step and trainer.step % trainer.batches_per_epoch == 0:
+        # Stopped after an epoch's last step, perhaps before it was measured.
+        run.after_epoch(sae, measure(sae, samples["heldout"]).metrics("heldout"))
     try:
         for _ in progress(
             range(trainer.epoch, settings.epochs),
@@ -98,11 +97,11 @@ def _train(
             with deferred_interrupts() as interrupts:
                 metrics = trainer.run_epoch(lambda: run.after_step(interrupts))
             sae = trainer.whole()
-            for name, sample in samples.items():
-                if len(sample):
-                    metrics |= measure(sae, sample).metrics(name)
-            run.after_epoch(sae, metrics)
             if ranks.rank == 0:
+                for name, sample in samples.items():
+                    if len(sample):
+                        metrics |= measure(sae, sample).metrics(name)
+                run.after_epoch(sae, metrics)
                 on_metrics(metrics, trainer.epoch)
     except KeyboardInterrupt:
         # Interrupts act between steps only, so this state is whole. Several ranks have saved together, when they
@@ -114,7 +113,7 @@ def _train(
         raise
 
     sae = trainer.whole()
-    if run.best:
+    if run.best and ranks.rank == 0:
         sae.load_state_dict(run.best["weights"])
     final = measure(sae, (sae.scaled(batch.to(device)) for batch in train_data.in_order()))
     sae.density.copy_(torch.from_numpy(final.density))
@@ -138,6 +137,15 @@ def _train(
     )
 
 
+def new_sae(settings: TrainSettings, data: TrainingData) -> SparseAutoencoder:
+    """The SAE that training begins with: seeded, and scaled to the training rows."""
+    torch.manual_seed(settings.seed)
+    variant, width = VARIANTS[settings.variant], data.templates.width
+    sae = variant(width, settings.expansion * width, normalize=settings.normalize, **variant.options(settings))
+    fit_scaling(sae, data, center=settings.center)
+    return sae
+
+
 class _Run:
     """Checkpoints of one training, in its output folder until the finished SAE stands there; `best` is the epoch of
     least held-out loss and its weights, where that one is to be kept.
@@ -157,10 +165,16 @@ class _Run:
             self.best = state["best"]
             logger.info("Going on from the checkpoint at step %d of %d.", self.trainer.step, self.trainer.n_steps)
 
+    @property
+    def chooses(self) -> bool:
+        """Whether this process looks for the best epoch."""
+        return self.trainer.settings.keep == "best" and self.trainer.ranks.rank == 0
+
     def after_epoch(self, sae: SparseAutoencoder, metrics: dict[str, float]) -> None:
-        if self.trainer.settings.keep == "last":
+        if not self.chooses:
             return
-        loss = metrics["heldout/loss_total"]
+        # Where features compete, the loss is that of a competition within the batch, which ends with the training.
+        loss = metrics["heldout/mse" if sae.revival == "auxiliary" else "heldout/loss_total"]
         if self.best is None or loss < self.best["loss"]:
             weights = {name: tensor.detach().cpu().clone() for name, tensor in sae.state_dict().items()}
             self.best = {"epoch": self.trainer.epoch, "loss": loss, "weights": weights}

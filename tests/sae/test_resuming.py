@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fsae_mlflow.sae import resuming, trainer
+from fsae_mlflow.sae import resuming, trainer, training
 from fsae_mlflow.sae.checkpoint import load_sae
 from fsae_mlflow.sae.interruption import deferred_interrupts
 from fsae_mlflow.sae.resuming import CHECKPOINT, fingerprint, save_checkpoint
@@ -73,6 +73,28 @@ def test_resumed_is_bit_identical(
         assert (tmp_path / "parts" / CHECKPOINT).is_file()
     assert same(run(settings, template_set, tmp_path / "parts"), whole)
     assert not (tmp_path / "parts" / CHECKPOINT).exists()
+
+
+def test_an_epoch_stopped_while_it_is_measured_can_still_be_the_best(
+    template_set: TemplateSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = TrainSettings(**(SETTINGS | {"keep": "best", "lr": 0.2, "lr_schedule": "constant", "epochs": 30}))
+    whole = train(settings, templates=template_set, output=tmp_path / "whole", on_metrics=lambda *_: None)
+    original, n_calls = training.measure, 0
+
+    def interrupted(*arguments, **named):
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls == 2 * whole.epoch:  # training people, then held-out people, every epoch
+            raise KeyboardInterrupt
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(training, "measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings, template_set, tmp_path / "parts")
+    resumed = train(settings, templates=template_set, output=tmp_path / "parts", on_metrics=lambda *_: None)
+    assert resumed.epoch == whole.epoch < 30
+    assert same(resumed.sae.state_dict(), whole.sae.state_dict())
 
 
 SCRIPT = """
