@@ -2,8 +2,8 @@
 
     python benchmarks/sae_curves.py outputs/sae_variants.jsonl --plot docs/sae_curves.png
 
-Trainings that differ in their seed alone make one row (mean ± sample standard deviation) and one point. Only trainings
-that were read on LFW are shown.
+Trainings that differ in their seed alone make one row (mean ± sample standard deviation) and one point (mean, with the
+range as a bar). Only trainings that were read on LFW are shown.
 """
 
 import argparse
@@ -23,14 +23,23 @@ SHOWN = {
     "relu": ("#E69F00", "s"),
     "jumprelu": ("#CC79A7", "^"),
     "topk": (style.BLUE, "o"),
+    "topk, expansion 1": (style.BLUE, "*"),
     "batchtopk": (style.GREEN, "s"),
     "matryoshka": ("#56B4E9", "^"),
     "pca": (style.GREY, "x"),
     "random_decoder": (style.GREY, "d"),
     "untrained": (style.GREY, "v"),
 }
-COLUMNS = ["lfw/l0", "train/fvu", "heldout/fvu", "lfw/fvu", "heldout/cosine", "alive"]
-ACCURACIES = ["heldout/accuracy_decoded", "lfw/accuracy_decoded"]
+COLUMNS = {  # heading → figure, digits
+    "L0 LFW": ("lfw/l0", 1),
+    "fvu train": ("train/fvu", 3),
+    "fvu held-out": ("heldout/fvu", 3),
+    "fvu LFW": ("lfw/fvu", 3),
+    "cosine held-out": ("heldout/cosine", 3),
+    "alive": ("alive", 3),
+    "pairs held-out": ("heldout/accuracy_decoded", 4),
+    "LFW": ("lfw/accuracy_decoded", 4),
+}
 
 
 def main() -> None:
@@ -42,15 +51,14 @@ def main() -> None:
     for line in given.lines.open():
         result = json.loads(line)
         if "lfw/fvu" in result:
-            name = re.sub(r"\s*\bseed=\d+", "", result["training"])
+            name = re.sub(r"\s*\bseed=\d+", "", f"{result['training']} | {result['shared']}")
             for key, value in result.items():
                 groups[name][key].append(value)
-    print("| training | n | " + " | ".join(COLUMNS + ACCURACIES) + " |")
-    print("|---" * (2 + len(COLUMNS + ACCURACIES)) + "|")
+    print("| training | n | " + " | ".join(COLUMNS) + " |")
+    print("|---" * (2 + len(COLUMNS)) + "|")
     for name, figures in groups.items():
-        cells = [spelled(figures.get(column, []), 1 if column.endswith("l0") else 3) for column in COLUMNS]
-        cells += [spelled(figures[column], 4) for column in ACCURACIES]
-        print(f"| {name} | {len(figures['lfw/fvu'])} | " + " | ".join(cells) + " |")
+        cells = [spelled(figures.get(figure, []), digits) for figure, digits in COLUMNS.values()]
+        print(f"| {name.split(' | ')[0]} | {len(figures['lfw/fvu'])} | " + " | ".join(cells) + " |")
     if given.plot:
         draw(groups, given.plot)
 
@@ -64,15 +72,16 @@ def spelled(values: list[float], digits: int) -> str:
 
 
 def kind(training: str) -> str:
-    """The control or variant of a training."""
-    words = dict(word.split("=", 1) for word in training.split())
-    return words.get("control", words.get("variant", "gated"))
+    """The control or variant of a training, with its expansion where that is its own."""
+    words = dict(word.split("=", 1) for word in training.split(" | ")[0].split())
+    size = f", expansion {words['expansion']}" if "expansion" in words else ""
+    return words.get("control", words.get("variant", "gated")) + size
 
 
 def draw(groups: dict[str, Figures], path: Path) -> None:
     """Both curves side by side; the originals' accuracy as a line."""
     original = next(iter(groups.values()))["lfw/accuracy_original"][0]
-    with style.canvas(path, 10.5, 4.4) as figure:
+    with style.canvas(path, 10.5, 5.0) as figure:
         left, right = figure.subplots(1, 2)
         for axes, l0, value in ((left, "heldout/l0", "heldout/fvu"), (right, "lfw/l0", "lfw/accuracy_decoded")):
             axes.grid(axis="y")
@@ -94,7 +103,7 @@ def draw(groups: dict[str, Figures], path: Path) -> None:
         right.set_title("LFW: accuracy from decoded templates")
         right.axhline(original, color=style.INK, linewidth=1)
         right.annotate("originals", (0.02, original), xycoords=("axes fraction", "data"), va="bottom", fontsize=9)
-        left.legend(ncols=2)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     python benchmarks/sae_variants.py --templates SET "variant=topk k=32 lr=1e-3" "variant=gated lam=0.2" …
     python benchmarks/sae_variants.py --templates SET --lfw_templates LFW --lfw_pairs pairs.txt --study FILE
 
-Each line is one training: settings of TrainSettings as key=value. What `--output` holds already is not trained again.
+Each line is one training: settings of TrainSettings as key=value. What `--output` holds
+already, LFW's figures included where they are asked for, is not trained again.
 Settings are chosen by the held-out columns; --lfw_templates and --lfw_pairs add LFW's, to be read once, for what was
 chosen. Controls: `control=pca k=32` (so many principal components), `control=untrained …` (the SAE as it is
 initialised), `control=random_decoder …` (only the encoder learns). `sae_curves.py` makes table and curves of the lines.
@@ -24,11 +25,11 @@ import torch
 
 from fsae_mlflow.parameters import options
 from fsae_mlflow.sae.base import SparseAutoencoder
-from fsae_mlflow.sae.data import TrainingData, fit_scaling
+from fsae_mlflow.sae.data import TrainingData
 from fsae_mlflow.sae.registry import VARIANTS
 from fsae_mlflow.sae.settings import TrainSettings
 from fsae_mlflow.sae.split import holdout_rows
-from fsae_mlflow.sae.training import train
+from fsae_mlflow.sae.training import new_sae, train
 from fsae_mlflow.templates import TemplateSet
 from fsae_mlflow.verification.pairs import find_rows, make_pairs, read_pairs
 from fsae_mlflow.verification.protocol import cross_validate, squared_distances
@@ -61,14 +62,15 @@ def main() -> None:
     lfw = (TemplateSet.open(given.lfw_templates), Path(given.lfw_pairs)) if given.lfw_templates else None
     given.output.parent.mkdir(parents=True, exist_ok=True)
     for line in lines:
-        done = map(json.loads, given.output.open()) if given.output.exists() else []
-        if any((old["training"], old["shared"]) == (line, given.shared) for old in done):
+        work = {"training": line, "shared": given.shared, "templates": templates.digest}
+        done = [json.loads(old) for old in given.output.open()] if given.output.exists() else []
+        if any(work.items() <= old.items() and (lfw is None or "lfw/fvu" in old) for old in done):
             continue
         started = time.monotonic()
         chosen = dict(word.split("=", 1) for word in f"{given.shared} {line}".split())
         contender = CONTROLS[chosen.pop("control", "none")](chosen, templates)
         figures = contender.figures | measured(contender, templates, lfw, int(chosen.get("seed", 0)))
-        result = {"training": line, "shared": given.shared, **figures, "seconds": time.monotonic() - started}
+        result = work | figures | {"seconds": time.monotonic() - started}
         print(
             json.dumps({key: round(value, 5) if isinstance(value, float) else value for key, value in result.items()})
         )
@@ -77,7 +79,14 @@ def main() -> None:
 
 
 def settings_of(chosen: dict[str, str]) -> TrainSettings:
-    """Settings from their spelling."""
+    """Settings from their spelling.
+
+    Raises: ValueError for another share of people held out than what is measured on.
+    """
+    if float(chosen.get("holdout", HOLDOUT)) != HOLDOUT:
+        raise ValueError(
+            f"holdout must be {HOLDOUT}, for all are measured on the same people; it is {chosen['holdout']}."
+        )
     kinds = {option.name: option.type for option in options(TrainSettings)}
     typed = {name: value == "True" if kinds[name] is bool else kinds[name](value) for name, value in chosen.items()}
     return TrainSettings(**{"holdout": HOLDOUT, **typed})
@@ -87,31 +96,31 @@ def trained(chosen: dict[str, str], templates: TemplateSet) -> Contender:
     """An SAE after training."""
     with tempfile.TemporaryDirectory() as folder:
         result = train(settings_of(chosen), templates=templates, output=Path(folder), on_metrics=lambda *_: None)
-    return of(result.sae, alive=result.figures["train/alive"], templates_per_second=result.templates_per_second)
+    return contender_of(
+        result.sae, alive=result.figures["train/alive"], templates_per_second=result.templates_per_second
+    )
 
 
 def untrained(chosen: dict[str, str], templates: TemplateSet) -> Contender:
     """An SAE as training would begin with it."""
     settings = settings_of(chosen)
-    torch.manual_seed(settings.seed)
-    variant, width = VARIANTS[settings.variant], templates.width
-    sae = variant(width, settings.expansion * width, normalize=settings.normalize, **variant.options(settings))
     held = holdout_rows(templates.identities, HOLDOUT, seed=settings.seed)
-    fit_scaling(sae, TrainingData(templates, ~held, 2**40), center=settings.center)
-    return of(sae.eval())
+    sae = new_sae(settings, TrainingData(templates, ~held, max_bytes=2**40))
+    return contender_of(sae.eval())
 
 
 def random_decoder(chosen: dict[str, str], templates: TemplateSet) -> Contender:
     """An SAE of which only the encoder learns; the decoder's directions stay random."""
-    variant = VARIANTS[chosen["variant"]]
+    name = chosen.get("variant", TrainSettings.variant)
+    variant = VARIANTS[name]
 
     class Frozen(variant):  # type: ignore[valid-type, misc]
         def __init__(self, *arguments: Any, **named: Any) -> None:
             super().__init__(*arguments, **named)
             self.W_dec.requires_grad_(False)
 
-    with patch.dict(VARIANTS, {chosen["variant"]: Frozen}):
-        return trained({**chosen, "step": "plain"}, templates)
+    with patch.dict(VARIANTS, {name: Frozen}):
+        return trained({**chosen, "step": "plain", "resample_every": "0"}, templates)
 
 
 def pca(chosen: dict[str, str], templates: TemplateSet) -> Contender:
@@ -136,12 +145,15 @@ def unit(rows: np.ndarray, wanted: bool) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True) if wanted else rows
 
 
-def of(sae: SparseAutoencoder, **figures: float) -> Contender:
+def contender_of(sae: SparseAutoencoder, **figures: float) -> Contender:
     @torch.no_grad()
     def describe(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        features = [sae.encode(batch) for batch in torch.from_numpy(x).split(1024)]
-        decoded = torch.cat([sae.decode(some) for some in features])
-        return decoded.numpy(), torch.cat([(some > 0).sum(dim=1) for some in features]).double().numpy()
+        decoded, n_firing = [], []
+        for batch in torch.from_numpy(x).split(1024):
+            features = sae.encode(batch)
+            decoded.append(sae.decode(features))
+            n_firing.append((features > 0).sum(dim=1))
+        return torch.cat(decoded).numpy(), torch.cat(n_firing).double().numpy()
 
     return Contender(describe, sae.normalize, figures)
 

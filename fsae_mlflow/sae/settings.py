@@ -55,7 +55,7 @@ class TrainSettings:
     ] = "default"
     center: Annotated[bool, "Whether to subtract the mean template first; the paper does not."] = False
     normalize: Annotated[bool, "Whether to bring each template to unit length first; the paper does not."] = False
-    mix: Annotated[
+    mixup: Annotated[
         float,
         "Share of each batch replaced by mixtures of two templates: against overfitting a small set.",
         Ge(0),
@@ -80,12 +80,13 @@ class TrainSettings:
         float, "Share of the identities kept out of training, to measure on people never seen.", Ge(0), Lt(1)
     ] = 0.1
     keep: Annotated[
-        Literal["last", "best"], "Which epoch's weights become the SAE: the last's, or those of least held-out loss."
+        Literal["last", "best"],
+        "Which epoch's weights become the SAE: the last's, or those of least held-out loss (top-k family: mse).",
     ] = "last"
     register: Annotated[bool, "Whether to add the SAE to the MLflow model registry."] = True
     model_name: Annotated[str, "Its name there."] = "fsae"
     seed: Annotated[
-        int, "Seed of the initialisation, the batches, the held-out identities and the resampling.", Ge(0)
+        int, "Seed of the initialisation, the batches, the held-out identities, mixup and the resampling.", Ge(0)
     ] = 0
     step: Annotated[
         Literal["auto", "plain", "fused"],

@@ -12,7 +12,7 @@ from torch import Tensor
 from fsae_mlflow.sae.adam import learning_rate, make_optimizer
 from fsae_mlflow.sae.base import Loss, SparseAutoencoder
 from fsae_mlflow.sae.data import TrainingData
-from fsae_mlflow.sae.mixing import mixed
+from fsae_mlflow.sae.mixup import mixup
 from fsae_mlflow.sae.parallel import Ranks, cut, join, part_of
 from fsae_mlflow.sae.resampling import draw_directions, revive
 from fsae_mlflow.sae.settings import TrainSettings
@@ -68,7 +68,7 @@ class Trainer:
         for number, batch in enumerate(self.data.batches(self.settings.batch_size, self._generator(epoch))):
             if number < done:
                 continue
-            batch = mixed(batch, self.settings.mix, self._generator(self.step))
+            batch = mixup(batch, self.settings.mixup, self._generator(self.step))
             loss = self.run_step(self.sae.scaled(batch.to(self.sae.W_dec.device)))
             n_taken += len(batch)
             losses = {term: losses.get(term, 0.0) + value * len(batch) for term, value in loss.as_floats().items()}

@@ -32,7 +32,7 @@ WAYS = [
     {"step": "plain"},
     {"step": "fused"},
     {"step": "fused", "variant": "batchtopk", "k": 4, "dead_after": 0.5},
-    {"max_gigabytes": 1e-5, "mix": 0.5, "keep": "best"},
+    {"max_gigabytes": 1e-5, "mixup": 0.5, "keep": "best"},
 ]
 
 
