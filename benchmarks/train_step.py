@@ -47,7 +47,7 @@ def biased_sae(d_in: int, d_sae: int, l0: float) -> GatedSAE:
 
 def dense_step(sae: GatedSAE, x: torch.Tensor) -> Callable[[], float]:
     """The step as one writes it in PyTorch."""
-    optimizer = make_optimizer(TrainSettings(lr=RATE, lr_end=0.0), sae)
+    optimizer = torch.optim.AdamW(sae.parameters(), lr=RATE, fused=True)
 
     def step() -> float:
         projected = (x - sae.b_dec) @ sae.W_enc.T

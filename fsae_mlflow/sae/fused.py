@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fsae_mlflow.sae.adam import RowUpdate
+from fsae_mlflow.sae.adam import AdamW, RowUpdate
 from fsae_mlflow.sae.base import Codes, Loss, SparseAutoencoder, least_positive
 from fsae_mlflow.sae.blocks import Block
 from fsae_mlflow.sae.entries import above_floor, joined, largest, screening_pays
@@ -22,7 +22,7 @@ from fsae_mlflow.sae.topk import TopKSAE
 class FusedStep:
     """The two halves of a training step on one batch: `forward` gives the loss, `update` moves the weights."""
 
-    def __init__(self, sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, ranks: Ranks | None = None) -> None:
+    def __init__(self, sae: SparseAutoencoder, optimizer: AdamW, ranks: Ranks | None = None) -> None:
         self.sae = sae
         self.ranks = ranks or Ranks()
         self.optimizer = optimizer

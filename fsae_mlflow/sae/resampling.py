@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from fsae_mlflow.sae.adam import AdamW
 from fsae_mlflow.sae.base import SparseAutoencoder
 
 ENCODER_NORM = 0.2
@@ -50,7 +51,7 @@ def draw_directions(
 
 
 @torch.no_grad()
-def revive(sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, new: NewDirections) -> None:
+def revive(sae: SparseAutoencoder, optimizer: AdamW, new: NewDirections) -> None:
     """Point dead features there, biases as at the start, and let the optimiser forget its moments of them."""
     if len(new.rows) == 0:
         return

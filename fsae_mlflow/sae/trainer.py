@@ -107,7 +107,7 @@ class Trainer:
         else:
             loss = self.sae.loss(batch, lam_share=lam_share, dead=dead)
             self._require_finite(loss)
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad()
             loss.total.backward()
             self.sae.remove_parallel_gradient()
             self.optimizer.step()
@@ -149,7 +149,7 @@ class Trainer:
         for name, parameter in self.sae.named_parameters():
             if name in parts["steps"]:
                 moments = {moment: parts[moment][name].to(parameter.device) for moment in ("exp_avg", "exp_avg_sq")}
-                self.optimizer.state[parameter] = moments | {"step": parts["steps"][name]}
+                self.optimizer.state[parameter] = moments | {"step": parts["steps"][name].to(parameter.device)}
         for name in POSITION:
             setattr(self, name, state[name])
 

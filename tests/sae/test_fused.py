@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fsae_mlflow.sae import blocks, entries
-from fsae_mlflow.sae.adam import make_optimizer
+from fsae_mlflow.sae.adam import AdamW, make_optimizer
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.fused import FusedStep
 from fsae_mlflow.sae.registry import VARIANTS
@@ -49,9 +49,7 @@ def make(variant: str, density: float, dtype: torch.dtype, **options: object) ->
     return sae.to(dtype), x.to(dtype)
 
 
-def plain_step(
-    sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, x: torch.Tensor, dead: torch.Tensor
-) -> dict[str, float]:
+def plain_step(sae: SparseAutoencoder, optimizer: AdamW, x: torch.Tensor, dead: torch.Tensor) -> dict[str, float]:
     loss = sae.loss(x, lam_share=0.5, dead=dead)
     loss.total.backward()
     sae.remove_parallel_gradient()
@@ -60,9 +58,7 @@ def plain_step(
     return loss.as_floats() | {"fired": float(loss.fired.sum()), "least": float(loss.least)}
 
 
-def fused_step(
-    sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, x: torch.Tensor, dead: torch.Tensor
-) -> dict[str, float]:
+def fused_step(sae: SparseAutoencoder, optimizer: AdamW, x: torch.Tensor, dead: torch.Tensor) -> dict[str, float]:
     step = FusedStep(sae, optimizer)
     loss = step.forward(x, lam_share=0.5, dead=dead)
     step.update()
