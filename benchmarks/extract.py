@@ -129,7 +129,6 @@ class Networks:
         self.n_recorded = min(n_recorded, len(pictures))
         cutter = FaceCutter(settings, enlarge=1, device=torch.device("cpu"))
         recognizer = load_recognizer(settings.recognizer, card=settings.recognizer_card)
-        assert cutter.find
         self.calls: list[tuple[nn.Module, Tensor]] = []
         networks = [cutter.find.pnet, cutter.find.rnet, cutter.find.onet, recognizer]
         hooks = [

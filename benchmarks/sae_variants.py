@@ -31,6 +31,7 @@ from fsae_mlflow.sae.settings import TrainSettings
 from fsae_mlflow.sae.split import holdout_rows
 from fsae_mlflow.sae.training import new_sae, train
 from fsae_mlflow.templates import TemplateSet
+from fsae_mlflow.verification.evaluation import fraction_of_variance_unexplained, mean_cosine
 from fsae_mlflow.verification.pairs import find_rows, make_pairs, read_pairs
 from fsae_mlflow.verification.protocol import cross_validate, squared_distances
 
@@ -174,9 +175,8 @@ def measured(
     for name, (raw, pairs) in sets.items():
         x_hat, n_firing = contender.describe(raw)
         x = unit(raw, contender.normalize)
-        variance = np.square(x - x.mean(axis=0), dtype=np.float64).sum()
-        found[f"{name}/fvu"] = float(np.square(x - x_hat, dtype=np.float64).sum() / variance)
-        found[f"{name}/cosine"] = float((unit(x, True) * unit(x_hat, True)).sum(axis=1).mean())
+        found[f"{name}/fvu"] = fraction_of_variance_unexplained(x, x_hat)
+        found[f"{name}/cosine"] = mean_cosine(x, x_hat)
         found[f"{name}/l0"] = float(n_firing.mean())
         for kind, rows in (("original", x), ("decoded", x_hat)) if pairs else ():
             distances = squared_distances(rows[pairs.first], rows[pairs.second])

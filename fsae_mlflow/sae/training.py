@@ -113,7 +113,7 @@ def _train(
         raise
 
     sae = trainer.whole()
-    if run.best and ranks.rank == 0:
+    if run.best:
         sae.load_state_dict(run.best["weights"])
     final = measure(sae, (sae.scaled(batch.to(device)) for batch in train_data.in_order()))
     sae.density.copy_(torch.from_numpy(final.density))
@@ -162,7 +162,7 @@ class _Run:
         state = load_checkpoint(self.folder, self.name)
         if state is not None:
             self.trainer.load_state(state)
-            self.best = state["best"]
+            self.best = state["best"] if self.chooses else None
             logger.info("Going on from the checkpoint at step %d of %d.", self.trainer.step, self.trainer.n_steps)
 
     @property

@@ -8,7 +8,8 @@ import torch
 
 from fsae_mlflow.sae.data import TrainingData, fit_scaling
 from fsae_mlflow.sae.gated import GatedSAE
-from fsae_mlflow.templates import FaceRow, TemplateSet, TemplateWriter
+from fsae_mlflow.templates import TemplateSet, TemplateWriter
+from tests.conftest import face_row
 
 ROWS = np.arange(400) % 5 > 0
 
@@ -33,29 +34,10 @@ def test_every_row_once_in_a_seeded_order(template_set: TemplateSet, max_bytes: 
 
 def test_a_set_larger_than_the_bound_stays_outside_memory(tmp_path, jpeg: bytes) -> None:
     n, width, bound = 6000, 256, 1_000_000
-    box, keypoints = np.zeros(4, np.float32), np.zeros((5, 2), np.float32)
     with TemplateWriter(tmp_path / "large", width=width, metadata={}, shard_rows=500) as writer:
         rng = np.random.default_rng(0)
         for i in range(n):
-            template = rng.normal(size=width).astype(np.float32)
-            writer.write(
-                [
-                    FaceRow(
-                        image_id=str(i),
-                        identity=str(i // 2),
-                        template=template,
-                        probability=1.0,
-                        box=box,
-                        keypoints=keypoints,
-                        source_width=1,
-                        source_height=1,
-                        yaw=0.0,
-                        sharpness=0.0,
-                        interocular=0.0,
-                        jpeg=b"",
-                    )
-                ]
-            )
+            writer.write([face_row(f"{i // 2}/{i}", rng.normal(size=width), b"")])
     data = TrainingData(TemplateSet.open(tmp_path / "large"), np.ones(n, bool), bound)
     seen, last = 0, None
     import fsae_mlflow.sae.data as module

@@ -8,11 +8,12 @@ import torch
 
 from fsae_mlflow.features.density import densities
 from fsae_mlflow.sae.gated import GatedSAE
-from fsae_mlflow.templates import FaceRow, TemplateSet, TemplateWriter
+from fsae_mlflow.templates import TemplateSet, TemplateWriter
 from fsae_mlflow.verification.evaluation import decode_masked, evaluate, fraction_of_variance_unexplained, mean_cosine
 from fsae_mlflow.verification.pairs import find_rows, read_pairs
 from fsae_mlflow.verification.settings import EvaluateSettings
 from fsae_mlflow.verification.tables import HEADER, LABELS, markdown
+from tests.conftest import face_row
 
 WIDTH, PEOPLE, IMAGES = 16, 12, 5
 
@@ -26,25 +27,8 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> TemplateSet:
             centre = generator.normal(size=WIDTH)
             for image in range(IMAGES):
                 template = 3 * (centre + 0.3 * generator.normal(size=WIDTH) + 0.5)
-                writer.write([face(f"p{person}/{image}.png", template.astype(np.float32))])
+                writer.write([face_row(f"p{person}/{image}.png", template, b"")])
     return TemplateSet.open(writer.folder)
-
-
-def face(image_id: str, template: np.ndarray) -> FaceRow:
-    return FaceRow(
-        image_id=image_id,
-        identity=image_id.split("/")[0],
-        template=template,
-        probability=1.0,
-        box=np.zeros(4, np.float32),
-        keypoints=np.zeros((5, 2), np.float32),
-        source_width=92,
-        source_height=112,
-        yaw=0.0,
-        sharpness=1.0,
-        interocular=30.0,
-        jpeg=b"",
-    )
 
 
 def exact_sae(scale: float = 0.25) -> GatedSAE:

@@ -4,28 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fsae_mlflow.templates import FaceRow, TemplateSet, TemplateWriter
+from fsae_mlflow.templates import TemplateSet, TemplateWriter
 from fsae_mlflow.verification.pairs import Pair, find_rows, make_pairs, read_pairs
+from tests.conftest import face_row
 
 
 def template_set(folder: Path, image_ids: list[str], failures: tuple[tuple[str, str], ...] = ()) -> TemplateSet:
-    rows = [
-        FaceRow(
-            image_id=image_id,
-            identity=image_id.split("/")[0],
-            template=np.full(4, 1 + index, np.float32),
-            probability=1.0,
-            box=np.zeros(4, np.float32),
-            keypoints=np.zeros((5, 2), np.float32),
-            source_width=92,
-            source_height=112,
-            yaw=0.0,
-            sharpness=1.0,
-            interocular=30.0,
-            jpeg=b"",
-        )
-        for index, image_id in enumerate(image_ids)
-    ]
+    rows = [face_row(image_id, np.full(4, 1 + index), b"") for index, image_id in enumerate(image_ids)]
     with TemplateWriter(folder, width=4, metadata={}) as writer:
         writer.write(rows)
         for image_id, reason in failures:

@@ -9,7 +9,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fsae_mlflow.sae.gated import GatedSAE
-from fsae_mlflow.templates import FaceRow, TemplateSet, TemplateWriter
+from fsae_mlflow.templates import TemplateSet, TemplateWriter
+from tests.conftest import face_row
 
 D_IN, D_SAE = 12, 24
 
@@ -48,24 +49,7 @@ def templates(tmp_path_factory: pytest.TempPathFactory, recognizer: nn.Module) -
                 (112, 112), Image.Resampling.NEAREST
             )
             face = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
-            writer.write([_row(f"p{index // 4}/{index}.png", recognizer(face)[0].numpy(), picture)])
+            content = io.BytesIO()
+            picture.save(content, "JPEG", quality=95)
+            writer.write([face_row(f"p{index // 4}/{index}.png", recognizer(face)[0].numpy(), content.getvalue())])
     return TemplateSet.open(Path(writer.folder))
-
-
-def _row(image_id: str, template: np.ndarray, picture: Image.Image) -> FaceRow:
-    content = io.BytesIO()
-    picture.save(content, "JPEG", quality=95)
-    return FaceRow(
-        image_id=image_id,
-        identity=image_id.split("/")[0],
-        template=template,
-        probability=1.0,
-        box=np.zeros(4, np.float32),
-        keypoints=np.zeros((5, 2), np.float32),
-        source_width=112,
-        source_height=112,
-        yaw=0.0,
-        sharpness=1.0,
-        interocular=35.0,
-        jpeg=content.getvalue(),
-    )
