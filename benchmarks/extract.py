@@ -1,4 +1,4 @@
-"""How fast faces become templates on the CPU, beside the plain facenet-pytorch loop and beside the bare networks.
+"""How fast faces become templates on the CPU, beside the plain facenet-pytorch loop and beside the networks alone.
 
     python benchmarks/extract.py --faces FOLDER --recognizer onnx:MODEL.onnx
 
@@ -8,7 +8,8 @@ printed, in seconds passed and in processor time (of all threads and processes).
 loop       one picture at a time: Pillow, MTCNN.detect, the same alignment, the recogniser
 extract    the extraction as it is, templates and JPEGs written
 share      the same with min_face_share=0.25
-networks   the bare forward passes, on the very batches that `extract` gives them, as many at once as it has
+models     MTCNN as a whole, with its pyramid, crops and suppression, and the recogniser, on pictures and faces ready
+networks   the bare forward passes of both, on the very batches that `extract` gives them
 """
 
 import argparse
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -30,7 +32,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fsae_mlflow import extraction
-from fsae_mlflow.compute import keep_freed_memory
 from fsae_mlflow.extraction import FACES_PER_CALL, embed
 from fsae_mlflow.faces.alignment import align
 from fsae_mlflow.faces.cutting import FaceCutter
@@ -38,11 +39,14 @@ from fsae_mlflow.faces.decoding import read
 from fsae_mlflow.faces.keypoints import Faces
 from fsae_mlflow.faces.settings import ExtractSettings
 from fsae_mlflow.faces.sources import open_source
+from fsae_mlflow.memory import keep_freed_memory
 from fsae_mlflow.recognizers.registry import load_recognizer
 from fsae_mlflow.templates import TemplateSet
 
 SHARE = 0.25
+N_BATCHES = 4  # of pictures, spread evenly, for `models` and `networks`
 Cost = tuple[int, float]  # pictures, seconds
+Work = TypeVar("Work")
 
 
 def main() -> None:
@@ -68,12 +72,13 @@ def main() -> None:
             "recognizer_card": given.recognizer_card,
         }
         peer = Loop(folder / "list.csv", given.recognizer, given.recognizer_card)
-        networks = Networks(ExtractSettings(**settings))
+        models, networks = Models(ExtractSettings(**settings)), Networks(ExtractSettings(**settings))
         extraction.load_recognizer = cache(load_recognizer)  # loading is not what is compared
         contenders: dict[str, Callable[[Path], Cost]] = {
             "loop": peer,
             "extract": lambda output: extracted(ExtractSettings(**settings), output),
             "share": lambda output: extracted(ExtractSettings(**settings, min_face_share=SHARE), output),
+            "models": models,
             "networks": networks,
         }
         seconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -121,24 +126,45 @@ class Loop:
         return len(self.paths), time.perf_counter() - started
 
 
-class Networks:
-    """The bare forward passes of an extraction: recorded on some pictures, then repeated on as many threads."""
+class Models:
+    """Detector and recogniser of an extraction, given decoded pictures and aligned faces in batches of its size."""
 
-    def __init__(self, settings: ExtractSettings, n_recorded: int = 64) -> None:
-        pictures = list(open_source(settings.faces))
-        self.n_recorded = min(n_recorded, len(pictures))
-        cutter = FaceCutter(settings, enlarge=1, device=torch.device("cpu"))
-        recognizer = load_recognizer(settings.recognizer, card=settings.recognizer_card)
+    def __init__(self, settings: ExtractSettings) -> None:
+        self.cutter = FaceCutter(settings, enlarge=1, device=torch.device("cpu"))
+        self.recognizer = load_recognizer(settings.recognizer, card=settings.recognizer_card)
+        source = list(open_source(settings.faces))
+        pictures = [read(picture) for picture in source[:: max(1, len(source) // (N_BATCHES * settings.batch_size))]]
+        self.n_pictures = len(pictures)
+        self.batches: list[tuple[list[np.ndarray], list[np.ndarray]]] = []
+        for first in range(0, len(pictures), settings.batch_size):
+            batch = pictures[first : first + settings.batch_size]
+            faces = [face.pixels for face in self.cutter(batch)[0]]
+            self.batches.append(([item.pixels for item in batch if item.pixels is not None], faces))
+
+    def work(self, batch: tuple[list[np.ndarray], list[np.ndarray]]) -> None:
+        pictures, faces = batch
+        self.cutter.find(pictures)
+        for first in range(0, len(faces), FACES_PER_CALL):
+            embed(np.stack(faces[first : first + FACES_PER_CALL]), self.recognizer, flip=False)
+
+    def __call__(self, output: Path) -> Cost:
+        return self.n_pictures, in_lanes(self.work, self.batches)
+
+
+class Networks(Models):
+    """The bare forward passes of these, recorded and repeated."""
+
+    def __init__(self, settings: ExtractSettings) -> None:
+        super().__init__(settings)
         self.calls: list[tuple[nn.Module, Tensor]] = []
-        networks = [cutter.find.pnet, cutter.find.rnet, cutter.find.onet, recognizer]
+        find = self.cutter.find
         hooks = [
             network.register_forward_pre_hook(lambda network, given: self.calls.append((network, given[0].clone())))
-            for network in networks
+            for network in (find.pnet, find.rnet, find.onet, self.recognizer)
         ]
         with torch.inference_mode():
-            faces, _ = cutter([read(picture) for picture in pictures[: self.n_recorded]])
-            for first in range(0, len(faces), FACES_PER_CALL):
-                embed(np.stack([face.pixels for face in faces[first : first + FACES_PER_CALL]]), recognizer, flip=False)
+            for batch in self.batches:
+                self.work(batch)
         for hook in hooks:
             hook.remove()
 
@@ -147,11 +173,16 @@ class Networks:
             with torch.inference_mode():
                 call[0](call[1])
 
-        n_lanes = torch.get_num_threads()
-        with ThreadPoolExecutor(n_lanes, initializer=torch.set_num_threads, initargs=(1,)) as lanes:
-            started = time.perf_counter()
-            list(lanes.map(forward, self.calls))
-            return self.n_recorded, time.perf_counter() - started
+        return self.n_pictures, in_lanes(forward, self.calls)
+
+
+def in_lanes(function: Callable[[Work], None], items: list[Work]) -> float:
+    """Seconds taken for all, as many at once as `extract` has in work, one thread each."""
+    n_lanes = torch.get_num_threads()
+    with ThreadPoolExecutor(n_lanes, initializer=torch.set_num_threads, initargs=(1,)) as lanes:
+        started = time.perf_counter()
+        list(lanes.map(function, items))
+        return time.perf_counter() - started
 
 
 def processor_time() -> float:
@@ -177,9 +208,12 @@ def report(
         "images_per_second_at_best": best,
         "times_the_loop": {name: round(medians["loop"] / medians[name], 2) for name in ("extract", "share")},
         "processor_ms_per_image": processor_ms,
-        "outside_the_networks": {
-            "of_the_time": round(1 - medians["networks"] / medians["extract"], 3),
-            "of_the_processor_time": round(1 - processor_ms["networks"] / processor_ms["extract"], 3),
+        "outside": {
+            name: {
+                "of_the_time": round(1 - medians[name] / medians["extract"], 3),
+                "of_the_processor_time": round(1 - processor_ms[name] / processor_ms["extract"], 3),
+            }
+            for name in ("models", "networks")
         },
         "keypoints_off_the_loop_px": float(np.max(off_loop)),
         "keypoints_off_the_loop_by_0.001_px": float(np.mean(np.array(off_loop) > 0.001)),

@@ -1,7 +1,4 @@
-"""Area averages of pictures, of any windows at once, from one integral image: compiled on a CPU, gathered on a GPU.
-
-Sums may wrap around: differences over windows of fewer than 8 million pixels come out right all the same.
-"""
+"""Area averages of pictures, of any windows at once: summed up by a compiled loop on a CPU, gathered on a GPU."""
 
 from typing import no_type_check
 
@@ -12,55 +9,59 @@ from numba import njit
 from torch import Tensor
 
 
+class Averages:
+    """Averages over windows of `pictures`, which are of one size.
+
+    A GPU looks them up in an integral image. A CPU adds up the pixels: they are a quarter of the sums' size, and
+    fetching those from memory takes longer than adding.
+    """
+
+    def __init__(self, pictures: UInt8[Tensor, "batch height width 3"]) -> None:
+        self.pictures = pictures
+        self.sums = None if pictures.device.type == "cpu" else integral(pictures)
+
+    def resized(self, first: int, last: int, height: int, width: int) -> Float[Tensor, "n 3 height width"]:
+        """The pictures `first` … `last` (excluded) at another size, 0…255: what `interpolate(mode="area")` gives."""
+        device = self.pictures.device
+        whole = torch.tensor([[0, 0, self.pictures.shape[2], self.pictures.shape[1]]], device=device)
+        return self.crops(torch.arange(first, last, device=device), whole.expand(last - first, 4), height, width)
+
+    def crops(
+        self, numbers: Int[Tensor, " n"], boxes: Int[Tensor, "n 4"], height: int, width: int
+    ) -> Float[Tensor, "n 3 height width"]:
+        """Boxes of the pictures with these numbers, each at one size, 0…255, in channels-last memory.
+
+        A box is left, top, right, bottom in whole pixels; right and bottom are excluded. None may be empty.
+        """
+        means = torch.empty((len(boxes), height, width, 3), device=self.pictures.device)
+        if self.sums is None:
+            _average(self.pictures.numpy(), numbers.numpy(), boxes.numpy(), means.numpy())
+        else:
+            average_by_gathering(self.sums, numbers, boxes, means)
+        return means.permute(0, 3, 1, 2)
+
+
 def integral(pictures: UInt8[Tensor, "batch height width 3"]) -> Int32[Tensor, "batch height1 width1 3"]:
-    """Sums over everything above and to the left; one row and one column larger than the pictures."""
+    """Sums over everything above and to the left; one row and one column larger than the pictures.
+
+    They may wrap around: differences over windows of fewer than 8 million pixels come out right all the same.
+    """
     batch, height, width, _ = pictures.shape
     sums = torch.zeros((batch, height + 1, width + 1, 3), dtype=torch.int32, device=pictures.device)
-    if pictures.device.type == "cpu":
-        _add_up(pictures.numpy(), sums.numpy())
-    else:
-        sums[:, 1:, 1:] = pictures.cumsum(dim=2, dtype=torch.int32).cumsum(dim=1, dtype=torch.int32)
+    sums[:, 1:, 1:] = pictures.cumsum(dim=2, dtype=torch.int32).cumsum(dim=1, dtype=torch.int32)
     return sums
-
-
-def resized(
-    sums: Int32[Tensor, "batch height1 width1 3"], height: int, width: int
-) -> Float[Tensor, "batch 3 height width"]:
-    """Whole pictures at another size, 0…255: what `interpolate(mode="area")` gives."""
-    whole = torch.tensor([[0, 0, sums.shape[2] - 1, sums.shape[1] - 1]], device=sums.device)
-    numbers = torch.arange(len(sums), device=sums.device)
-    return crops(sums, numbers, whole.expand(len(sums), 4), height, width)
-
-
-def crops(
-    sums: Int32[Tensor, "batch height1 width1 3"],
-    pictures: Int[Tensor, " n"],
-    boxes: Int[Tensor, "n 4"],
-    height: int,
-    width: int,
-) -> Float[Tensor, "n 3 height width"]:
-    """Boxes of the pictures with these numbers, each at one size, 0…255, in channels-last memory.
-
-    A box is left, top, right, bottom in whole pixels; right and bottom are excluded. None may be empty.
-    """
-    means = torch.empty((len(boxes), height, width, 3), device=sums.device)
-    if sums.device.type == "cpu":
-        _average(sums.numpy(), pictures.numpy(), boxes.numpy(), means.numpy())
-    else:
-        average_by_gathering(sums, pictures, boxes, means)
-    return means.permute(0, 3, 1, 2)
 
 
 def average_by_gathering(
     sums: Int32[Tensor, "batch height1 width1 3"],
-    pictures: Int[Tensor, " n"],
+    numbers: Int[Tensor, " n"],
     boxes: Int[Tensor, "n 4"],
     means: Float[Tensor, "n height width 3"],
 ) -> None:
     """Fill in the means of all windows at once: right for a GPU."""
     left, right = _windows(boxes[:, 0::2], means.shape[2])
     top, bottom = _windows(boxes[:, 1::2], means.shape[1])
-    first = (pictures * sums.shape[1])[:, None]
+    first = (numbers * sums.shape[1])[:, None]
     above, below = (first + top) * sums.shape[2], (first + bottom) * sums.shape[2]
     flat = sums.view(-1, 3)
 
@@ -79,38 +80,51 @@ def _windows(ranges: Int[Tensor, "n 2"], size: int) -> tuple[Int[Tensor, "n size
 
 
 @no_type_check
-@njit(nogil=True, cache=True)
-def _add_up(pictures, sums):
-    for picture in range(len(pictures)):
-        for y in range(pictures.shape[1]):
-            red, green, blue = np.int32(0), np.int32(0), np.int32(0)
-            for x in range(pictures.shape[2]):
-                red += pictures[picture, y, x, 0]
-                green += pictures[picture, y, x, 1]
-                blue += pictures[picture, y, x, 2]
-                sums[picture, y + 1, x + 1, 0] = sums[picture, y, x + 1, 0] + red
-                sums[picture, y + 1, x + 1, 1] = sums[picture, y, x + 1, 1] + green
-                sums[picture, y + 1, x + 1, 2] = sums[picture, y, x + 1, 2] + blue
+@njit(nogil=True, cache=True, error_model="numpy")
+def _average(pictures, numbers, boxes, means):
+    _, height, width, _ = means.shape
+    # indices are unsigned: numba asks of signed ones whether they count from the end
+    first, last, across = np.empty(width, np.uint32), np.empty(width, np.uint32), np.empty(width, np.float32)
+    green, blue = np.uint32(1), np.uint32(2)
+    down = np.empty(3 * pictures.shape[2], np.int32)  # sums of a window row's pixels above each other …
+    along = np.empty(3 * pictures.shape[2] + 3, np.int32)  # … and of everything to the left of each
+    for box in range(len(boxes)):
+        left, top, right, bottom = boxes[box]
+        n_columns, n_rows = right - left, bottom - top
+        rows = pictures[numbers[box]].reshape(pictures.shape[1], -1)[:, 3 * left : 3 * right]
+        for x in range(width):
+            start, end = x * n_columns // width, ((x + 1) * n_columns + width - 1) // width
+            first[x], last[x], across[x] = 3 * start, 3 * end, np.float32(1) / np.float32(end - start)
+        for y in range(height):
+            start, end = top + y * n_rows // height, top + ((y + 1) * n_rows + height - 1) // height
+            _add_down(rows[start:end], down)
+            _add_along(down[: 3 * n_columns], along)
+            share = np.float32(1) / np.float32(end - start)
+            for x in range(width):
+                i, j = first[x], last[x]
+                means[box, y, x, 0] = np.float32(along[j] - along[i]) * share * across[x]
+                means[box, y, x, 1] = np.float32(along[j + green] - along[i + green]) * share * across[x]
+                means[box, y, x, 2] = np.float32(along[j + blue] - along[i + blue]) * share * across[x]
 
 
 @no_type_check
 @njit(nogil=True, cache=True)
-def _average(sums, pictures, boxes, means):
-    _, height, width, _ = means.shape
-    # unsigned: numba asks of signed indices whether they count from the end
-    first, last, across = np.empty(width, np.uint32), np.empty(width, np.uint32), np.empty(width, np.float32)
-    for box in range(len(boxes)):
-        left, top, right, bottom = boxes[box]
-        picture = sums[pictures[box]]
-        for x in range(width):
-            first[x] = left + x * (right - left) // width
-            last[x] = left + ((x + 1) * (right - left) + width - 1) // width
-            across[x] = np.float32(1) / np.float32(last[x] - first[x])
-        for y in range(height):
-            start, end = top + y * (bottom - top) // height, top + ((y + 1) * (bottom - top) + height - 1) // height
-            above, below, down = picture[start], picture[end], np.float32(1) / np.float32(end - start)
-            for x in range(width):
-                i, j = first[x], last[x]
-                for colour in range(3):
-                    total = below[j, colour] - above[j, colour] - below[i, colour] + above[i, colour]
-                    means[box, y, x, colour] = np.float32(np.int32(total)) * down * across[x]
+def _add_down(rows, down):
+    for i in range(rows.shape[1]):
+        down[i] = rows[0, i]
+    for y in range(1, len(rows)):
+        for i in range(rows.shape[1]):
+            down[i] += rows[y, i]
+
+
+@no_type_check
+@njit(nogil=True, cache=True)
+def _add_along(down, along):
+    one, two, three = np.uint32(1), np.uint32(2), np.uint32(3)
+    red, green, blue = np.int32(0), np.int32(0), np.int32(0)
+    along[0], along[1], along[2] = red, green, blue
+    for i in range(np.uint32(0), np.uint32(len(down)), three):
+        red += down[i]
+        green += down[i + one]
+        blue += down[i + two]
+        along[i + three], along[i + three + one], along[i + three + two] = red, green, blue

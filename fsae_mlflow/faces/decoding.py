@@ -1,14 +1,18 @@
 """Pictures decoded ahead of the networks, in worker processes, in order."""
 
 import os
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import psutil
@@ -17,8 +21,10 @@ from loky import ProcessPoolExecutor
 
 from fsae_mlflow.faces.images import UnreadableImageError, decode
 from fsae_mlflow.faces.sources import Picture
+from fsae_mlflow.memory import keep_freed_memory
 
-PICTURES_PER_TASK = 4  # a message per picture would cost more than decoding a small one
+PICTURES_PER_TASK = 8  # a message per picture would cost more than decoding a small one
+MEMORY = Path("/dev/shm")  # a folder in memory, on Linux
 
 
 @dataclass(frozen=True)
@@ -39,18 +45,19 @@ def decoded(pictures: Iterable[Picture], *, workers: int) -> Generator[Decoded]:
         yield from map(read, pictures)
         return
     remaining = iter(pictures)
-    # multiprocessing would copy locks that threads hold (fork) or import the program, torch and all (spawn)
-    pool = ProcessPoolExecutor(workers, initializer=_end_with_parent, initargs=(os.getpid(),))
-    pending: deque[Future[list[Decoded]]] = deque()
-    try:
-        while True:
-            while len(pending) < 2 * workers + 2 and (task := list(islice(remaining, PICTURES_PER_TASK))):
-                pending.append(pool.submit(_read_all, task))
-            if not pending:
-                return
-            yield from pending.popleft().result()
-    finally:
-        pool.shutdown(wait=True, kill_workers=True)
+    with tempfile.TemporaryDirectory(dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as folder:
+        # multiprocessing would copy locks that threads hold (fork) or import the program, torch and all (spawn)
+        pool = ProcessPoolExecutor(workers, initializer=_prepare, initargs=(os.getpid(), folder))
+        pending: deque[Future[Parcel]] = deque()
+        try:
+            while True:
+                while len(pending) < workers + 2 and (task := list(islice(remaining, PICTURES_PER_TASK))):
+                    pending.append(pool.submit(_read_all, task, Path(folder)))
+                if not pending:
+                    return
+                yield from pending.popleft().result().unpacked()
+        finally:
+            pool.shutdown(wait=True, kill_workers=True)
 
 
 def read(picture: Picture) -> Decoded:
@@ -72,17 +79,56 @@ def read(picture: Picture) -> Decoded:
         return Decoded(picture, None, f"The file cannot be read ({error.strerror or error}).")
 
 
-def _read_all(pictures: list[Picture]) -> list[Decoded]:
-    return [read(picture) for picture in pictures]
+@dataclass(frozen=True)
+class Parcel:
+    """Pictures on their way to the main process; their pixels lie in a file, as a pipe takes longer than decoding."""
+
+    pictures: list[Decoded]
+    sizes: list[tuple[int, ...] | None]
+    pixels: Path | None
+
+    @classmethod
+    def packed(cls, pictures: list[Decoded], folder: Path) -> "Parcel":
+        sizes = [None if picture.pixels is None else picture.pixels.shape for picture in pictures]
+        path = folder / uuid4().hex
+        try:
+            with path.open("wb") as file:
+                for picture in pictures:
+                    if picture.pixels is not None:
+                        file.write(picture.pixels.data)
+        except OSError:  # the folder is full: the pipe has room
+            path.unlink(missing_ok=True)
+            return cls(pictures, sizes, None)
+        return cls([replace(picture, pixels=None) for picture in pictures], sizes, path)
+
+    def unpacked(self) -> Iterator[Decoded]:
+        if self.pixels is None:
+            yield from self.pictures
+            return
+        content, start = np.fromfile(self.pixels, np.uint8), 0
+        self.pixels.unlink()
+        for picture, size in zip(self.pictures, self.sizes, strict=True):
+            if size is None:
+                yield picture
+            else:
+                end = start + int(np.prod(size))
+                yield replace(picture, pixels=content[start:end].reshape(size))
+                start = end
 
 
-def _end_with_parent(parent: int) -> None:
-    """Leave Ctrl-C to the parent, and do not outlive it if it is killed."""
+def _read_all(pictures: list[Picture], folder: Path) -> Parcel:
+    return Parcel.packed([read(picture) for picture in pictures], folder)
+
+
+def _prepare(parent: int, folder: str) -> None:
+    """A worker leaves Ctrl-C to its parent; if that is killed, it tidies up their folder and ends too."""
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent and psutil.pid_exists(parent):  # on Windows the dead keep being parents
             time.sleep(1)
+        shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

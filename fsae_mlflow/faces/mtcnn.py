@@ -1,7 +1,7 @@
 """MTCNN over many pictures at once: facenet-pytorch's networks and results, driven faster.
 
-What makes the difference on a CPU: channels-last memory (max pooling is many times faster in it), windows averaged from
-one integral image instead of resampled one by one, chunks that stay in the cache, compiled suppression.
+What makes the difference on a CPU: channels-last memory (max pooling is many times faster in it), windows averaged by
+one compiled loop instead of resampled one by one, chunks that stay in the cache, compiled suppression.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from facenet_pytorch import MTCNN
 from facenet_pytorch.models.utils.detect_face import nms_numpy
-from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 from numba import njit
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from fsae_mlflow.faces.area import crops, integral, resized
+from fsae_mlflow.faces.area import Averages
 from fsae_mlflow.faces.keypoints import NO_FACES, Faces
 
 CELL, STRIDE, FACTOR = 12, 2, 0.709
@@ -25,7 +25,7 @@ P_PIXELS, R_CROPS, O_CROPS = 100_000, 64, 32  # per network call on a CPU, where
 CUDA_FACTOR = 64
 LARGEST_LEVEL = 8_000_000  # pixels of an image pyramid's level
 ALIGNED_BOX = (7.0, 17.0, 103.0, 112.0)  # where MTCNN's box lies, on average, in a face aligned to the ArcFace template
-PIXELS_AT_ONCE = 1_000_000  # pictures per integral image: likewise
+PIXELS_AT_ONCE = 1_000_000  # pictures searched together: likewise
 
 
 class FaceFinder:
@@ -39,6 +39,8 @@ class FaceFinder:
         self.pnet, self.rnet, self.onet = (
             cast(nn.Module, network) for network in (networks.pnet, networks.rnet, networks.onet)
         )
+        for network in (self.pnet, self.rnet, self.onet):
+            _take_pixels(cast(nn.Conv2d, network.conv1))
         self.min_face, self.min_face_share, self.device = min_face, min_face_share, device
 
     def __call__(self, pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Faces]:
@@ -48,8 +50,8 @@ class FaceFinder:
         for index, picture in enumerate(pictures):
             sizes.setdefault(picture.shape, []).append(index)
         for (height, width, _), indices in sizes.items():
-            for _, some in self._chunks(torch.tensor(indices), max(1, PIXELS_AT_ONCE // (height * width))):
-                together = some.tolist()
+            for first, last in self._ranges(len(indices), max(1, PIXELS_AT_ONCE // (height * width))):
+                together = indices[first:last]
                 for index, faces in zip(together, self._search(np.stack([pictures[i] for i in together])), strict=True):
                     found[index] = faces
         return found
@@ -65,52 +67,54 @@ class FaceFinder:
         """
         if not len(faces):
             return np.empty((0, 5, 2), np.float32), np.empty(0, np.float32)
-        sums = integral(torch.from_numpy(faces).to(self.device))
+        averages = Averages(torch.from_numpy(faces).to(self.device))
         boxes = torch.tensor([*ALIGNED_BOX, 1.0], device=self.device).expand(len(faces), 5)
         boxes, _, (_, points, probabilities) = self._judge(
-            self.onet, sums, boxes, torch.arange(len(faces), device=self.device), 48, O_CROPS
+            self.onet, averages, boxes, torch.arange(len(faces), device=self.device), 48, O_CROPS
         )
         return _placed(boxes, points).cpu().numpy(), probabilities[:, 1].cpu().numpy()
 
     @torch.inference_mode()
     def _search(self, pictures: UInt8[np.ndarray, "batch height width 3"]) -> list[Faces]:
-        sums = integral(torch.from_numpy(pictures).to(self.device))
-        boxes, numbers = self._propose(sums)
-        boxes, numbers = self._refine(sums, boxes, numbers)
-        return self._locate(sums, boxes, numbers)
+        averages = Averages(torch.from_numpy(pictures).to(self.device))
+        boxes, numbers = self._propose(averages)
+        boxes, numbers = self._refine(averages, boxes, numbers)
+        return self._locate(averages, boxes, numbers)
 
-    def _propose(self, sums: Int32[Tensor, "batch height1 width1 3"]) -> tuple[Float[Tensor, "n 5"], Int[Tensor, " n"]]:
+    def _propose(self, averages: Averages) -> tuple[Float[Tensor, "n 5"], Int[Tensor, " n"]]:
         """P-Net on an image pyramid: square candidate boxes with scores, and the number of each one's picture."""
-        height, width = sums.shape[1] - 1, sums.shape[2] - 1
-        candidates, groups = [], []
-        for level, scale in enumerate(self._scales(height, width)):
+        n_pictures, height, width, _ = averages.pictures.shape
+        scales = list(self._scales(height, width))
+        places, answers = [], []
+        for level, scale in enumerate(scales):
             size = int(height * scale + 1), int(width * scale + 1)
-            for first, chunk in self._chunks(sums, max(1, P_PIXELS // (size[0] * size[1]))):
-                offsets, probabilities = self.pnet(_normalised(resized(chunk, *size)))
-                hit: Bool[Tensor, "chunk rows columns"] = probabilities[:, 1] >= P_THRESHOLD
-                place = hit.nonzero()
-                corner = STRIDE * place[:, 1:].flip(1) + 1
-                box = torch.cat([corner / scale, (corner + CELL - 1) / scale], dim=1).floor()
-                candidates.append(
-                    torch.cat([box, probabilities[:, 1][hit][:, None], offsets.permute(0, 2, 3, 1)[hit]], dim=1)
+            for first, last in self._ranges(n_pictures, max(1, P_PIXELS // (size[0] * size[1]))):
+                offsets, probabilities = self.pnet(averages.resized(first, last, *size))
+                number, row, column = torch.where(probabilities[:, 1] >= P_THRESHOLD)
+                places.append(torch.stack([first + number, torch.full_like(number, level), column, row], dim=1))
+                answers.append(
+                    torch.cat([probabilities[number, 1, row, column][:, None], offsets[number, :, row, column]], dim=1)
                 )
-                groups.append(torch.stack([first + place[:, 0], torch.full_like(place[:, 0], level)], dim=1))
-        if not candidates:
+        if not places:
             return torch.empty((0, 5), device=self.device), torch.empty(0, dtype=torch.int64, device=self.device)
-        found, group = torch.cat(candidates), torch.cat(groups)
-        keep = grouped_nms(found, group[:, 0] * (int(group[:, 1].max()) + 1 if len(group) else 1) + group[:, 1], 0.5)
-        found, numbers = found[keep], group[keep, 0]
-        keep = grouped_nms(found, numbers, 0.7)
-        found, numbers = found[keep], numbers[keep]
+        place = torch.cat(places)
+        number, level, corner = place[:, 0], place[:, 1], STRIDE * place[:, 2:] + 1
+        scale = torch.tensor(scales, device=self.device)[level, None]
+        boxes = torch.cat([corner / scale, (corner + CELL - 1) / scale], dim=1).floor()
+        found = torch.cat([boxes, torch.cat(answers)], dim=1)
+        keep = grouped_nms(found, number * len(scales) + level, 0.5)
+        found, number = found[keep], number[keep]
+        keep = grouped_nms(found, number, 0.7)
+        found, number = found[keep], number[keep]
         extent = found[:, 2:4] - found[:, :2]
         shifted = found[:, :4] + found[:, 5:] * extent.repeat(1, 2)
-        return _square(torch.cat([shifted, found[:, 4:5]], dim=1)), numbers
+        return _square(torch.cat([shifted, found[:, 4:5]], dim=1)), number
 
     def _refine(
-        self, sums: Int32[Tensor, "batch height1 width1 3"], boxes: Float[Tensor, "n 5"], numbers: Int[Tensor, " n"]
+        self, averages: Averages, boxes: Float[Tensor, "n 5"], numbers: Int[Tensor, " n"]
     ) -> tuple[Float[Tensor, "m 5"], Int[Tensor, " m"]]:
         """R-Net: fewer and better squares."""
-        boxes, numbers, (offsets, probabilities) = self._judge(self.rnet, sums, boxes, numbers, 24, R_CROPS)
+        boxes, numbers, (offsets, probabilities) = self._judge(self.rnet, averages, boxes, numbers, 24, R_CROPS)
         good = probabilities[:, 1] > R_THRESHOLD
         boxes, numbers, offsets = (
             torch.cat([boxes[good, :4], probabilities[good, 1:]], dim=1),
@@ -120,11 +124,9 @@ class FaceFinder:
         keep = grouped_nms(boxes, numbers, 0.7)
         return _square(_moved(boxes[keep], offsets[keep])), numbers[keep]
 
-    def _locate(
-        self, sums: Int32[Tensor, "batch height1 width1 3"], boxes: Float[Tensor, "n 5"], numbers: Int[Tensor, " n"]
-    ) -> list[Faces]:
+    def _locate(self, averages: Averages, boxes: Float[Tensor, "n 5"], numbers: Int[Tensor, " n"]) -> list[Faces]:
         """O-Net: the final boxes with keypoints, per picture."""
-        boxes, numbers, (offsets, points, probabilities) = self._judge(self.onet, sums, boxes, numbers, 48, O_CROPS)
+        boxes, numbers, (offsets, points, probabilities) = self._judge(self.onet, averages, boxes, numbers, 48, O_CROPS)
         good = probabilities[:, 1] > O_THRESHOLD
         boxes, numbers, offsets = (
             torch.cat([boxes[good, :4], probabilities[good, 1:]], dim=1),
@@ -134,7 +136,7 @@ class FaceFinder:
         keypoints = _placed(boxes, points[good]).cpu().numpy()
         final, owner = _moved(boxes, offsets).cpu().numpy(), numbers.cpu().numpy()
         faces = []
-        for number in range(len(sums)):
+        for number in range(len(averages.pictures)):
             mine = np.flatnonzero(owner == number)
             if len(mine):
                 kept = np.asarray(nms_numpy(final[mine, :4], final[mine, 4], 0.7, "Min"), np.int64)
@@ -145,22 +147,22 @@ class FaceFinder:
     def _judge(
         self,
         network: nn.Module,
-        sums: Int32[Tensor, "batch height1 width1 3"],
+        averages: Averages,
         boxes: Float[Tensor, "n 5"],
         numbers: Int[Tensor, " n"],
         size: int,
         at_once: int,
     ) -> tuple[Float[Tensor, "m 5"], Int[Tensor, " m"], list[Float[Tensor, "m _"]]]:
         """What R-Net or O-Net says of each box that has a pixel inside its picture."""
-        inside = _inside(boxes, sums.shape[1] - 1, sums.shape[2] - 1)
+        inside = _inside(boxes, *averages.pictures.shape[1:3])
         good = (inside[:, 2:] > inside[:, :2]).all(dim=1)
         boxes, numbers, inside = boxes[good], numbers[good], inside[good]
         if not len(boxes):
             widths = (4, 2) if size == 24 else (4, 10, 2)
             return boxes, numbers, [boxes.new_empty((0, width)) for width in widths]
         said = [
-            network(_normalised(crops(sums, numbers[first : first + len(some)], some, size, size)))
-            for first, some in self._chunks(inside, at_once)
+            network(averages.crops(numbers[first:last], inside[first:last], size, size))
+            for first, last in self._ranges(len(inside), at_once)
         ]
         return boxes, numbers, [torch.cat(part) for part in zip(*said, strict=True)]
 
@@ -177,15 +179,17 @@ class FaceFinder:
                 yield scale
             scale *= FACTOR
 
-    def _chunks(self, items: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
-        first = 0
-        for chunk in items.split(size if self.device.type == "cpu" else size * CUDA_FACTOR):
-            yield first, chunk
-            first += len(chunk)
+    def _ranges(self, n: int, at_once: int) -> Iterator[tuple[int, int]]:
+        step = at_once if self.device.type == "cpu" else at_once * CUDA_FACTOR
+        return ((first, min(first + step, n)) for first in range(0, n, step))
 
 
-def _normalised(pixels: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n 3 height width"]:
-    return pixels.sub_(127.5).mul_(0.0078125)
+def _take_pixels(first: nn.Conv2d) -> None:
+    """Fold the networks' (pixel - 127.5) / 128 into their first convolution, which pads nothing."""
+    assert first.bias is not None
+    with torch.no_grad():
+        first.weight /= 128
+        first.bias -= 127.5 * first.weight.sum(dim=(1, 2, 3))
 
 
 def grouped_nms(boxes: Float[Tensor, "n _"], groups: Int[Tensor, " n"], threshold: float) -> Int[Tensor, " m"]:

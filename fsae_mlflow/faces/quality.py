@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, UInt8
 
-LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
 def yaw(keypoints: Float[np.ndarray, "5 2"]) -> float:
@@ -25,6 +25,6 @@ def interocular(keypoints: Float[np.ndarray, "5 2"]) -> float:
 
 def sharpness(face: UInt8[np.ndarray, "height width 3"]) -> float:
     """Variance of the 4-neighbour Laplacian of the luma (0…255), border left out (Pech-Pacheco et al., 2000)."""
-    luma = face @ LUMA
+    luma = face.astype(np.float32) @ LUMA
     laplacian = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * luma[1:-1, 1:-1]
     return float(laplacian.var())
