@@ -8,8 +8,9 @@ printed, in seconds passed and in processor time (of all threads and processes).
 loop       one picture at a time: Pillow, MTCNN.detect, the same alignment, the recogniser
 extract    the extraction as it is, templates and JPEGs written
 share      the same with min_face_share=0.25
-models     MTCNN as a whole, with its pyramid, crops and suppression, and the recogniser, on pictures and faces ready
-networks   the bare forward passes of both, on the very batches that `extract` gives them
+networks   the bare forward passes, on batches like those that `extract` gives them, as many at once as it has
+
+And where the processor time of `extract` goes, by clocks around its parts.
 """
 
 import argparse
@@ -21,13 +22,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from facenet_pytorch import MTCNN
+from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 from PIL import Image
 from torch import Tensor, nn
 
@@ -37,16 +41,17 @@ from fsae_mlflow.faces.alignment import align
 from fsae_mlflow.faces.cutting import FaceCutter
 from fsae_mlflow.faces.decoding import read
 from fsae_mlflow.faces.keypoints import Faces
+from fsae_mlflow.faces.mtcnn import FaceFinder
 from fsae_mlflow.faces.settings import ExtractSettings
 from fsae_mlflow.faces.sources import open_source
 from fsae_mlflow.memory import keep_freed_memory
+from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.registry import load_recognizer
 from fsae_mlflow.templates import TemplateSet
 
 SHARE = 0.25
-N_BATCHES = 4  # of pictures, spread evenly, for `models` and `networks`
+N_RECORDED = 128  # pictures, spread evenly, for `networks`
 Cost = tuple[int, float]  # pictures, seconds
-Work = TypeVar("Work")
 
 
 def main() -> None:
@@ -72,13 +77,13 @@ def main() -> None:
             "recognizer_card": given.recognizer_card,
         }
         peer = Loop(folder / "list.csv", given.recognizer, given.recognizer_card)
-        models, networks = Models(ExtractSettings(**settings)), Networks(ExtractSettings(**settings))
+        networks = Networks(ExtractSettings(**settings))
         extraction.load_recognizer = cache(load_recognizer)  # loading is not what is compared
+        clocks = Clocks()
         contenders: dict[str, Callable[[Path], Cost]] = {
             "loop": peer,
-            "extract": lambda output: extracted(ExtractSettings(**settings), output),
+            "extract": lambda output: clocks.around(extracted, ExtractSettings(**settings), output),
             "share": lambda output: extracted(ExtractSettings(**settings, min_face_share=SHARE), output),
-            "models": models,
             "networks": networks,
         }
         seconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -91,7 +96,7 @@ def main() -> None:
                 processor[name].append((processor_time() - before) / n_pictures)
                 print(f"round {turn + 1} {name}: {1 / seconds[name][-1]:.1f} images/s", flush=True)
         own, fast = (TemplateSet.open(folder / f"{name}0" / "templates") for name in ("extract", "share"))
-        print(json.dumps(report(seconds, processor, own, fast, peer), indent=2))
+        print(json.dumps(report(seconds, processor, own, fast, peer) | {"inside_extract": clocks.shares}, indent=2))
 
 
 def extracted(settings: ExtractSettings, output: Path) -> Cost:
@@ -126,45 +131,25 @@ class Loop:
         return len(self.paths), time.perf_counter() - started
 
 
-class Models:
-    """Detector and recogniser of an extraction, given decoded pictures and aligned faces in batches of its size."""
+class Networks:
+    """The bare forward passes of an extraction: recorded on some pictures, then repeated on as many threads."""
 
     def __init__(self, settings: ExtractSettings) -> None:
-        self.cutter = FaceCutter(settings, enlarge=1, device=torch.device("cpu"))
-        self.recognizer = load_recognizer(settings.recognizer, card=settings.recognizer_card)
         source = list(open_source(settings.faces))
-        pictures = [read(picture) for picture in source[:: max(1, len(source) // (N_BATCHES * settings.batch_size))]]
-        self.n_pictures = len(pictures)
-        self.batches: list[tuple[list[np.ndarray], list[np.ndarray]]] = []
-        for first in range(0, len(pictures), settings.batch_size):
-            batch = pictures[first : first + settings.batch_size]
-            faces = [face.pixels for face in self.cutter(batch)[0]]
-            self.batches.append(([item.pixels for item in batch if item.pixels is not None], faces))
-
-    def work(self, batch: tuple[list[np.ndarray], list[np.ndarray]]) -> None:
-        pictures, faces = batch
-        self.cutter.find(pictures)
-        for first in range(0, len(faces), FACES_PER_CALL):
-            embed(np.stack(faces[first : first + FACES_PER_CALL]), self.recognizer, flip=False)
-
-    def __call__(self, output: Path) -> Cost:
-        return self.n_pictures, in_lanes(self.work, self.batches)
-
-
-class Networks(Models):
-    """The bare forward passes of these, recorded and repeated."""
-
-    def __init__(self, settings: ExtractSettings) -> None:
-        super().__init__(settings)
+        pictures = [read(picture) for picture in source[:: max(1, len(source) // N_RECORDED)]]
+        self.n_recorded = len(pictures)
+        cutter = FaceCutter(settings, enlarge=1, device=torch.device("cpu"))
+        recognizer = load_recognizer(settings.recognizer, card=settings.recognizer_card)
         self.calls: list[tuple[nn.Module, Tensor]] = []
-        find = self.cutter.find
+        networks = [cutter.find.pnet, cutter.find.rnet, cutter.find.onet, recognizer]
         hooks = [
             network.register_forward_pre_hook(lambda network, given: self.calls.append((network, given[0].clone())))
-            for network in (find.pnet, find.rnet, find.onet, self.recognizer)
+            for network in networks
         ]
         with torch.inference_mode():
-            for batch in self.batches:
-                self.work(batch)
+            faces, _ = cutter(pictures)
+            for first in range(0, len(faces), FACES_PER_CALL):
+                embed(np.stack([face.pixels for face in faces[first : first + FACES_PER_CALL]]), recognizer, flip=False)
         for hook in hooks:
             hook.remove()
 
@@ -173,16 +158,54 @@ class Networks(Models):
             with torch.inference_mode():
                 call[0](call[1])
 
-        return self.n_pictures, in_lanes(forward, self.calls)
+        n_lanes = torch.get_num_threads()
+        with ThreadPoolExecutor(n_lanes, initializer=torch.set_num_threads, initargs=(1,)) as lanes:
+            started = time.perf_counter()
+            list(lanes.map(forward, self.calls))
+            return self.n_recorded, time.perf_counter() - started
 
 
-def in_lanes(function: Callable[[Work], None], items: list[Work]) -> float:
-    """Seconds taken for all, as many at once as `extract` has in work, one thread each."""
-    n_lanes = torch.get_num_threads()
-    with ThreadPoolExecutor(n_lanes, initializer=torch.set_num_threads, initargs=(1,)) as lanes:
-        started = time.perf_counter()
-        list(lanes.map(function, items))
-        return time.perf_counter() - started
+class Clocks:
+    """Processor time of an extraction's parts, each of which stays in one thread."""
+
+    parts = (
+        (FaceFinder, "__call__", "MTCNN"),
+        *((network, "forward", "MTCNN's networks") for network in (PNet, RNet, ONet)),
+        (Recognizer, "forward", "recogniser"),
+    )
+
+    def __init__(self) -> None:
+        self.spent: dict[str, list[float]] = {name: [] for _, _, name in self.parts}
+        self.total = 0.0
+
+    def around(self, function: Callable[..., Cost], *given: object) -> Cost:
+        before = processor_time()
+        with ExitStack() as patches:
+            for owner, method, name in self.parts:
+                patches.enter_context(patch.object(owner, method, self.clocked(getattr(owner, method), name)))
+            cost = function(*given)
+        self.total += processor_time() - before
+        return cost
+
+    def clocked(self, method: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def run(*given: Any) -> Any:
+            started = time.thread_time()
+            result = method(*given)
+            self.spent[name].append(time.thread_time() - started)
+            return result
+
+        return run
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Of the processor time: by network, and what is left outside; MTCNN's own work may count as either."""
+        detector, networks, recognizer = (sum(spent) / self.total for spent in self.spent.values())
+        return {
+            "MTCNN's networks": round(networks, 3),
+            "recogniser": round(recognizer, 3),
+            "MTCNN's pyramid, crops and suppression": round(detector - networks, 3),
+            "everything else": round(1 - detector - recognizer, 3),
+        }
 
 
 def processor_time() -> float:
@@ -208,13 +231,6 @@ def report(
         "images_per_second_at_best": best,
         "times_the_loop": {name: round(medians["loop"] / medians[name], 2) for name in ("extract", "share")},
         "processor_ms_per_image": processor_ms,
-        "outside": {
-            name: {
-                "of_the_time": round(1 - medians[name] / medians["extract"], 3),
-                "of_the_processor_time": round(1 - processor_ms[name] / processor_ms["extract"], 3),
-            }
-            for name in ("models", "networks")
-        },
         "keypoints_off_the_loop_px": float(np.max(off_loop)),
         "keypoints_off_the_loop_by_0.001_px": float(np.mean(np.array(off_loop) > 0.001)),
         "keypoints_off_by_2_px_with_share": float(np.mean(np.array(off_share) > 2)),

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from fsae_mlflow.extraction import Extraction, embed, extract
+from fsae_mlflow.faces.decoding import MEMORY
 from fsae_mlflow.faces.settings import ExtractSettings
 from fsae_mlflow.faces.sources import open_source
 from fsae_mlflow.templates import TemplateSet, finish
@@ -116,9 +117,11 @@ def test_killed_at_random_moments_it_goes_on_where_it_was(faces: Path, reference
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 0.3))
         workers = psutil.Process(process.pid).children(recursive=True)
+        pixels = list(Path(MEMORY).glob(f"fsae-{process.pid}-*"))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         assert workers and not psutil.wait_procs(workers, timeout=20)[1]
+        assert pixels and not pixels[0].exists()
         with pytest.raises(ValueError, match="not a finished template set"):
             TemplateSet.open(folder)
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("templates-*.parquet")}

@@ -23,22 +23,19 @@ FACE_PIXELS = np.stack([*np.meshgrid(np.arange(SIZE), np.arange(SIZE)), np.ones(
 def similarity(source: Float[np.ndarray, "n 2"], target: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "2 3"]:
     """The rotation, uniform scale and shift A with target ≈ A · (x, y, 1) and the least squared distance.
 
-    Umeyama, "Least-squares estimation of transformation parameters between two point patterns", 1991, eq. 40–43.
+    Umeyama, "Least-squares estimation of transformation parameters between two point patterns", 1991. In the plane, as
+    complex numbers, rotation and scale are one factor, and its regression line is the solution.
 
     Raises: ValueError where all source points coincide.
     """
-    source, target = source.astype(np.float64), target.astype(np.float64)
-    source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
-    centred = source - source_mean
-    variance = np.square(centred).sum() / len(source)
+    here, there = (points.astype(np.float64) @ (1, 1j) for points in (source, target))
+    centred = here - here.mean()
+    variance = np.vdot(centred, centred).real
     if variance == 0:
         raise ValueError("keypoints must not all be the same point; they are, so the picture cannot be aligned.")
-    covariance = (target - target_mean).T @ centred / len(source)
-    left, singular, right = np.linalg.svd(covariance)
-    sign = np.array([1.0, np.sign(np.linalg.det(left) * np.linalg.det(right)) or 1.0])
-    rotation = left * sign @ right
-    scale = (singular * sign).sum() / variance
-    return np.column_stack([scale * rotation, target_mean - scale * rotation @ source_mean])
+    turn = np.vdot(centred, there) / variance
+    shift = there.mean() - turn * here.mean()
+    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
 def align(

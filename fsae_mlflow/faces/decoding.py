@@ -24,7 +24,7 @@ from fsae_mlflow.faces.sources import Picture
 from fsae_mlflow.memory import keep_freed_memory
 
 PICTURES_PER_TASK = 8  # a message per picture would cost more than decoding a small one
-MEMORY = Path("/dev/shm")  # a folder in memory, on Linux
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()  # the former is Linux' memory
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def decoded(pictures: Iterable[Picture], *, workers: int) -> Generator[Decoded]:
         yield from map(read, pictures)
         return
     remaining = iter(pictures)
-    with tempfile.TemporaryDirectory(dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as folder:
+    with tempfile.TemporaryDirectory(prefix=f"fsae-{os.getpid()}-", dir=MEMORY) as folder:
         # multiprocessing would copy locks that threads hold (fork) or import the program, torch and all (spawn)
         pool = ProcessPoolExecutor(workers, initializer=_prepare, initargs=(os.getpid(), folder))
         pending: deque[Future[Parcel]] = deque()

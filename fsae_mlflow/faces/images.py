@@ -16,7 +16,7 @@ class UnreadableImageError(Exception):
 
 
 def decode(content: bytes) -> UInt8[np.ndarray, "height width 3"]:
-    """Decode a picture to RGB, 0…255, turned upright as its EXIF orientation says.
+    """Decode a picture to RGB, 0…255, turned upright as its EXIF orientation says; the array may be read-only.
 
     The first frame of an animation is taken; transparent pixels lie on white; 16-bit and floating-point greys are
     scaled, not clipped.
@@ -33,7 +33,7 @@ def decode(content: bytes) -> UInt8[np.ndarray, "height width 3"]:
                 if 0 in picture.size:
                     raise UnreadableImageError(f"The picture has no pixels ({picture.width} x {picture.height}).")
                 picture.load()
-                return np.array(_rgb(_upright(picture)))
+                return np.asarray(_rgb(_upright(picture)))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         limit = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         raise UnreadableImageError(

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from fsae_mlflow.faces.decoding import decoded, read
+from fsae_mlflow.faces.decoding import Parcel, decoded, read
 from fsae_mlflow.faces.images import decode
 from fsae_mlflow.faces.sources import Picture, Source, open_source, take_inventory
 from fsae_mlflow.faces.storage import Location
@@ -226,6 +226,20 @@ def test_pictures_are_decoded_in_order_whoever_decodes(folder: Path) -> None:
     }
     for mine, other in zip(here, there, strict=True):
         np.testing.assert_array_equal(mine.pixels, other.pixels)
+
+
+def test_pixels_come_through_memory_or_where_it_is_full_with_the_pictures(folder: Path, tmp_path: Path) -> None:
+    (folder / "ann" / "1.png").write_bytes(b"broken")
+    pictures = [read(picture) for picture in open_source(str(folder))]
+    memory = tmp_path / "memory"
+    memory.mkdir()
+    for place, in_file in ((memory, True), (tmp_path / "full", False)):
+        parcel = Parcel.packed(pictures, place)
+        assert (parcel.pixels is not None) == in_file
+        for there, here in zip(parcel.unpacked(), pictures, strict=True):
+            assert (there.picture, there.reason) == (here.picture, here.reason)
+            np.testing.assert_array_equal(there.pixels, here.pixels)
+    assert not list(memory.iterdir())
 
 
 def test_failing_storage_stops_the_run_instead_of_losing_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
