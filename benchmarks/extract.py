@@ -138,7 +138,7 @@ class Networks:
         source = list(open_source(settings.faces))
         pictures = [read(picture) for picture in source[:: max(1, len(source) // N_RECORDED)]]
         self.n_recorded = len(pictures)
-        cutter = FaceCutter(settings, enlarge=1, device=torch.device("cpu"))
+        cutter = FaceCutter(settings, device=torch.device("cpu"))
         recognizer = load_recognizer(settings.recognizer, card=settings.recognizer_card)
         self.calls: list[tuple[nn.Module, Tensor]] = []
         networks = [cutter.find.pnet, cutter.find.rnet, cutter.find.onet, recognizer]

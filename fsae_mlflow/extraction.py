@@ -115,7 +115,7 @@ def _write_missing(
 ) -> None:
     """Write this process' shards that are not there; the writing of one overlaps with the making of the next."""
     missing = share.missing(plan, folder)
-    cut = FaceCutter(settings, enlarge=settings.enlarge or source.enlarge, device=device)
+    cut = FaceCutter(settings, device=device)
     width = recognizer.card.template_width
 
     def work(batch: tuple[int, list[Decoded]]) -> Batch:

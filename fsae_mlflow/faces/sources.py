@@ -37,7 +37,6 @@ class Source(Protocol):
     """Pictures that can be gone through any number of times without being held in memory."""
 
     name: str
-    enlarge: int
     attributes: Mapping[str, str]
     """The columns that `Picture.attributes` holds in this order, each "int", "float", "bool" or "string"."""
 

@@ -24,7 +24,6 @@ class TarShards:
     Raises: ValueError where none is there or one is no tar file.
     """
 
-    enlarge = 1
     attributes: Mapping[str, str] = {}
 
     def __init__(self, faces: str) -> None:

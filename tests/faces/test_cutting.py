@@ -20,13 +20,15 @@ def items(*pictures: np.ndarray | None) -> list[Decoded]:
     ]
 
 
+def cutter_for(**given: object) -> FaceCutter:
+    return FaceCutter(ExtractSettings(**{"faces": "folder"} | given), device=CPU)
+
+
 BLANK = np.full((100, 80, 3), 90, np.uint8)
 
 
 def test_each_picture_gives_a_face_or_a_reason(portraits: list[np.ndarray]) -> None:
-    faces, failures = FaceCutter(ExtractSettings(), enlarge=1, device=CPU)(
-        items(portraits[0], None, BLANK, portraits[1])
-    )
+    faces, failures = cutter_for()(items(portraits[0], None, BLANK, portraits[1]))
     assert [face.image_id for face in faces] == ["p0", "p3"]
     assert failures == [("p1", "It is broken."), ("p2", "No face was found in the picture.")]
     for face in faces:
@@ -38,7 +40,7 @@ def test_each_picture_gives_a_face_or_a_reason(portraits: list[np.ndarray]) -> N
 
 def test_all_faces_of_a_picture_from_left_to_right(portraits: list[np.ndarray]) -> None:
     group = np.concatenate(portraits[:3], axis=1)
-    faces, failures = FaceCutter(ExtractSettings(face="all"), enlarge=1, device=CPU)(items(group))
+    faces, failures = cutter_for(face="all")(items(group))
     assert [face.image_id for face in faces] == ["p0", "p0#1", "p0#2"]
     assert not failures
     assert np.all(np.diff([face.box[0] for face in faces]) > 100)
@@ -53,7 +55,7 @@ def test_enlarging_is_for_the_detection_alone(portraits: list[np.ndarray]) -> No
         found = (keypoints + 0.5) * 3 - 0.5  # where a picture enlarged threefold shows what was at `keypoints`
         return [Faces(np.array([[8.5, 11.5, 299.5, 599.5]], np.float32), found[None], np.ones(1, np.float32))]
 
-    cutter = FaceCutter(ExtractSettings(), enlarge=3, device=CPU)
+    cutter = cutter_for(enlarge=3)
     cutter.find = find
     (face,), _ = cutter(items(portraits[0]))
     assert seen == [(672, 552, 3)]
@@ -62,8 +64,23 @@ def test_enlarging_is_for_the_detection_alone(portraits: list[np.ndarray]) -> No
     np.testing.assert_array_equal(face.pixels, portraits[0][60:172, 30:142])
 
 
+def test_a_padded_picture_keeps_the_keypoints_of_a_face_at_its_edge(portraits: list[np.ndarray]) -> None:
+    whole, _ = cutter_for(pad=0.2)(items(*portraits))
+    lefts = [int(face.keypoints[:, 0].min()) - 25 for face in whole]
+    tight = [portrait[:, left:] for portrait, left in zip(portraits, lefts, strict=True)]
+    off: dict[float, list[float]] = {}
+    for pad in (0.0, 0.2):
+        found = {face.image_id: face for face in cutter_for(pad=pad, no_face="central_crop")(items(*tight))[0]}
+        off[pad] = [
+            float(np.abs(np.nan_to_num(found[face.image_id].keypoints) - (face.keypoints - cut_off)).max())
+            for face, cut_off in zip(whole, np.column_stack([lefts, np.zeros(len(lefts))]), strict=True)
+        ]
+        assert [face.source_width for face in found.values()] == [picture.shape[1] for picture in tight]
+    assert max(off[0.2]) < min(off[0.0])
+
+
 def test_a_central_crop_stands_in_where_wanted() -> None:
-    (face,), failures = FaceCutter(ExtractSettings(no_face="central_crop"), enlarge=1, device=CPU)(items(BLANK))
+    (face,), failures = cutter_for(no_face="central_crop")(items(BLANK))
     assert not failures
     assert face.probability == 0
     assert np.isnan(face.keypoints).all()
@@ -71,9 +88,9 @@ def test_a_central_crop_stands_in_where_wanted() -> None:
 
 
 def test_keypoints_of_aligned_faces_lie_near_the_template(portraits: list[np.ndarray]) -> None:
-    faces, _ = FaceCutter(ExtractSettings(), enlarge=1, device=CPU)(items(*portraits))
+    faces, _ = cutter_for()(items(*portraits))
     larger = [np.kron(face.pixels, np.ones((2, 2, 1), np.uint8)) for face in faces]
-    again, failures = FaceCutter(ExtractSettings(aligned=True), enlarge=1, device=CPU)(items(*larger))
+    again, failures = cutter_for(aligned=True)(items(*larger))
     assert not failures
     distances = []
     for face, before in zip(again, faces, strict=True):
@@ -87,7 +104,7 @@ def test_keypoints_of_aligned_faces_lie_near_the_template(portraits: list[np.nda
 @pytest.mark.parametrize("side", [112, 224])
 def test_aligned_faces_are_taken_as_they_are(side: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    (face,), _ = FaceCutter(ExtractSettings(aligned=True), enlarge=1, device=CPU)(items(pixels))
+    (face,), _ = cutter_for(aligned=True)(items(pixels))
     assert face.pixels.shape == (112, 112, 3)
     assert face.box.tolist() == [0, 0, side, side]
     if side == 112:
