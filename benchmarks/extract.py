@@ -198,7 +198,7 @@ class Clocks:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Of the processor time: by network, and what is left outside; MTCNN's own work may count as either."""
+        """Of the processor time, and of nothing twice."""
         detector, networks, recognizer = (sum(spent) / self.total for spent in self.spent.values())
         return {
             "MTCNN's networks": round(networks, 3),

@@ -144,7 +144,9 @@ def _write_missing(
         ThreadPoolExecutor(1) as writer,
     ):
         seen = progress(pictures, total=n_pictures, label="extract", unit="images")
-        made = _in_order(lanes, work, _batches(seen, missing, plan, settings.batch_size), n_lanes + 1)
+        made = _in_order(
+            lanes, work, _batches(seen, missing, plan, settings.batch_size, PIXELS_PER_BATCH / cut.growth), n_lanes + 1
+        )
         previous: Future[None] | None = None
         for shard, batches in groupby(made, key=lambda batch: batch.shard):
             whole = list(batches)
@@ -161,7 +163,7 @@ def _wanted(source: Source, shards: frozenset[int], plan: Plan) -> Iterator[Pict
 
 
 def _batches(
-    pictures: Iterator[Decoded], shards: frozenset[int], plan: Plan, batch_size: int
+    pictures: Iterator[Decoded], shards: frozenset[int], plan: Plan, batch_size: int, most_pixels: float
 ) -> Iterator[tuple[int, list[Decoded]]]:
     """Consecutive pictures of one shard, at most `batch_size` and not too large together.
 
@@ -173,7 +175,7 @@ def _batches(
         for _ in range(plan.n_pictures(shard)):
             item = next(pictures)
             size = 0 if item.pixels is None else item.pixels.size // 3
-            if len(batch) == batch_size or (batch and n_pixels + size > PIXELS_PER_BATCH):
+            if len(batch) == batch_size or (batch and n_pixels + size > most_pixels):
                 yield shard, batch
                 batch, n_pixels = [], 0
             batch.append(item)

@@ -16,7 +16,7 @@ from fsae_mlflow.recognizers.card import RecognizerCard
 from fsae_mlflow.templates import has_shard
 
 PLAN = "plan.json"
-RECIPE = 1  # one more whenever the same settings come to mean other faces or templates
+RECIPE = 2  # one more whenever the same settings come to mean other faces or templates
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from fsae_mlflow.extraction import Extraction, embed, extract
-from fsae_mlflow.faces.decoding import MEMORY
+from fsae_mlflow.faces.decoding import memory_folder
 from fsae_mlflow.faces.settings import ExtractSettings
 from fsae_mlflow.faces.sources import open_source
 from fsae_mlflow.templates import TemplateSet, finish
@@ -117,7 +117,7 @@ def test_killed_at_random_moments_it_goes_on_where_it_was(faces: Path, reference
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 0.3))
         workers = psutil.Process(process.pid).children(recursive=True)
-        pixels = list(Path(MEMORY).glob(f"fsae-{process.pid}-*"))
+        pixels = list(Path(memory_folder()).glob(f"fsae-{process.pid}-*"))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         assert workers and not psutil.wait_procs(workers, timeout=20)[1]

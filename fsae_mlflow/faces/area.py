@@ -1,4 +1,7 @@
-"""Area averages of pictures, of any windows at once: summed up by a compiled loop on a CPU, gathered on a GPU."""
+"""Area averages of pictures, of any windows at once: summed up by a compiled loop on a CPU, gathered on a GPU.
+
+Sums may wrap around: differences over windows of fewer than 8 million pixels come out right all the same.
+"""
 
 from typing import no_type_check
 
@@ -42,10 +45,7 @@ class Averages:
 
 
 def integral(pictures: UInt8[Tensor, "batch height width 3"]) -> Int32[Tensor, "batch height1 width1 3"]:
-    """Sums over everything above and to the left; one row and one column larger than the pictures.
-
-    They may wrap around: differences over windows of fewer than 8 million pixels come out right all the same.
-    """
+    """Sums over everything above and to the left; one row and one column larger than the pictures."""
     batch, height, width, _ = pictures.shape
     sums = torch.zeros((batch, height + 1, width + 1, 3), dtype=torch.int32, device=pictures.device)
     sums[:, 1:, 1:] = pictures.cumsum(dim=2, dtype=torch.int32).cumsum(dim=1, dtype=torch.int32)
@@ -102,9 +102,10 @@ def _average(pictures, numbers, boxes, means):
             share = np.float32(1) / np.float32(end - start)
             for x in range(width):
                 i, j = first[x], last[x]
-                means[box, y, x, 0] = np.float32(along[j] - along[i]) * share * across[x]
-                means[box, y, x, 1] = np.float32(along[j + green] - along[i + green]) * share * across[x]
-                means[box, y, x, 2] = np.float32(along[j + blue] - along[i + blue]) * share * across[x]
+                # what has wrapped around comes right in 32 bits, and numba subtracts in 64
+                means[box, y, x, 0] = np.float32(np.int32(along[j] - along[i])) * share * across[x]
+                means[box, y, x, 1] = np.float32(np.int32(along[j + green] - along[i + green])) * share * across[x]
+                means[box, y, x, 2] = np.float32(np.int32(along[j + blue] - along[i + blue])) * share * across[x]
 
 
 @no_type_check

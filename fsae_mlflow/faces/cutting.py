@@ -49,6 +49,7 @@ class FaceCutter:
     def __init__(self, settings: ExtractSettings, *, device: torch.device) -> None:
         self.settings = settings
         self.enlarge, self.pad = settings.before_detection
+        self.growth = (self.enlarge * (1 + 2 * self.pad)) ** 2  # how many times more pixels are searched
         share = settings.min_face_share / (1 + 2 * self.pad)
         self.find = FaceFinder(min_face=settings.min_face, min_face_share=share, device=device)
 

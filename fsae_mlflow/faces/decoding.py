@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -23,8 +23,8 @@ from fsae_mlflow.faces.images import UnreadableImageError, decode
 from fsae_mlflow.faces.sources import Picture
 from fsae_mlflow.memory import keep_freed_memory
 
-PICTURES_PER_TASK = 8  # a message per picture would cost more than decoding a small one
-MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()  # the former is Linux' memory
+PICTURES_PER_TASK, PIXELS_PER_TASK = 8, 1_000_000  # a message per small picture would cost more than decoding it
+KEPT_BY_A_WORKER = 2**26  # bytes
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,28 @@ def decoded(pictures: Iterable[Picture], *, workers: int) -> Generator[Decoded]:
         yield from map(read, pictures)
         return
     remaining = iter(pictures)
-    with tempfile.TemporaryDirectory(prefix=f"fsae-{os.getpid()}-", dir=MEMORY) as folder:
+    with tempfile.TemporaryDirectory(prefix=f"fsae-{os.getpid()}-", dir=memory_folder()) as folder:
         # multiprocessing would copy locks that threads hold (fork) or import the program, torch and all (spawn)
         pool = ProcessPoolExecutor(workers, initializer=_prepare, initargs=(os.getpid(), folder))
-        pending: deque[Future[Parcel]] = deque()
+        pending: deque[Future[list[Handed]]] = deque()
+        per_task = 1
         try:
             while True:
-                while len(pending) < workers + 2 and (task := list(islice(remaining, PICTURES_PER_TASK))):
+                while len(pending) < workers + 2 and (task := list(islice(remaining, per_task))):
                     pending.append(pool.submit(_read_all, task, Path(folder)))
                 if not pending:
                     return
-                yield from pending.popleft().result().unpacked()
+                items = [handed.received() for handed in pending.popleft().result()]
+                n_pixels = sum(item.pixels.size // 3 for item in items if item.pixels is not None)
+                per_task = min(PICTURES_PER_TASK, max(1, PIXELS_PER_TASK * len(items) // max(1, n_pixels)))
+                yield from items
         finally:
             pool.shutdown(wait=True, kill_workers=True)
+
+
+def memory_folder() -> str:
+    """A folder in memory where the system has one (Linux), else on the disk."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
 
 
 def read(picture: Picture) -> Decoded:
@@ -80,50 +89,42 @@ def read(picture: Picture) -> Decoded:
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """Pictures on their way to the main process; their pixels lie in a file, as a pipe takes longer than decoding."""
+class Handed:
+    """A picture on its way to the main process, its pixels in a file: through a pipe they take longer than decoding."""
 
-    pictures: list[Decoded]
-    sizes: list[tuple[int, ...] | None]
-    pixels: Path | None
+    item: Decoded
+    size: tuple[int, ...] = ()
+    path: Path | None = None
 
     @classmethod
-    def packed(cls, pictures: list[Decoded], folder: Path) -> "Parcel":
-        sizes = [None if picture.pixels is None else picture.pixels.shape for picture in pictures]
+    def over(cls, item: Decoded, folder: Path) -> "Handed":
+        if item.pixels is None:
+            return cls(item)
         path = folder / uuid4().hex
         try:
-            with path.open("wb") as file:
-                for picture in pictures:
-                    if picture.pixels is not None:
-                        file.write(picture.pixels.data)
+            item.pixels.tofile(path)
         except OSError:  # the folder is full: the pipe has room
             path.unlink(missing_ok=True)
-            return cls(pictures, sizes, None)
-        return cls([replace(picture, pixels=None) for picture in pictures], sizes, path)
+            return cls(item)
+        return cls(replace(item, pixels=None), item.pixels.shape, path)
 
-    def unpacked(self) -> Iterator[Decoded]:
-        if self.pixels is None:
-            yield from self.pictures
-            return
-        content, start = np.fromfile(self.pixels, np.uint8), 0
-        self.pixels.unlink()
-        for picture, size in zip(self.pictures, self.sizes, strict=True):
-            if size is None:
-                yield picture
-            else:
-                end = start + int(np.prod(size))
-                yield replace(picture, pixels=content[start:end].reshape(size))
-                start = end
+    def received(self) -> Decoded:
+        if self.path is None:
+            return self.item
+        pixels = np.fromfile(self.path, np.uint8).reshape(self.size)
+        self.path.unlink()
+        return replace(self.item, pixels=pixels)
 
 
-def _read_all(pictures: list[Picture], folder: Path) -> Parcel:
-    return Parcel.packed([read(picture) for picture in pictures], folder)
+def _read_all(pictures: list[Picture], folder: Path) -> list[Handed]:
+    return [Handed.over(read(picture), folder) for picture in pictures]
 
 
 def _prepare(parent: int, folder: str) -> None:
-    """A worker leaves Ctrl-C to its parent; if that is killed, it tidies up their folder and ends too."""
-    keep_freed_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A worker leaves signals to its parent; when that has been killed, it tidies up their folder and ends too."""
+    keep_freed_memory(KEPT_BY_A_WORKER)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent and psutil.pid_exists(parent):  # on Windows the dead keep being parents

@@ -62,5 +62,6 @@ class ExtractSettings:
 
     @property
     def lasting(self) -> dict[str, Any]:
-        """The settings that shape the result."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in ONLY_SPEED}
+        """The settings that shape the result, with what they are where they were left out."""
+        given = {name: value for name, value in dataclasses.asdict(self).items() if name not in ONLY_SPEED}
+        return given | dict(zip(("enlarge", "pad"), self.before_detection, strict=True))

@@ -57,5 +57,5 @@ def _sheet(tiles: Sequence[Image.Image], path: Path) -> Path:
     for number, tile in enumerate(tiles):
         sheet.paste(tile, (number % columns * (width + 2), number // columns * (height + 2)))
     with written_beside(path) as temporary:
-        sheet.save(temporary, "PNG", compress_level=1)  # of photographs little more is left at 9
+        sheet.save(temporary, "PNG", compress_level=1)  # 6, the default, takes four times as long for a tenth less
     return path

@@ -46,22 +46,37 @@ def test_all_faces_of_a_picture_from_left_to_right(portraits: list[np.ndarray]) 
     assert np.all(np.diff([face.box[0] for face in faces]) > 100)
 
 
-def test_enlarging_is_for_the_detection_alone(portraits: list[np.ndarray]) -> None:
+@pytest.mark.parametrize(("pad", "border"), [(0.0, 0), (0.1, 18)])
+def test_enlarging_and_padding_are_for_the_detection_alone(
+    portraits: list[np.ndarray], pad: float, border: int
+) -> None:
     keypoints = TEMPLATE.astype(np.float32) + np.array([30, 60], np.float32)
+    box = np.array([2.5, 3.5, 99.5, 199.5], np.float32)
     seen: list[tuple[int, ...]] = []
 
     def find(pictures: list[np.ndarray]) -> list[Faces]:
         seen.extend(picture.shape for picture in pictures)
-        found = (keypoints + 0.5) * 3 - 0.5  # where a picture enlarged threefold shows what was at `keypoints`
-        return [Faces(np.array([[8.5, 11.5, 299.5, 599.5]], np.float32), found[None], np.ones(1, np.float32))]
+        there = [(places + border + 0.5) * 3 - 0.5 for places in (box, keypoints)]  # enlarged threefold
+        return [Faces(there[0][None], there[1][None], np.ones(1, np.float32))]
 
-    cutter = cutter_for(enlarge=3)
+    cutter = cutter_for(enlarge=3, pad=pad)
     cutter.find = find
     (face,), _ = cutter(items(portraits[0]))
-    assert seen == [(672, 552, 3)]
+    assert seen == [((224 + 2 * border) * 3, (184 + 2 * border) * 3, 3)]
     np.testing.assert_allclose(face.keypoints, keypoints, atol=1e-4)
-    np.testing.assert_allclose(face.box, [2.5, 3.5, 99.5, 199.5], atol=1e-4)
+    np.testing.assert_allclose(face.box, box, atol=1e-4)
     np.testing.assert_array_equal(face.pixels, portraits[0][60:172, 30:142])
+
+
+def test_padding_moves_neither_the_middle_nor_the_smallest_face() -> None:
+    cutter = cutter_for(pad=0.25, min_face_share=0.3)
+    assert cutter.find.min_face_share == pytest.approx(0.2)
+    middles = np.array([[40, 50], [60, 70]], np.float32)  # of the picture, and of the picture with a border of 20
+    boxes = np.column_stack([middles - 10, middles + 10])
+    keypoints = TEMPLATE.astype(np.float32) + np.array([[[1, 0]], [[2, 0]]], np.float32)
+    cutter.find = lambda pictures: [Faces(boxes, keypoints, np.ones(2, np.float32))]
+    (face,), _ = cutter(items(BLANK))
+    np.testing.assert_allclose(face.box, [30, 40, 50, 60], atol=1e-4)
 
 
 def test_a_padded_picture_keeps_the_keypoints_of_a_face_at_its_edge(portraits: list[np.ndarray]) -> None:

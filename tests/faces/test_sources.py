@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from fsae_mlflow.faces.decoding import Parcel, decoded, read
+from fsae_mlflow.faces.decoding import Handed, decoded, read
 from fsae_mlflow.faces.images import decode
 from fsae_mlflow.faces.sources import Picture, Source, open_source, take_inventory
 from fsae_mlflow.faces.storage import Location
@@ -229,9 +229,10 @@ def test_pixels_come_through_memory_or_where_it_is_full_with_the_pictures(folder
     memory = tmp_path / "memory"
     memory.mkdir()
     for place, in_file in ((memory, True), (tmp_path / "full", False)):
-        parcel = Parcel.packed(pictures, place)
-        assert (parcel.pixels is not None) == in_file
-        for there, here in zip(parcel.unpacked(), pictures, strict=True):
+        for here in pictures:
+            handed = Handed.over(here, place)
+            assert (handed.path is not None) == (in_file and here.pixels is not None)
+            there = handed.received()
             assert (there.picture, there.reason) == (here.picture, here.reason)
             np.testing.assert_array_equal(there.pixels, here.pixels)
     assert not list(memory.iterdir())
