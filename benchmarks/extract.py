@@ -198,7 +198,7 @@ class Clocks:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Of the processor time, and of nothing twice."""
+        """How the processor time divides."""
         detector, networks, recognizer = (sum(spent) / self.total for spent in self.spent.values())
         return {
             "MTCNN's networks": round(networks, 3),

@@ -36,11 +36,11 @@ class Averages:
 
         A box is left, top, right, bottom in whole pixels; right and bottom are excluded. None may be empty.
         """
-        means = torch.empty((len(boxes), height, width, 3), device=self.pictures.device)
         if self.sums is None:
+            means = torch.empty(len(boxes), height, width, 3)
             _average(self.pictures.numpy(), numbers.numpy(), boxes.numpy(), means.numpy())
         else:
-            average_by_gathering(self.sums, numbers, boxes, means)
+            means = average_by_gathering(self.sums, numbers, boxes, height, width)
         return means.permute(0, 3, 1, 2)
 
 
@@ -56,11 +56,12 @@ def average_by_gathering(
     sums: Int32[Tensor, "batch height1 width1 3"],
     numbers: Int[Tensor, " n"],
     boxes: Int[Tensor, "n 4"],
-    means: Float[Tensor, "n height width 3"],
-) -> None:
-    """Fill in the means of all windows at once: right for a GPU."""
-    left, right = _windows(boxes[:, 0::2], means.shape[2])
-    top, bottom = _windows(boxes[:, 1::2], means.shape[1])
+    height: int,
+    width: int,
+) -> Float[Tensor, "n height width 3"]:
+    """The means of all windows at once: right for a GPU."""
+    left, right = _windows(boxes[:, 0::2], width)
+    top, bottom = _windows(boxes[:, 1::2], height)
     first = (numbers * sums.shape[1])[:, None]
     above, below = (first + top) * sums.shape[2], (first + bottom) * sums.shape[2]
     flat = sums.view(-1, 3)
@@ -69,7 +70,7 @@ def average_by_gathering(
         return flat[row[:, :, None] + column[:, None, :]]
 
     totals = corner(below, right) - corner(above, right) - corner(below, left) + corner(above, left)
-    means[:] = totals * (1 / (bottom - top))[:, :, None, None] * (1 / (right - left))[:, None, :, None]
+    return totals * (1 / (bottom - top))[:, :, None, None] * (1 / (right - left))[:, None, :, None]
 
 
 def _windows(ranges: Int[Tensor, "n 2"], size: int) -> tuple[Int[Tensor, "n size"], Int[Tensor, "n size"]]:

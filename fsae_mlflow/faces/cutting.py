@@ -74,23 +74,18 @@ class FaceCutter:
     def _found(self, pictures: Sequence[Decodable]) -> Iterator[AlignedFace]:
         found = self.find([self._prepared(pixels) for _, pixels in pictures])
         for (picture, pixels), faces in zip(pictures, found, strict=True):
-            yield from self._cut(picture, pixels, faces)
+            yield from self._cut(picture, pixels, self._placed(faces, pixels))
 
     def _cut(
         self, picture: Picture, pixels: UInt8[np.ndarray, "height width 3"], found: Faces
     ) -> Iterator[AlignedFace]:
         height, width = pixels.shape[:2]
-        border = self._border(pixels)
-        prepared = (width + 2 * border) * self.enlarge, (height + 2 * border) * self.enlarge
-        chosen = found.chosen(self.settings.face, *prepared)
+        chosen = found.chosen(self.settings.face, width, height)
         for number, index in enumerate(chosen):
-            # pixel centres lie at integers: the first two of a picture enlarged twofold were at -0.25 and 0.25
-            keypoints, box = (
-                ((places[index] + 0.5) / self.enlarge - 0.5 - border).astype(np.float32)
-                for places in (found.keypoints, found.boxes)
+            keypoints, box, probability = found.keypoints[index], found.boxes[index], float(found.probabilities[index])
+            yield AlignedFace(
+                picture, number, alignment.align(pixels, keypoints), box, keypoints, probability, width, height
             )
-            face, probability = alignment.align(pixels, keypoints), float(found.probabilities[index])
-            yield AlignedFace(picture, number, face, box, keypoints, probability, width, height)
         if not len(chosen) and self.settings.no_face == "central_crop":
             whole, unknown = np.array([0, 0, width, height], np.float32), np.full((5, 2), np.nan, np.float32)
             face = alignment.central_crop(pixels, CENTRAL_SHARE)
@@ -107,3 +102,12 @@ class FaceCutter:
             return pixels
         size = pixels.shape[1] * self.enlarge, pixels.shape[0] * self.enlarge
         return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+
+    def _placed(self, found: Faces, pixels: UInt8[np.ndarray, "height width 3"]) -> Faces:
+        """Where the faces of the prepared picture lie in the picture itself."""
+        # pixel centres lie at integers: the first two of a picture enlarged twofold were at -0.25 and 0.25
+        boxes, keypoints = (
+            ((places + 0.5) / self.enlarge - 0.5 - self._border(pixels)).astype(np.float32)
+            for places in (found.boxes, found.keypoints)
+        )
+        return Faces(boxes, keypoints, found.probabilities)

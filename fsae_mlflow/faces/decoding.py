@@ -24,7 +24,7 @@ from fsae_mlflow.faces.sources import Picture
 from fsae_mlflow.memory import keep_freed_memory
 
 PICTURES_PER_TASK, PIXELS_PER_TASK = 8, 1_000_000  # a message per small picture would cost more than decoding it
-KEPT_BY_A_WORKER = 2**26  # bytes
+KEPT_BY_A_WORKER = 2**26  # bytes; loky takes a worker that grows by 300 MB for a leaking one
 
 
 @dataclass(frozen=True)
