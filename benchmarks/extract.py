@@ -5,7 +5,7 @@
 Contenders take turns on the same pictures, so that a busy machine slows all alike; medians and their ratios are
 printed, in seconds passed and in processor time (of all threads and processes).
 
-loop       one picture at a time: Pillow, MTCNN.detect, the same alignment, the recogniser
+loop       one picture at a time: Pillow, MTCNN.detect, the same alignment, the recognizer
 extract    the extraction as it is, templates and JPEGs written
 share      the same with min_face_share=0.25
 networks   the bare forward passes, on batches like those that `extract` gives them, as many at once as it has
@@ -35,19 +35,19 @@ from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 from PIL import Image
 from torch import Tensor, nn
 
-from fsae_mlflow import extraction
-from fsae_mlflow.extraction import FACES_PER_CALL, embed
+from fsae_mlflow.extraction import stage as extraction
+from fsae_mlflow.extraction.settings import ExtractSettings
+from fsae_mlflow.extraction.stage import FACES_PER_CALL, embed
 from fsae_mlflow.faces.alignment import align
 from fsae_mlflow.faces.cutting import FaceCutter
 from fsae_mlflow.faces.decoding import read
-from fsae_mlflow.faces.keypoints import Faces
-from fsae_mlflow.faces.mtcnn import FaceFinder
-from fsae_mlflow.faces.settings import ExtractSettings
-from fsae_mlflow.faces.sources import open_source
+from fsae_mlflow.faces.detection.keypoints import Faces
+from fsae_mlflow.faces.detection.mtcnn import FaceFinder
+from fsae_mlflow.faces.sources.registry import open_source
 from fsae_mlflow.memory import keep_freed_memory
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.registry import load_recognizer
-from fsae_mlflow.templates import TemplateSet
+from fsae_mlflow.templates.set import TemplateSet
 
 SHARE = 0.25
 N_RECORDED = 128  # pictures, spread evenly, for `networks`
@@ -101,7 +101,7 @@ def main() -> None:
 
 def extracted(settings: ExtractSettings, output: Path) -> Cost:
     """One extraction, its processes started and ended."""
-    figures = extraction.extract(settings, output=output, on_metrics=lambda *_: None).figures
+    figures = extraction.extract(settings, output=output, on_metrics=lambda *_: None).metrics
     return int(figures["n_images"]), figures["n_images"] / figures["images_per_second"]
 
 
@@ -171,7 +171,7 @@ class Clocks:
     parts = (
         (FaceFinder, "__call__", "MTCNN"),
         *((network, "forward", "MTCNN's networks") for network in (PNet, RNet, ONet)),
-        (Recognizer, "forward", "recogniser"),
+        (Recognizer, "forward", "recognizer"),
     )
 
     def __init__(self) -> None:
@@ -202,7 +202,7 @@ class Clocks:
         detector, networks, recognizer = (sum(spent) / self.total for spent in self.spent.values())
         return {
             "MTCNN's networks": round(networks, 3),
-            "recogniser": round(recognizer, 3),
+            "recognizer": round(recognizer, 3),
             "MTCNN's pyramid, crops and suppression": round(detector - networks, 3),
             "everything else": round(1 - detector - recognizer, 3),
         }

@@ -9,8 +9,8 @@ import time
 import numpy as np
 import torch
 
-from fsae_mlflow.sae.data import TrainingData
-from fsae_mlflow.templates import TemplateSet
+from fsae_mlflow.sae.training.data import TrainingData
+from fsae_mlflow.templates.set import TemplateSet
 
 ROUNDS = 5
 

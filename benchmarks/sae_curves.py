@@ -26,9 +26,9 @@ SHOWN = {
     "topk, expansion 1": (style.BLUE, "*"),
     "batchtopk": (style.GREEN, "s"),
     "matryoshka": ("#56B4E9", "^"),
-    "pca": (style.GREY, "x"),
-    "random_decoder": (style.GREY, "d"),
-    "untrained": (style.GREY, "v"),
+    "pca": (style.GRAY, "x"),
+    "random_decoder": (style.GRAY, "d"),
+    "untrained": (style.GRAY, "v"),
 }
 COLUMNS = {  # heading → figure, digits
     "L0 LFW": ("lfw/l0", 1),
@@ -89,7 +89,7 @@ def draw(groups: dict[str, Figures], path: Path) -> None:
             axes.set_xticks([16, 32, 64, 105, 200], ["16", "32", "64", "105", "200"])
             axes.minorticks_off()
             axes.set_xlabel("L0: features a template fires, mean")
-            for name, (colour, marker) in SHOWN.items():
+            for name, (color, marker) in SHOWN.items():
                 points = sorted(
                     (np.mean(f[l0]), np.mean(f[value]), f[value]) for n, f in groups.items() if kind(n) == name
                 )
@@ -97,7 +97,7 @@ def draw(groups: dict[str, Figures], path: Path) -> None:
                     x, y = [point[0] for point in points], [point[1] for point in points]
                     spread = [[y - min(all_) for _, y, all_ in points], [max(all_) - y for _, y, all_ in points]]
                     axes.errorbar(
-                        x, y, yerr=spread, label=name, color=colour, marker=marker, markersize=5, linewidth=1.3
+                        x, y, yerr=spread, label=name, color=color, marker=marker, markersize=5, linewidth=1.3
                     )
         left.set_title("Held-out people: fvu")
         right.set_title("LFW: accuracy from decoded templates")

@@ -7,7 +7,7 @@ Each line is one training: settings of TrainSettings as key=value. What `--outpu
 already, LFW's figures included where they are asked for, is not trained again.
 Settings are chosen by the held-out columns; --lfw_templates and --lfw_pairs add LFW's, to be read once, for what was
 chosen. Controls: `control=pca k=32` (so many principal components), `control=untrained …` (the SAE as it is
-initialised), `control=random_decoder …` (only the encoder learns). `sae_curves.py` makes table and curves of the lines.
+initialized), `control=random_decoder …` (only the encoder learns). `sae_curves.py` makes table and curves of the lines.
 """
 
 import argparse
@@ -23,14 +23,14 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
+from fsae_mlflow.identities import holdout_rows
 from fsae_mlflow.parameters import options
 from fsae_mlflow.sae.base import SparseAutoencoder
-from fsae_mlflow.sae.data import TrainingData
-from fsae_mlflow.sae.registry import VARIANTS
-from fsae_mlflow.sae.settings import TrainSettings
-from fsae_mlflow.sae.split import holdout_rows
-from fsae_mlflow.sae.training import new_sae, train
-from fsae_mlflow.templates import TemplateSet
+from fsae_mlflow.sae.training.data import TrainingData
+from fsae_mlflow.sae.training.settings import TrainSettings
+from fsae_mlflow.sae.training.stage import new_sae, train
+from fsae_mlflow.sae.variants.registry import VARIANTS
+from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.verification.evaluation import fraction_of_variance_unexplained, mean_cosine
 from fsae_mlflow.verification.pairs import find_rows, make_pairs, read_pairs
 from fsae_mlflow.verification.protocol import cross_validate, squared_distances
@@ -70,7 +70,7 @@ def main() -> None:
         started = time.monotonic()
         chosen = dict(word.split("=", 1) for word in f"{given.shared} {line}".split())
         contender = CONTROLS[chosen.pop("control", "none")](chosen, templates)
-        figures = contender.figures | measured(contender, templates, lfw, int(chosen.get("seed", 0)))
+        figures = contender.metrics | measured(contender, templates, lfw, int(chosen.get("seed", 0)))
         result = work | figures | {"seconds": time.monotonic() - started}
         print(
             json.dumps({key: round(value, 5) if isinstance(value, float) else value for key, value in result.items()})
@@ -98,7 +98,7 @@ def trained(chosen: dict[str, str], templates: TemplateSet) -> Contender:
     with tempfile.TemporaryDirectory() as folder:
         result = train(settings_of(chosen), templates=templates, output=Path(folder), on_metrics=lambda *_: None)
     return contender_of(
-        result.sae, alive=result.figures["train/alive"], templates_per_second=result.templates_per_second
+        result.sae, alive=result.metrics["train/alive"], templates_per_second=result.templates_per_second
     )
 
 

@@ -13,7 +13,7 @@ import torch
 from sae_lens import SAE  # pyright: ignore[reportMissingImports]
 
 from fsae_mlflow.sae.export import export_saelens
-from fsae_mlflow.sae.registry import VARIANTS
+from fsae_mlflow.sae.variants.registry import VARIANTS
 
 for variant, kind in VARIANTS.items():
     torch.manual_seed(0)

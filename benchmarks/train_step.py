@@ -20,9 +20,9 @@ from pathlib import Path
 
 import torch
 
-from fsae_mlflow.sae.adam import make_optimizer
-from fsae_mlflow.sae.gated import GatedSAE
-from fsae_mlflow.sae.settings import TrainSettings
+from fsae_mlflow.sae.training.optimizer import make_optimizer
+from fsae_mlflow.sae.training.settings import TrainSettings
+from fsae_mlflow.sae.variants.gated import GatedSAE
 
 PEERS = Path("outputs/peers")
 OWN = ["dense", "fused", "fused_float32", "floor"]
@@ -67,7 +67,7 @@ def dense_step(sae: GatedSAE, x: torch.Tensor) -> Callable[[], float]:
 
 
 def fused_step(sae: GatedSAE, x: torch.Tensor, *, screened: bool) -> Callable[[], float]:
-    from fsae_mlflow.sae.fused import FusedStep
+    from fsae_mlflow.sae.fused.step import FusedStep
 
     fused = FusedStep(sae, make_optimizer(TrainSettings(lr=RATE, lr_end=0.0), sae))
     fused.screened = fused.screened and screened

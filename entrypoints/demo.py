@@ -1,4 +1,4 @@
-"""The whole way on the embedded faces and recogniser, as child runs of one parent."""
+"""The whole way on the embedded faces and recognizer, as child runs of one parent."""
 
 from typing import Annotated
 
@@ -28,15 +28,15 @@ class DemoSettings:
     """What the demo starts from."""
 
     faces: Annotated[str, "Pictures, as extract takes them."] = "orl"
-    recognizer: Annotated[str, "Recogniser, as extract takes it."] = "tiny"
+    recognizer: Annotated[str, "Recognizer, as extract takes it."] = "tiny"
     epochs: Annotated[int, "Epochs of the SAE's training.", Ge(1)] = 60
     folds: Annotated[int, "Folds of the pairs that are made.", Ge(2)] = 10
-    steps: Annotated[int, "Steps of the optimised images.", Ge(1)] = 48
+    steps: Annotated[int, "Steps of the optimized images.", Ge(1)] = 48
 
 
 @command(DemoSettings, stage="demo")
 def main(settings, run):
-    """Extract, train, evaluate and visualise, each as an MLflow Project run, and gather their main figures."""
+    """Extract, train, evaluate and visualize, each as an MLflow Project run, and gather their main metrics."""
     from fsae_mlflow.tracking.projects import run_entry_point
 
     extracted = run_entry_point(run, "extract", {"faces": settings.faces, "recognizer": settings.recognizer})
@@ -48,8 +48,8 @@ def main(settings, run):
     visualized = run_entry_point(run, "visualize", built_on | {"n_features": 4, "steps": settings.steps})
     for child in (extracted, trained, evaluated, visualized):
         run.copy_from(child, metrics=HEADLINES, artifacts=PICTURES)
-    figures = run.metrics
-    click.echo("\n".join(f"{name:>20}  {figures[name]:.4g}" for name in HEADLINES if name in figures))
+    metrics = run.metrics
+    click.echo("\n".join(f"{name:>20}  {metrics[name]:.4g}" for name in HEADLINES if name in metrics))
     click.echo(f"\nLook at everything:  {run.ui_command}\nthen open {run.ui_address}")
 
 

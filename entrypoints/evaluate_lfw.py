@@ -7,7 +7,7 @@ from fsae_mlflow.verification.settings import EvaluateSettings
 @command(EvaluateSettings, stage="evaluate_lfw")
 def main(settings, run):
     """Measure face verification (LFW's protocol) with original templates and with what an SAE keeps of them."""
-    from fsae_mlflow.sae.checkpoint import load_sae
+    from fsae_mlflow.sae.saved import load_sae
     from fsae_mlflow.tracking.inputs import find_sae, open_templates
     from fsae_mlflow.verification.evaluation import evaluate
 
@@ -28,7 +28,7 @@ def main(settings, run):
     )
     for path in evaluation.files:
         run.log_path(path)
-    run.log_table([{"setting": row.label, **row.figures} for row in evaluation.rows], "table.json")
+    run.log_table([{"setting": row.label, **row.metrics} for row in evaluation.rows], "table.json")
 
 
 if __name__ == "__main__":

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from fsae_mlflow.faces.settings import ExtractSettings
+from fsae_mlflow.extraction.settings import ExtractSettings
 from fsae_mlflow.tracking.command import command
 
 
 @command(ExtractSettings, stage="extract")
 def main(settings, run):
     """Find, align and embed every face of a source, and log the templates as Parquet."""
-    from fsae_mlflow.extraction import extract
+    from fsae_mlflow.extraction.stage import extract
     from fsae_mlflow.memory import keep_freed_memory
     from fsae_mlflow.tracking.inputs import TEMPLATES, note_templates
 

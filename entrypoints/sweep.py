@@ -2,7 +2,7 @@
 
 from contextlib import contextmanager
 
-from fsae_mlflow.study import SweepSettings
+from fsae_mlflow.sweep.stage import SweepSettings
 from fsae_mlflow.tracking.command import command
 
 
@@ -13,8 +13,8 @@ def main(settings, run):
     The same command goes on with the same study.
     """
     from fsae_mlflow.report.front import front_figure
-    from fsae_mlflow.sae.checkpoint import load_sae
-    from fsae_mlflow.study import sweep
+    from fsae_mlflow.sae.saved import load_sae
+    from fsae_mlflow.sweep.stage import sweep
     from fsae_mlflow.tracking.inputs import open_templates
     from fsae_mlflow.tracking.registry import log_sae, register_sae
     from fsae_mlflow.tracking.runs import nested_run
@@ -32,7 +32,7 @@ def main(settings, run):
     if found.best is None:
         raise ValueError(f"max_l0={settings.max_l0}: no trial is that sparse; raise max_l0, lam_max or n_trials.")
     run.set_tags({"fsae.best_trial": str(found.best.number)})
-    run.on_metrics(found.best.figures | {"best_lam": found.best.lam, "best_expansion": found.best.expansion})
+    run.on_metrics(found.best.metrics | {"best_lam": found.best.lam, "best_expansion": found.best.expansion})
     log_sae(run, found.best.folder)
     name = settings.model_name if settings.register else ""
     register_sae(run, load_sae(found.best.folder), found.best.folder, name=name, aliases=("champion",))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fsae_mlflow.sae.settings import TrainSettings
+from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.tracking.command import command
 
 
@@ -12,8 +12,8 @@ def main(settings, run):
 
     The same command goes on with a training that was stopped.
     """
-    from fsae_mlflow.sae.resuming import fingerprint
-    from fsae_mlflow.sae.training import train
+    from fsae_mlflow.sae.training.checkpoint import fingerprint
+    from fsae_mlflow.sae.training.stage import train
     from fsae_mlflow.tracking.inputs import open_templates
     from fsae_mlflow.tracking.registry import log_sae, register_sae
 
@@ -21,7 +21,7 @@ def main(settings, run):
     # Named by what decides the result, not by the run, so that the same command finds its checkpoint.
     output = Path(settings.output or f"outputs/train_sae/{fingerprint(settings, templates.digest)}")
     trained = train(settings, templates=templates, output=output, on_metrics=run.on_metrics)
-    run.on_metrics(trained.figures, settings.epochs)
+    run.on_metrics(trained.metrics, settings.epochs)
     log_sae(run, trained.folder)
     register_sae(run, trained.sae, trained.folder, name=settings.model_name if settings.register else "")
 

@@ -1,4 +1,4 @@
-"""Optimise images that fire features of an SAE."""
+"""Optimize images that fire features of an SAE."""
 
 from fsae_mlflow.tracking.command import command
 from fsae_mlflow.visualization.settings import VisualizeSettings
@@ -6,9 +6,9 @@ from fsae_mlflow.visualization.settings import VisualizeSettings
 
 @command(VisualizeSettings, stage="visualize")
 def main(settings, run):
-    """Show what features look for: the faces that fire them most, beside images optimised to fire them."""
+    """Show what features look for: the faces that fire them most, beside images optimized to fire them."""
     from fsae_mlflow.recognizers.registry import load_recognizer
-    from fsae_mlflow.sae.checkpoint import load_sae
+    from fsae_mlflow.sae.saved import load_sae
     from fsae_mlflow.tracking.inputs import find_sae, open_templates
     from fsae_mlflow.visualization.visualize import visualize
 

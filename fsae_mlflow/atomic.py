@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @contextmanager
-def written_beside(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary sibling of `path` to write a file or a folder at, and rename it to `path` on success.
 
     What stood at `path` stays as it was until the rename; on an error the temporary is removed.

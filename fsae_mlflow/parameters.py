@@ -1,42 +1,65 @@
-"""Settings of a stage: a frozen dataclass that explains its fields, checks their bounds and can be a command line.
+"""Settings of a stage: one frozen dataclass is its documentation, its command line and its fingerprint.
 
     @settings
     class TrainSettings:
         lr: Annotated[float, "AdamW's initial learning rate.", Gt(0)] = 5e-4
+        device: Annotated[str, "Where to train.", EXECUTION] = "auto"
+        variant: Annotated[VariantSettings, "Kind of SAE.", OneOf(lambda: SETTINGS)] = GatedSettings()
 
-`options` reads the fields back for whoever builds a command line, so no parameter is listed twice.
+A field that is `OneOf` several settings classes is written flat, as the name of the class and that class' own fields:
+`variant=topk k=32`. `options` lists all fields for a command line, `parse` builds the settings from such flat values,
+and `flat` gives them back.
 """
 
 import dataclasses
-import math
+import hashlib
+import json
 import types
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
-from annotated_types import BaseMetadata, Ge, Gt, Le, Lt, MultipleOf
+import pydantic
+from pydantic.dataclasses import dataclass as validated
 
 T = TypeVar("T")
 
-BOUNDS: dict[type[BaseMetadata], tuple[str, str, Callable[[Any, Any], bool]]] = {
-    Ge: ("ge", "at least", lambda value, bound: value >= bound),
-    Gt: ("gt", "greater than", lambda value, bound: value > bound),
-    Le: ("le", "at most", lambda value, bound: value <= bound),
-    Lt: ("lt", "less than", lambda value, bound: value < bound),
-    MultipleOf: ("multiple_of", "a multiple of", lambda value, bound: value % bound == 0),
-}
+
+class Marker(Enum):
+    """Marks on fields, for whoever reads them."""
+
+    EXECUTION = "how or where the stage runs: another value gives the same result"
+
+
+EXECUTION = Marker.EXECUTION
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Marks a field that holds an instance of one of several settings classes, which `choices` gives by name."""
+
+    choices: Callable[[], Mapping[str, type]]
+
+    def name_of(self, chosen: object) -> str:
+        """The name that the settings class of `chosen` has among the choices."""
+        return next(name for name, kind in self.choices().items() if kind is type(chosen))
 
 
 @dataclass(frozen=True)
 class Option:
-    """One field of a settings class as a command line needs it."""
+    """One parameter as a command line needs it. `defaults` has the choice's default by name where `choice` is set."""
 
     name: str
     type: type
     help: str
     default: Any
     choices: tuple[str, ...] = ()
-    bounds: tuple[BaseMetadata, ...] = ()
+    execution: bool = False
+    one_of: OneOf | None = None
+    choice: str = ""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def required(self) -> bool:
@@ -45,52 +68,133 @@ class Option:
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def settings(cls: type[T]) -> type[T]:
-    """Make `cls` a frozen keyword-only dataclass that refuses values outside its fields' bounds.
+    """Make `cls` a frozen keyword-only dataclass whose types and bounds pydantic checks.
 
     A method `check(self)` of the class runs last, for rules that join several fields.
 
     Raises (when an instance is made): ValueError naming the field, its requirement and the value.
     """
+    if "check" in vars(cls):
+        cls.__post_init__ = lambda self: self.check()  # pyright: ignore[reportAttributeAccessIssue]
+    config = pydantic.ConfigDict(allow_inf_nan=False)
+    made: Any = validated(cls, frozen=True, kw_only=True, config=config)
+    validate = made.__init__
 
-    def check_fields(self: Any) -> None:
-        for option in options(cls):
-            _check(option, getattr(self, option.name))
-        if hasattr(self, "check"):
-            self.check()
+    def construct(self: Any, **values: Any) -> None:
+        try:
+            validate(self, **values)
+        except pydantic.ValidationError as error:
+            raise ValueError(sentence(error)) from None
 
-    cls.__post_init__ = check_fields  # pyright: ignore[reportAttributeAccessIssue]
-    return dataclass(frozen=True, kw_only=True)(cls)
+    made.__init__ = construct
+    return made
+
+
+def sentence(error: pydantic.ValidationError, *, place: str = "") -> str:
+    """The first mistake that pydantic found: field, requirement and value; `place` says where the field stands."""
+    first = error.errors(include_url=False)[0]
+    if first["type"] == "value_error":  # from `check`, which names the fields itself
+        return str(first["ctx"]["error"])
+    name = ".".join(map(str, first["loc"])) + place
+    if first["type"] in ("missing", "missing_argument"):
+        return f"{name} is required."
+    if "unexpected" in first["type"]:
+        return f"{name} is not known here."
+    requirement = first["msg"].replace("Input should be", "must be").replace("Input should have", "must have")
+    return f"{name} {requirement}; it is {first['input']!r}."
 
 
 def options(cls: type) -> Iterator[Option]:
-    """The fields of a settings class in their order, with type, help, default, choices and bounds."""
+    """The parameters of a settings class in the order of its fields; after a `OneOf` field, those of its choices."""
     hints = get_type_hints(cls, include_extras=True)
-    for field in dataclasses.fields(cls):
+    for declared in dataclasses.fields(cls):
         base, *extras = (
-            get_args(hints[field.name]) if get_origin(hints[field.name]) is Annotated else [hints[field.name]]
+            get_args(hints[declared.name]) if get_origin(hints[declared.name]) is Annotated else [hints[declared.name]]
         )
         if get_origin(base) in (Union, types.UnionType):
             base = next(kind for kind in get_args(base) if kind is not types.NoneType)
-        choices = get_args(base) if get_origin(base) is Literal else ()
+        one_of = next((extra for extra in extras if isinstance(extra, OneOf)), None)
+        choices = tuple(one_of.choices()) if one_of else get_args(base) if get_origin(base) is Literal else ()
         yield Option(
-            name=field.name,
+            name=declared.name,
             type=str if choices else base,
             help=next((extra for extra in extras if isinstance(extra, str)), ""),
-            default=field.default,
+            default=one_of.name_of(declared.default) if one_of else declared.default,
             choices=choices,
-            bounds=tuple(extra for extra in extras if isinstance(extra, BaseMetadata)),
+            execution=EXECUTION in extras,
+            one_of=one_of,
         )
+        if one_of:
+            yield from _own_options(declared.name, one_of.choices())
 
 
-def _check(option: Option, value: Any) -> None:
-    if value is None and option.default is None:
-        return
-    if option.choices and value not in option.choices:
-        raise ValueError(f"{option.name} must be one of {', '.join(option.choices)}; it is {value!r}.")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{option.name} must be a finite number; it is {value}.")
-    for bound in option.bounds:
-        attribute, words, holds = BOUNDS[type(bound)]
-        limit = getattr(bound, attribute)
-        if not holds(value, limit):
-            raise ValueError(f"{option.name} must be {words} {limit}; it is {value}.")
+def _own_options(choice: str, kinds: Mapping[str, type]) -> Iterator[Option]:
+    """The parameters of the classes that the field `choice` chooses from, each name once."""
+    found: dict[str, Option] = {}
+    for kind, cls in kinds.items():
+        for option in options(cls):
+            known = found.get(option.name, dataclasses.replace(option, choice=choice))
+            choices = tuple(dict.fromkeys((*known.choices, *option.choices)))
+            defaults = {**known.defaults, kind: option.default}
+            found[option.name] = dataclasses.replace(known, choices=choices, defaults=defaults)
+    yield from found.values()
+
+
+def parse(cls: type[T], values: Mapping[str, Any]) -> T:
+    """The settings that flat values ask for; what is left out takes its default.
+
+    Raises: ValueError naming the field, its requirement and the value; for a field of another choice, naming the
+    choices that have it.
+    """
+    known = list(options(cls))
+    given = {name: value for name, value in values.items() if not _owners(known, name)}
+    for option in known:
+        if option.one_of:
+            kinds, chosen = option.one_of.choices(), values.get(option.name, option.default)
+            if chosen not in kinds:
+                raise ValueError(f"{option.name} must be one of {', '.join(kinds)}; it is {chosen!r}.")
+            own = {name: value for name, value in values.items() if option.name == _owners(known, name)}
+            for name in own:
+                having = next(one.defaults for one in known if one.name == name)
+                if chosen not in having:
+                    raise ValueError(
+                        f"{name} is a parameter of {option.name}={' or '.join(having)}, and {option.name} is {chosen}; "
+                        f"leave it out, or choose one of these."
+                    )
+            given[option.name] = parse(kinds[chosen], own)
+    return cls(**given)
+
+
+def _owners(known: list[Option], name: str) -> str:
+    return next((option.choice for option in known if option.name == name), "")
+
+
+def flat(instance: Any) -> dict[str, Any]:
+    """The settings as flat values, as `parse` takes them."""
+    values: dict[str, Any] = {}
+    for option in options(type(instance)):
+        if option.choice:
+            continue
+        value = getattr(instance, option.name)
+        values[option.name] = option.one_of.name_of(value) if option.one_of else value
+        if option.one_of:
+            values |= flat(value)
+    return values
+
+
+def deciding(instance: Any) -> dict[str, Any]:
+    """The flat values that decide a stage's result: all but those marked EXECUTION."""
+    execution = {option.name for option in options(type(instance)) if option.execution}
+    return {name: value for name, value in flat(instance).items() if name not in execution}
+
+
+def fingerprint(content: Mapping[str, Any]) -> str:
+    """A short hash of everything that decides a result: deciding settings and digests of what they are applied to."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def output_folder(stage: str, chosen: str, name: str) -> Path:
+    """Where a stage writes: the folder that the user chose, else outputs/STAGE/FINGERPRINT, which the same command
+    finds again.
+    """
+    return Path(chosen) if chosen else Path("outputs") / stage / name

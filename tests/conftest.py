@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fsae_mlflow.templates import FaceRow, TemplateSet, TemplateWriter
+from fsae_mlflow.templates.set import TemplateSet
+from tests.template_sets import TemplateWriter, face_row
 
 # The tests' tensors are small: a second thread costs more than it gives, above all on a busy machine.
 torch.set_num_threads(1)
@@ -22,9 +23,9 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real faces and recognisers, which are not part of the project."""
+    """Real faces and recognizers, which are not part of the project."""
     if not SHARED.is_dir():
-        pytest.skip("needs the folder shared/data beside the project: real faces and recognisers, not part of it")
+        pytest.skip("needs the folder shared/data beside the project: real faces and recognizers, not part of it")
     return SHARED
 
 
@@ -33,23 +34,6 @@ def jpeg() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (112, 112), (90, 80, 70)).save(buffer, "JPEG")
     return buffer.getvalue()
-
-
-def face_row(image_id: str, template: np.ndarray, jpeg: bytes) -> FaceRow:
-    return FaceRow(
-        image_id=image_id,
-        identity=image_id.split("/")[0],
-        template=template.astype(np.float32),
-        probability=0.99,
-        box=np.array([1, 2, 3, 4], np.float32),
-        keypoints=np.arange(10, dtype=np.float32).reshape(5, 2),
-        source_width=250,
-        source_height=240,
-        yaw=0.1,
-        sharpness=100.0,
-        interocular=60.0,
-        jpeg=jpeg,
-    )
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A recogniser that needs no weights; as a script, an extraction with it to be killed or run beside another."""
+"""A recognizer that needs no weights; as a script, an extraction with it to be killed or run beside another."""
 
 import sys
 import time
@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fsae_mlflow import extraction
-from fsae_mlflow.faces.settings import ExtractSettings
+from fsae_mlflow.extraction import stage as extraction
+from fsae_mlflow.extraction.settings import ExtractSettings
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.card import RecognizerCard
 

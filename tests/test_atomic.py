@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from fsae_mlflow.atomic import written_beside
+from fsae_mlflow.atomic import atomic_write
 
 
 def test_a_file_replaces_a_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("old")
-    with written_beside(tmp_path / "a") as temporary:
+    with atomic_write(tmp_path / "a") as temporary:
         temporary.write_text("new")
         assert (tmp_path / "a").read_text() == "old"
     assert (tmp_path / "a").read_text() == "new"
@@ -18,7 +18,7 @@ def test_a_file_replaces_a_file(tmp_path: Path) -> None:
 
 def test_a_folder_replaces_a_folder(tmp_path: Path) -> None:
     for content in ("old", "new"):
-        with written_beside(tmp_path / "deep" / "a") as temporary:
+        with atomic_write(tmp_path / "deep" / "a") as temporary:
             temporary.mkdir()
             (temporary / content).touch()
     assert [path.name for path in (tmp_path / "deep").rglob("*")] == ["a", "new"]
@@ -26,7 +26,7 @@ def test_a_folder_replaces_a_folder(tmp_path: Path) -> None:
 
 def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("old")
-    with pytest.raises(OSError, match="disk full"), written_beside(tmp_path / "a") as temporary:
+    with pytest.raises(OSError, match="disk full"), atomic_write(tmp_path / "a") as temporary:
         temporary.write_text("half")
         raise OSError("disk full")
     assert (tmp_path / "a").read_text() == "old"

@@ -10,8 +10,8 @@ import torch
 from click.testing import CliRunner, Result
 from mlflow.artifacts import load_dict
 
-from fsae_mlflow.sae.checkpoint import load_sae
-from fsae_mlflow.templates import TemplateSet
+from fsae_mlflow.sae.saved import load_sae
+from fsae_mlflow.templates.set import TemplateSet
 from tests.conftest import N_PEOPLE, N_PICTURES
 
 
@@ -53,8 +53,8 @@ def artifacts(run: mlflow.entities.Run, folder: str = "") -> set[str]:
 @pytest.fixture(scope="module")
 def extracted(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> TemplateSet:
     """Those faces as a template set, made once."""
-    from fsae_mlflow.extraction import extract
-    from fsae_mlflow.faces.settings import ExtractSettings
+    from fsae_mlflow.extraction.settings import ExtractSettings
+    from fsae_mlflow.extraction.stage import extract
 
     settings = ExtractSettings(faces=str(faces), enlarge=2, workers=0)
     return extract(settings, output=tmp_path_factory.mktemp("extracted"), on_metrics=lambda *_: None).templates
@@ -154,8 +154,8 @@ def test_latest_without_a_run_names_the_way(tmp_path: Path) -> None:
 def test_mistakes_end_in_one_sentence(
     name: str, parameters: dict[str, str], part: str, extracted: TemplateSet, tmp_path: Path
 ) -> None:
-    from fsae_mlflow.sae.checkpoint import save_sae
-    from fsae_mlflow.sae.gated import GatedSAE
+    from fsae_mlflow.sae.saved import save_sae
+    from fsae_mlflow.sae.variants.gated import GatedSAE
 
     (tmp_path / "empty").mkdir()
     (tmp_path / "pairs.txt").write_text("1\t1\ns1\t1\n")
@@ -171,4 +171,4 @@ def test_mistakes_end_in_one_sentence(
 
 def test_lam_below_zero_is_a_usage_error() -> None:
     result = invoke("train_sae", lam=-1)
-    assert result.exit_code == 2 and "Error: lam must be at least 0; it is -1.0." in result.output
+    assert result.exit_code == 2 and "Error: lam must be greater than or equal to 0; it is -1.0." in result.output

@@ -13,11 +13,12 @@ import psutil
 import pytest
 from PIL import Image
 
-from fsae_mlflow.extraction import Extraction, embed, extract
+from fsae_mlflow.extraction.settings import ExtractSettings
+from fsae_mlflow.extraction.stage import Extraction, embed, extract
 from fsae_mlflow.faces.decoding import memory_folder
-from fsae_mlflow.faces.settings import ExtractSettings
-from fsae_mlflow.faces.sources import open_source
-from fsae_mlflow.templates import TemplateSet, finish
+from fsae_mlflow.faces.sources.registry import open_source
+from fsae_mlflow.templates.set import TemplateSet
+from fsae_mlflow.templates.writing import finish
 from tests import standin
 
 COLUMNS = ("image_id", "identity", "template", "probability", "box", "keypoints", "source_width", "yaw", "sharpness")
@@ -25,7 +26,7 @@ COLUMNS = ("image_id", "identity", "template", "probability", "box", "keypoints"
 
 @pytest.fixture(autouse=True)
 def recognizer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fsae_mlflow.extraction.load_recognizer", standin.load)
+    monkeypatch.setattr("fsae_mlflow.extraction.stage.load_recognizer", standin.load)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def assert_equal(one: TemplateSet, other: TemplateSet) -> None:
 @pytest.fixture(scope="module")
 def reference(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> TemplateSet:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fsae_mlflow.extraction.load_recognizer", standin.load)
+        patch.setattr("fsae_mlflow.extraction.stage.load_recognizer", standin.load)
         return run(standin.settings(faces), tmp_path_factory.mktemp("reference")).templates
 
 
@@ -148,7 +149,7 @@ def test_a_finished_set_is_left_alone(faces: Path, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "templates").iterdir()}
     again = run(standin.settings(faces, batch_size=7, threads=2), tmp_path)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "templates").iterdir()} == before
-    assert again.figures["n_faces"] == 18
+    assert again.metrics["n_faces"] == 18
 
 
 def test_another_extraction_is_refused_with_the_difference_named(faces: Path, tmp_path: Path) -> None:
@@ -201,12 +202,12 @@ def test_a_set_is_unfinished_until_its_last_step(faces: Path, tmp_path: Path, mo
     def fail(*args: object, **more: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("fsae_mlflow.extraction.finish", fail)
+    monkeypatch.setattr("fsae_mlflow.extraction.stage.finish", fail)
     with pytest.raises(OSError, match="No space left"):
         run(standin.settings(faces), tmp_path)
     with pytest.raises(ValueError, match="unfinished: run the same extract command again"):
         TemplateSet.open(tmp_path / "templates")
-    monkeypatch.setattr("fsae_mlflow.extraction.finish", finish)
+    monkeypatch.setattr("fsae_mlflow.extraction.stage.finish", finish)
     assert len(run(standin.settings(faces), tmp_path).templates) == 18
 
 

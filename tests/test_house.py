@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "fsae_mlflow").rglob("*.py"))
 ENTRY_POINTS = sorted(path.stem for path in (ROOT / "entrypoints").glob("*.py") if path.stem != "__init__")
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
-OWNERS = {"mlflow": ("tracking",), "click": ("tracking",), "optuna": ("study.py",)}
+OWNERS = {"mlflow": ("tracking",), "click": ("tracking",), "optuna": ("sweep",)}
 
 
 def imports(path: Path) -> set[str]:

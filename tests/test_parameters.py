@@ -26,9 +26,9 @@ class Example:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"lam": -1}, "lam must be at least 0; it is -1."),
+        ({"lam": -1}, "lam must be greater than or equal to 0; it is -1."),
         ({"share": 1.0}, "share must be less than 1; it is 1.0."),
-        ({"kind": "c"}, "kind must be one of a, b; it is 'c'."),
+        ({"kind": "c"}, "kind must be 'a' or 'b'; it is 'c'."),
         ({"lam": float("nan")}, "lam must be a finite number; it is nan."),
         ({"lam": float("inf")}, "lam must be a finite number; it is inf."),
         ({"path": "forbidden"}, "path must not be forbidden."),

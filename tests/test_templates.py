@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from fsae_mlflow.templates import TemplateSet, TemplateWriter
-from tests.conftest import face_row
+from fsae_mlflow.templates.set import TemplateSet
+from tests.template_sets import TemplateWriter, face_row
 
 
 def test_round_trip_over_shards(template_set: TemplateSet) -> None:

@@ -13,7 +13,7 @@ TEMPLATE = np.array(
 )
 
 # A face this many times larger than the template is shrunk before the warp. Below it plain bilinear sampling aliases
-# little, and recognisers were trained on faces made that way: shrinking LFW's (1.2 times larger) costs 0.13 % accuracy.
+# little, and recognizers were trained on faces made that way: shrinking LFW's (1.2 times larger) costs 0.13 % accuracy.
 SHRINK_FROM = 1.5
 
 # The homogeneous coordinates of the face's pixels, row by row.
@@ -29,11 +29,11 @@ def similarity(source: Float[np.ndarray, "n 2"], target: Float[np.ndarray, "n 2"
     Raises: ValueError where all source points coincide.
     """
     here, there = (points.astype(np.float64) @ (1, 1j) for points in (source, target))
-    centred = here - here.mean()
-    variance = np.vdot(centred, centred).real
+    centerd = here - here.mean()
+    variance = np.vdot(centerd, centerd).real
     if variance == 0:
         raise ValueError("keypoints must not all be the same point; they are, so the picture cannot be aligned.")
-    turn = np.vdot(centred, there) / variance
+    turn = np.vdot(centerd, there) / variance
     shift = there.mean() - turn * here.mean()
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
@@ -43,7 +43,7 @@ def align(
 ) -> UInt8[np.ndarray, "112 112 3"]:
     """Warp a face so that its keypoints lie on the template; outside the picture is black.
 
-    Coordinates have pixel centres at integers. A large face is first shrunk with an antialiasing filter.
+    Coordinates have pixel centers at integers. A large face is first shrunk with an antialiasing filter.
     """
     return warp(image, similarity(keypoints, TEMPLATE))
 
@@ -52,10 +52,10 @@ def central_crop(image: UInt8[np.ndarray, "height width 3"], share: float) -> UI
     """The central square, `share` of the shorter side wide, at 112 x 112."""
     height, width = image.shape[:2]
     scale = SIZE / (share * min(height, width))
-    centre = (SIZE - 1) / 2
+    center = (SIZE - 1) / 2
     return warp(
         image,
-        np.array([[scale, 0.0, centre - scale * (width - 1) / 2], [0.0, scale, centre - scale * (height - 1) / 2]]),
+        np.array([[scale, 0.0, center - scale * (width - 1) / 2], [0.0, scale, center - scale * (height - 1) / 2]]),
     )
 
 

@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
+from fsae_mlflow.extraction.settings import ExtractSettings
 from fsae_mlflow.faces import alignment
 from fsae_mlflow.faces.decoding import Decoded
-from fsae_mlflow.faces.keypoints import Faces
-from fsae_mlflow.faces.mtcnn import FaceFinder
-from fsae_mlflow.faces.settings import ExtractSettings
-from fsae_mlflow.faces.sources import Picture
+from fsae_mlflow.faces.detection.keypoints import Faces
+from fsae_mlflow.faces.detection.mtcnn import FaceFinder
+from fsae_mlflow.faces.pictures import Picture
 
-CENTRAL_SHARE = 0.5  # of the shorter side: what the aligned faces of LFW's centred photographs cover
+CENTRAL_SHARE = 0.5  # of the shorter side: what the aligned faces of LFW's centerd photographs cover
 NO_FACE = "No face was found in the picture."
 
 Decodable = tuple[Picture, UInt8[np.ndarray, "_ _ 3"]]
@@ -105,7 +105,7 @@ class FaceCutter:
 
     def _placed(self, found: Faces, pixels: UInt8[np.ndarray, "height width 3"]) -> Faces:
         """Where the faces of the prepared picture lie in the picture itself."""
-        # pixel centres lie at integers: the first two of a picture enlarged twofold were at -0.25 and 0.25
+        # pixel centers lie at integers: the first two of a picture enlarged twofold were at -0.25 and 0.25
         boxes, keypoints = (
             ((places + 0.5) / self.enlarge - 0.5 - self._border(pixels)).astype(np.float32)
             for places in (found.boxes, found.keypoints)

@@ -20,7 +20,7 @@ from jaxtyping import UInt8
 from loky import ProcessPoolExecutor
 
 from fsae_mlflow.faces.images import UnreadableImageError, decode
-from fsae_mlflow.faces.sources import Picture
+from fsae_mlflow.faces.pictures import Picture
 from fsae_mlflow.memory import keep_freed_memory
 
 PICTURES_PER_TASK, PIXELS_PER_TASK = 8, 1_000_000  # a message per small picture would cost more than decoding it

@@ -18,7 +18,7 @@ class UnreadableImageError(Exception):
 def decode(content: bytes) -> UInt8[np.ndarray, "height width 3"]:
     """Decode a picture to RGB, 0…255, turned upright as its EXIF orientation says; the array may be read-only.
 
-    The first frame of an animation is taken; transparent pixels lie on white; 16-bit and floating-point greys are
+    The first frame of an animation is taken; transparent pixels lie on white; 16-bit and floating-point grays are
     scaled, not clipped.
 
     Raises: UnreadableImageError with a reason.
@@ -75,7 +75,7 @@ def _sixteen_bit(picture: Image.Image) -> Image.Image:
     """0…65535 → 0…255; what lies outside (32-bit files) is spread over the range between its extremes."""
     values = np.asarray(picture).astype(np.float64)
     low, high = (0.0, 65535.0) if values.min() >= 0 and values.max() <= 65535 else (values.min(), values.max())
-    return _grey((values - low) / max(high - low, 1e-9))
+    return _gray((values - low) / max(high - low, 1e-9))
 
 
 def _floating_point(picture: Image.Image) -> Image.Image:
@@ -83,13 +83,13 @@ def _floating_point(picture: Image.Image) -> Image.Image:
     values = np.nan_to_num(np.asarray(picture).astype(np.float64))
     low, high = values.min(), values.max()
     if low >= 0 and high <= 1:
-        return _grey(values)
+        return _gray(values)
     if low >= 0 and high <= 255:
-        return _grey(values / 255)
-    return _grey((values - low) / max(high - low, 1e-9))
+        return _gray(values / 255)
+    return _gray((values - low) / max(high - low, 1e-9))
 
 
-def _grey(unit: np.ndarray) -> Image.Image:
+def _gray(unit: np.ndarray) -> Image.Image:
     return Image.fromarray(np.round(unit * 255).astype(np.uint8)).convert("RGB")
 
 

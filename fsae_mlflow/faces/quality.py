@@ -24,7 +24,7 @@ def interocular(keypoints: Float[np.ndarray, "5 2"]) -> float:
 
 
 def sharpness(face: UInt8[np.ndarray, "height width 3"]) -> float:
-    """Variance of the 4-neighbour Laplacian of the luma (0…255), border left out (Pech-Pacheco et al., 2000)."""
+    """Variance of the 4-neighbor Laplacian of the luma (0…255), border left out (Pech-Pacheco et al., 2000)."""
     luma = face.astype(np.float32) @ LUMA
     laplacian = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * luma[1:-1, 1:-1]
     return float(laplacian.var())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fsae_mlflow.sae.base import SparseAutoencoder
 
-# Counts of 1 and 2 lie 0.30 decades apart: a kernel this wide joins such neighbours, so that counting makes no cluster.
+# Counts of 1 and 2 lie 0.30 decades apart: a kernel this wide joins such neighbors, so that counting makes no cluster.
 NARROWEST_KERNEL = 0.15
 DEEPEST_VALLEY = 0.5
 SMALLEST_CLUSTER = 0.005

@@ -1,1 +1,1 @@
-"""Aligned face → template: recognisers behind one interface, by name."""
+"""Aligned face → template: recognizers behind one interface, by name."""

@@ -1,4 +1,4 @@
-"""What every recogniser is: a differentiable module from aligned faces to templates."""
+"""What every recognizer is: a differentiable module from aligned faces to templates."""
 
 import torch
 from jaxtyping import Float
@@ -9,9 +9,9 @@ from fsae_mlflow.recognizers.card import RecognizerCard
 
 
 class Recognizer(nn.Module):
-    """A frozen face recogniser behind one interface, differentiable with respect to the faces.
+    """A frozen face recognizer behind one interface, differentiable with respect to the faces.
 
-    `network` takes what the card describes (size, channel order, normalised pixels) and returns templates. It is put in
+    `network` takes what the card describes (size, channel order, normalized pixels) and returns templates. It is put in
     evaluation mode and stays there, so that templates depend on nothing but the face.
     """
 
@@ -31,7 +31,7 @@ class Recognizer(nn.Module):
         Raises: ValueError for faces that are not RGB and for templates of another width than the card's or not finite.
         """
         if faces.shape[1] != 3:
-            raise ValueError(f"Recogniser {self.card.name} takes RGB faces of 3 channels; these have {faces.shape[1]}.")
+            raise ValueError(f"Recognizer {self.card.name} takes RGB faces of 3 channels; these have {faces.shape[1]}.")
         size = self.card.input_size
         if faces.shape[-2:] != (size, size):
             faces = functional.interpolate(faces, (size, size), mode="bilinear", align_corners=False, antialias=True)
@@ -40,12 +40,12 @@ class Recognizer(nn.Module):
         templates = self.network((faces - self.mean) / self.std)
         if templates.ndim != 2 or templates.shape[1] != self.card.template_width:
             raise ValueError(
-                f"Recogniser {self.card.name} must return templates of width {self.card.template_width}, as its card "
+                f"Recognizer {self.card.name} must return templates of width {self.card.template_width}, as its card "
                 f"says; it returns {list(templates.shape[1:])} values a face: correct template_width in the card."
             )
         if not torch.isfinite(templates).all():
             raise ValueError(
-                f"Recogniser {self.card.name} returned NaN or infinite templates; check its weights and its card."
+                f"Recognizer {self.card.name} returned NaN or infinite templates; check its weights and its card."
             )
         return templates
 

@@ -1,4 +1,4 @@
-"""What one must know about a recogniser before trusting its templates, as a JSON card beside its weights."""
+"""What one must know about a recognizer before trusting its templates, as a JSON card beside its weights."""
 
 import dataclasses
 import hashlib
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fsae_mlflow.atomic import written_beside
+from fsae_mlflow.atomic import atomic_write
 
 HALF = (127.5, 127.5, 127.5)
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -38,7 +38,7 @@ def _are_three(value: Any) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class RecognizerCard:
-    """How a recogniser wants its images, what it returns, and where it comes from.
+    """How a recognizer wants its images, what it returns, and where it comes from.
 
     `mean` and `std` are on the 0…255 scale, in the order of `channels`: input = (pixel − mean) / std. `template_width`
     is the number of values of a template; `lfw_accuracy` holds the accuracy (0…1) and the command that measured it, if
@@ -65,7 +65,7 @@ class RecognizerCard:
 
     def write(self, path: Path) -> None:
         """Write the card as JSON at `path`, whole or not at all."""
-        with written_beside(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
@@ -77,19 +77,19 @@ class RecognizerCard:
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise ValueError(f"Recogniser card {path} does not exist; give the path of a JSON file.") from error
+            raise ValueError(f"Recognizer card {path} does not exist; give the path of a JSON file.") from error
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(f"Recogniser card {path} is not readable JSON ({error}).") from error
+            raise ValueError(f"Recognizer card {path} is not readable JSON ({error}).") from error
         if not isinstance(values, dict):
-            raise ValueError(f"Recogniser card {path} must hold one JSON object; it holds a {type(values).__name__}.")
+            raise ValueError(f"Recognizer card {path} must hold one JSON object; it holds a {type(values).__name__}.")
         if unknown := sorted(values.keys() - RULES.keys()):
             raise ValueError(
-                f"Recogniser card {path} has unknown fields {', '.join(unknown)}; known are {', '.join(RULES)}."
+                f"Recognizer card {path} has unknown fields {', '.join(unknown)}; known are {', '.join(RULES)}."
             )
         for field, value in values.items():
             holds, words = RULES[field]
             if not holds(value):
-                raise ValueError(f"{field} in the recogniser card {path} must be {words}; it is {value!r}.")
+                raise ValueError(f"{field} in the recognizer card {path} must be {words}; it is {value!r}.")
         three = {field: tuple(map(float, values[field])) for field in ("mean", "std") if field in values}
         return cls(**{"name": Path(path).stem, **values, **three})
 

@@ -1,4 +1,4 @@
-"""FaceNet as facenet-pytorch has it: InceptionResnetV1, 160 × 160, L2-normalised templates."""
+"""FaceNet as facenet-pytorch has it: InceptionResnetV1, 160 × 160, L2-normalized templates."""
 
 import os
 import warnings

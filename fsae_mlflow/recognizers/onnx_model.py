@@ -1,4 +1,4 @@
-"""Recognisers in ONNX files (the InsightFace zoo and the like), as torch modules through onnx2torch."""
+"""Recognizers in ONNX files (the InsightFace zoo and the like), as torch modules through onnx2torch."""
 
 import warnings
 from pathlib import Path
@@ -9,7 +9,7 @@ from fsae_mlflow.recognizers.checkpoint import with_digest
 
 
 def load_onnx(path: str, card: RecognizerCard | None) -> Recognizer:
-    """The recogniser in the ONNX file `path`: one image input (batch, 3, size, size), one template output.
+    """The recognizer in the ONNX file `path`: one image input (batch, 3, size, size), one template output.
 
     Without a card: RGB, (x − 127.5) / 127.5, size and template width as the file says.
 
@@ -18,11 +18,11 @@ def load_onnx(path: str, card: RecognizerCard | None) -> Recognizer:
     import onnx
 
     if not Path(path).is_file():
-        raise ValueError(f"ONNX recogniser {path} does not exist; write recognizer=onnx:/path/to/model.onnx.")
+        raise ValueError(f"ONNX recognizer {path} does not exist; write recognizer=onnx:/path/to/model.onnx.")
     try:
         model = onnx.load(path)
     except Exception as error:  # onnx raises protobuf's own DecodeError, which is no public name
-        raise ValueError(f"ONNX recogniser {path} is not a readable ONNX file ({error}).") from error
+        raise ValueError(f"ONNX recognizer {path} is not a readable ONNX file ({error}).") from error
     size, width = _shapes(model, path)
     card = card or RecognizerCard(
         name=Path(path).stem, input_size=size or 112, template_width=width or 512, source=Path(path).name
@@ -41,7 +41,7 @@ def load_onnx(path: str, card: RecognizerCard | None) -> Recognizer:
             network = onnx2torch.convert(model)
     except NotImplementedError as error:
         raise ValueError(
-            f"ONNX recogniser {path} uses an operation that onnx2torch cannot convert ({error})."
+            f"ONNX recognizer {path} uses an operation that onnx2torch cannot convert ({error})."
         ) from error
     return Recognizer(network, with_digest(card, Path(path)))
 
@@ -52,13 +52,13 @@ def _shapes(model, path: str) -> tuple[int, int]:
     inputs = [value for value in model.graph.input if value.name not in constants]
     if len(inputs) != 1 or len(model.graph.output) != 1:
         raise ValueError(
-            f"ONNX recogniser {path} must have one input and one output; it has {len(inputs)} and "
+            f"ONNX recognizer {path} must have one input and one output; it has {len(inputs)} and "
             f"{len(model.graph.output)}."
         )
     taken = [axis.dim_value for axis in inputs[0].type.tensor_type.shape.dim]
     given = [axis.dim_value for axis in model.graph.output[0].type.tensor_type.shape.dim]
     if len(taken) != 4 or taken[1] not in (0, 3):
         raise ValueError(
-            f"ONNX recogniser {path} must take (batch, 3, size, size) images; its input is {taken} (0 = open)."
+            f"ONNX recognizer {path} must take (batch, 3, size, size) images; its input is {taken} (0 = open)."
         )
     return taken[2], given[1] if len(given) == 2 else 0

@@ -1,4 +1,4 @@
-"""The recognisers by name: one line each."""
+"""The recognizers by name: one line each."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ NEED_ARGUMENT = FAMILIES.keys() - {"tiny", "facenet"}
 
 
 def load_recognizer(name: str, *, card: str = "") -> Recognizer:
-    """The recogniser called `name` (FAMILY or FAMILY:ARGUMENT), in evaluation mode, on the CPU.
+    """The recognizer called `name` (FAMILY or FAMILY:ARGUMENT), in evaluation mode, on the CPU.
 
     Its card is the JSON file `card`; without one, the file `model.json` beside weights `model.onnx`; without that, the
     family's own.

@@ -1,4 +1,4 @@
-"""Small recognisers of our own making: a timm backbone with a head that keeps track of where things are in the face."""
+"""Small recognizers of our own making: a timm backbone with a head that keeps track of where things are in the face."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fsae_mlflow.atomic import written_beside
+from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.card import RecognizerCard
 from fsae_mlflow.recognizers.checkpoint import load_exactly, with_digest
@@ -53,7 +53,7 @@ class MeanPool(nn.Module):
 
 
 class StudentNetwork(nn.Module):
-    """Backbone → 1 × 1 convolution to `head_width` → pooling → linear → batch norm: a template, not L2-normalised.
+    """Backbone → 1 × 1 convolution to `head_width` → pooling → linear → batch norm: a template, not L2-normalized.
 
     Raises: ValueError for a backbone that timm does not have or that does not return feature maps.
     """
@@ -82,7 +82,7 @@ class StudentNetwork(nn.Module):
         )
 
     def forward(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch d"]:
-        """Templates of normalised images."""
+        """Templates of normalized images."""
         maps = self.backbone.forward_features(images)  # pyright: ignore[reportCallIssue]
         return self.to_template(self.pool(self.expand(maps)).float())
 
@@ -115,7 +115,7 @@ def write_student(network: StudentNetwork, path: Path) -> None:
         for name, value in network.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    with written_beside(path) as temporary:
+    with atomic_write(path) as temporary:
         save_file(weights, temporary, metadata={"architecture": json.dumps(asdict(network.architecture))})
 
 
@@ -140,7 +140,7 @@ def read_student(path: Path) -> StudentNetwork:
         architecture = StudentArchitecture(**json.loads(described))
     except (TypeError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"Student weights {path} name an architecture of another version ({error}); distil them again."
+            f"Student weights {path} name an architecture of another version ({error}); distill them again."
         ) from error
     network = StudentNetwork(architecture)
     load_exactly(network, {name: value.float() for name, value in weights.items()}, str(path))
@@ -148,7 +148,7 @@ def read_student(path: Path) -> StudentNetwork:
 
 
 def load_student(path: str, card: RecognizerCard | None) -> Recognizer:
-    """The distilled recogniser at `path`; without a card, the `card.json` or `NAME.json` that lies beside it.
+    """The distilled recognizer at `path`; without a card, the `card.json` or `NAME.json` that lies beside it.
 
     Raises: ValueError for unreadable weights or a card that does not belong to them.
     """

@@ -28,7 +28,7 @@ MERGING = re.compile(r"^layers\.(\d+)\.downsample\.")
 
 
 class SwinFace(nn.Module):
-    """Swin Transformer → mean over its normalised tokens → `feature`, two linear layers with batch norm: a template."""
+    """Swin Transformer → mean over its normalized tokens → `feature`, two linear layers with batch norm: a template."""
 
     def __init__(self, **architecture: Any) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class SwinFace(nn.Module):
         )
 
     def forward(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch d"]:
-        """Templates of normalised images, not L2-normalised."""
+        """Templates of normalized images, not L2-normalized."""
         return self.feature(self.backbone(images))
 
 

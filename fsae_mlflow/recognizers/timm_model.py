@@ -1,4 +1,4 @@
-"""Any timm model as a recogniser: the face models on the Hugging Face hub, ImageNet models, one's own checkpoints."""
+"""Any timm model as a recognizer: the face models on the Hugging Face hub, ImageNet models, one's own checkpoints."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def load_timm(argument: str, card: RecognizerCard | None) -> Recognizer:
 
     The template is the model's own output where its width is the card's template_width, or, without a card, where the
     weights come from the hub or a file; else the pooled features before the classifier. Without a card, size and
-    normalisation are the model's own.
+    normalization are the model's own.
 
     Raises: ValueError for a name timm does not know, weights that are not to be had, and a card that fits neither
     width.

@@ -17,7 +17,7 @@ class Series:
     """One way of verifying: its accuracy in every fold, and its ROC curve (shares of impostor and genuine pairs)."""
 
     label: str
-    colour: str
+    color: str
     accuracies: Float64[np.ndarray, " folds"]
     far: Float64[np.ndarray, " points"]
     tar: Float64[np.ndarray, " points"]
@@ -33,8 +33,8 @@ def accuracy_figure(series: Sequence[Series], path: Path, *, title: str) -> Path
         for place, one in enumerate(series):
             mean, std = float(one.accuracies.mean()), float(one.accuracies.std())
             spread = np.linspace(-0.22, 0.22, len(one.accuracies))
-            axes.scatter(one.accuracies, place + spread, s=12, color=one.colour, alpha=0.45, linewidths=0)
-            axes.errorbar(mean, place, xerr=std, fmt="o", color=one.colour, markersize=7, capsize=4, linewidth=1.8)
+            axes.scatter(one.accuracies, place + spread, s=12, color=one.color, alpha=0.45, linewidths=0)
+            axes.errorbar(mean, place, xerr=std, fmt="o", color=one.color, markersize=7, capsize=4, linewidth=1.8)
             at = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9, "annotation_clip": False}
             axes.annotate(f"{mean:.4f} ± {std:.4f}", (1.02, place), **at)
         axes.set_yticks(range(len(series)), [one.label.replace(" from ", " from\n") for one in series])
@@ -55,9 +55,9 @@ def roc_figure(series: Sequence[Series], path: Path, *, n_impostors: int) -> Pat
         for one in series:
             far = np.maximum(one.far, smallest / 10)
             label = f"{one.label} (AUC {one.auc:.4f})"
-            axes.step(far, one.tar, where="post", color=one.colour, linewidth=1.8, label=label)
+            axes.step(far, one.tar, where="post", color=one.color, linewidth=1.8, label=label)
         chance = np.geomspace(smallest, 1, 100)
-        axes.plot(chance, chance, color=style.GREY, linestyle=":", linewidth=1.2, label="Chance")
+        axes.plot(chance, chance, color=style.GRAY, linestyle=":", linewidth=1.2, label="Chance")
         axes.set_xscale("log")
         axes.set_xlim(smallest, 1)
         axes.set_ylim(0, 1.01)

@@ -14,7 +14,7 @@ BINS_PER_DECADE = 12
 def density_histogram(
     density: Float64[np.ndarray, " d_sae"], clusters: Clusters, path: Path, *, source: str = ""
 ) -> Path:
-    """Draw the histogram of the alive features' densities on a log axis, a colour per cluster, with their split; dead
+    """Draw the histogram of the alive features' densities on a log axis, a color per cluster, with their split; dead
     features are counted in the title.
 
     `density` is a share of the templates, 0…1; `source` names the templates it was counted on.
@@ -28,7 +28,7 @@ def density_histogram(
             axes.hist(
                 values,
                 bins=edges,
-                color=style.COLOURS[name],
+                color=style.COLORS[name],
                 label=f"{name}-density cluster: {len(values):,}",
                 edgecolor="white",
                 linewidth=0.6,

@@ -21,7 +21,7 @@ class Point:
 def front_figure(points: Sequence[Point], path: Path, *, max_l0: float) -> Path:
     """Draw a point per SAE on log axes, the front of fvu against L0, the limit on L0 and the best within it."""
     with style.plot(path, 6.4, 4.4, grid="both") as axes:
-        axes.scatter([p.l0 for p in points], [p.fvu for p in points], s=28, color=style.GREY, label="trials")
+        axes.scatter([p.l0 for p in points], [p.fvu for p in points], s=28, color=style.GRAY, label="trials")
         front = sorted((p for p in points if p.on_front), key=lambda p: p.l0)
         axes.plot([p.l0 for p in front], [p.fvu for p in front], "o-", color=style.BLUE, linewidth=1.6, label="front")
         for point in points:

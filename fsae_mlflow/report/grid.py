@@ -33,7 +33,7 @@ class GridRow:
 
 
 def feature_grid(rows: Sequence[GridRow], path: Path, *, title: str = "") -> Path:
-    """Draw a row per feature, faces on the left and optimised images on the right.
+    """Draw a row per feature, faces on the left and optimized images on the right.
 
     Raises: ValueError without rows.
     """
@@ -79,7 +79,7 @@ def contact_sheet(tiles: Sequence[Tile], path: Path, *, columns: int = 8) -> Pat
     return path
 
 
-def _show(axes: Axes, tile: Tile, colour: str) -> None:
+def _show(axes: Axes, tile: Tile, color: str) -> None:
     axes.imshow(tile.picture, interpolation="lanczos")
-    under = {"ha": "center", "va": "top", "fontsize": 8, "color": colour}
+    under = {"ha": "center", "va": "top", "fontsize": 8, "color": color}
     axes.text(0.5, -0.03, tile.caption, transform=axes.transAxes, **under)

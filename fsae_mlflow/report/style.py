@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fsae_mlflow.atomic import written_beside
+from fsae_mlflow.atomic import atomic_write
 
-# Okabe and Ito's palette, distinguishable with any colour vision.
+# Okabe and Ito's palette, distinguishable with any color vision.
 BLUE, GREEN, VERMILION = "#0072B2", "#009E73", "#D55E00"
-INK, GREY, PALE = "#222222", "#767676", "#E4E4E4"
+INK, GRAY, PALE = "#222222", "#767676", "#E4E4E4"
 
-COLOURS = {"original": INK, "high": VERMILION, "low": BLUE, "all": GREEN}
+COLORS = {"original": INK, "high": VERMILION, "low": BLUE, "all": GREEN}
 DPI = 160
 
 LOOK: dict[Any, Any] = {
@@ -24,7 +24,7 @@ LOOK: dict[Any, Any] = {
     "font.size": 10,
     "text.color": INK,
     "axes.labelcolor": INK,
-    "axes.edgecolor": GREY,
+    "axes.edgecolor": GRAY,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
@@ -32,8 +32,8 @@ LOOK: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
+    "xtick.color": GRAY,
+    "ytick.color": GRAY,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "grid.color": PALE,
@@ -52,7 +52,7 @@ def canvas(path: Path, width: float, height: float) -> Iterator[Figure]:
         figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
-        with written_beside(path) as temporary:
+        with atomic_write(path) as temporary:
             figure.savefig(temporary, format="png")
 
 

@@ -39,7 +39,7 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class Codes:
+class Activations:
     """What entries (pairs of a template and a feature) carry.
 
     `features` decode to x̂; `gate`, where a variant has one, decodes to the auxiliary estimate; `sparsity` is their
@@ -54,7 +54,7 @@ class Codes:
 class SparseAutoencoder(nn.Module, ABC):
     """Templates of width d_in as sparse non-negative combinations of d_sae decoder directions.
 
-    Public methods take and give templates in the recogniser's own units. Kept with the weights: `scale` brings
+    Public methods take and give templates in the recognizer's own units. Kept with the weights: `scale` brings
     templates to E‖x‖² = 1 on the training set, `center` is what was subtracted before (zeros by default), and with
     `normalize` templates were brought to unit length first of all; decoding undoes scale and center. `density` is the
     share of the training set's templates that fire each feature.
@@ -131,13 +131,13 @@ class SparseAutoencoder(nn.Module, ABC):
         return self.features(self.scaled(templates))
 
     def decode(self, features: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_in"]:
-        """The template estimate of sparse features, in the recogniser's units (of unit length where `normalize` is
+        """The template estimate of sparse features, in the recognizer's units (of unit length where `normalize` is
         set).
         """
         return (features @ self.W_dec + self.b_dec) / self.scale + self.center
 
     def forward(self, templates: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_in"]:
-        """The reconstruction of raw templates, in the recogniser's units."""
+        """The reconstruction of raw templates, in the recognizer's units."""
         return self.decode(self.encode(templates))
 
     def gate_preactivation(self, templates: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
@@ -149,7 +149,7 @@ class SparseAutoencoder(nn.Module, ABC):
         if templates.shape[-1] != self.d_in:
             raise ValueError(
                 f"templates are {templates.shape[-1]} wide, this SAE was trained on {self.d_in}; "
-                "use templates of the recogniser it was trained on."
+                "use templates of the recognizer it was trained on."
             )
         if self.normalize:
             templates = F.normalize(templates, dim=-1)
@@ -202,7 +202,7 @@ class SparseAutoencoder(nn.Module, ABC):
         self,
         x: Float[Tensor, "batch d_in"],
         projected: Float[Tensor, "batch d_sae"],
-        codes: Codes,
+        codes: Activations,
         x_hat: Float[Tensor, "batch d_in"],
         dead: Bool[Tensor, " d_sae"] | None,
     ) -> Float[Tensor, ""]:
@@ -218,7 +218,7 @@ class SparseAutoencoder(nn.Module, ABC):
         return None
 
     @abstractmethod
-    def codes(self, p: Float[Tensor, "..."], of: PerEntry, norms: Float[Tensor, " d_sae"] | None) -> Codes:
+    def codes(self, p: Float[Tensor, "..."], of: PerEntry, norms: Float[Tensor, " d_sae"] | None) -> Activations:
         """What entries of projection `p` carry; `of` spreads a per-feature parameter over the entries."""
 
     @abstractmethod

@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fsae_mlflow.atomic import written_beside
+from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.sae.base import SparseAutoencoder
-from fsae_mlflow.sae.batchtopk import BatchTopKSAE
-from fsae_mlflow.sae.gated import GatedSAE
-from fsae_mlflow.sae.jumprelu import JumpReluSAE
-from fsae_mlflow.sae.topk import TopKSAE
+from fsae_mlflow.sae.variants.batchtopk import BatchTopKSAE
+from fsae_mlflow.sae.variants.gated import GatedSAE
+from fsae_mlflow.sae.variants.jumprelu import JumpReluSAE
+from fsae_mlflow.sae.variants.topk import TopKSAE
 
 
 @torch.no_grad()
@@ -20,7 +20,7 @@ def export_saelens(sae: SparseAutoencoder, folder: Path) -> None:
     """Write `sae` in SAELens' layout (cfg.json, sae_weights.safetensors; SAELens 6), scale and center folded into its
     weights.
 
-    Features are the same, reconstructions are in the recogniser's units. Batch top-k and matryoshka, whose features
+    Features are the same, reconstructions are in the recognizer's units. Batch top-k and matryoshka, whose features
     fire above a threshold outside training, become jumprelu.
 
     Raises: ValueError for an SAE that brings templates to unit length, which SAELens' layout cannot say.
@@ -49,7 +49,7 @@ def export_saelens(sae: SparseAutoencoder, folder: Path) -> None:
     }
     if architecture == "topk" and isinstance(sae, TopKSAE):
         config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
-    with written_beside(folder) as temporary:
+    with atomic_write(folder) as temporary:
         temporary.mkdir()
         save_file(
             {name: tensor.float().contiguous().cpu() for name, tensor in tensors.items()},

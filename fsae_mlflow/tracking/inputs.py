@@ -10,7 +10,7 @@ from mlflow.entities import DatasetInput, InputTag
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
-from fsae_mlflow.templates import TemplateSet
+from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.tracking.runs import STAGE_TAG, Run
 
 TEMPLATES = "templates"

@@ -34,7 +34,7 @@ def run_entry_point(parent: Run, name: str, parameters: Mapping[str, Any]) -> Ru
             env_manager="local",
         )
     except KeyboardInterrupt:
-        # MLflow calls a cancelled run FAILED, whatever it has said of itself.
+        # MLflow calls a canceled run FAILED, whatever it has said of itself.
         parent.client.set_terminated(_newest_child(parent).info.run_id, "KILLED")
         raise
     except ExecutionException as error:

@@ -12,7 +12,7 @@ from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 import fsae_mlflow
 from fsae_mlflow.sae.base import SparseAutoencoder
-from fsae_mlflow.sae.checkpoint import FILES
+from fsae_mlflow.sae.saved import FILES
 from fsae_mlflow.tracking import served_model
 from fsae_mlflow.tracking.inputs import SAE
 from fsae_mlflow.tracking.runs import Run
@@ -29,7 +29,7 @@ def log_sae(run: Run, folder: Path) -> None:
 def register_sae(run: Run, sae: SparseAutoencoder, folder: Path, *, name: str, aliases: tuple[str, ...] = ()) -> str:
     """Log the SAE saved in `folder` as a pyfunc model of the run, registered under `name`; gives the version.
 
-    Its input is templates (n, d_in) in the recogniser's units; the parameter `output` chooses `features` (n, d_sae) or
+    Its input is templates (n, d_in) in the recognizer's units; the parameter `output` chooses `features` (n, d_sae) or
     `reconstruction` (n, d_in). No `name` logs the model without registering it, and gives an empty version.
     """
     if not run.leads:

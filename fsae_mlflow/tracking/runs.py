@@ -96,7 +96,7 @@ class Run:
         return f"http://127.0.0.1:5000/#/experiments/{self.experiment_id}/runs/{self.id}"
 
 
-class Onlooker(Run):
+class NullRun(Run):
     """The run of torchrun's further processes: it finds what the first one finds, and logs nothing."""
 
     def __init__(self, stage: str) -> None:
@@ -131,7 +131,7 @@ def attached_run(settings: Any, *, stage: str) -> Iterator[Run]:
     several processes that torchrun started only the first one has a run.
     """
     if int(os.environ.get("RANK", "0")) > 0:
-        yield Onlooker(stage)
+        yield NullRun(stage)
         return
     with _ended(Run(_start(), stage)) as run:
         values = dataclasses.asdict(settings)

@@ -7,7 +7,7 @@ import torch
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from fsae_mlflow.sae.checkpoint import load_sae
+from fsae_mlflow.sae.saved import load_sae
 
 
 class ServedSAE(PythonModel):

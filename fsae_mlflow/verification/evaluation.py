@@ -11,7 +11,7 @@ from fsae_mlflow.compute import choose_device
 from fsae_mlflow.features.density import clusters, densities
 from fsae_mlflow.progress import OnMetrics, progress
 from fsae_mlflow.sae.base import SparseAutoencoder
-from fsae_mlflow.templates import TemplateSet
+from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.verification.figures import write_figures
 from fsae_mlflow.verification.pairs import RowPairs, find_rows, make_pairs, read_pairs
 from fsae_mlflow.verification.protocol import (
@@ -39,7 +39,7 @@ def evaluate(
 
     The clusters come from densities on the SAE's training set: counted on `density_templates` where given, else those
     stored in the SAE, else (an SAE that never kept any) counted on `templates`. A decoded template is W_dec f + b_dec
-    over the cluster's features alone, its scale undone; it is compared, like every template, after L2 normalisation.
+    over the cluster's features alone, its scale undone; it is compared, like every template, after L2 normalization.
     Without an SAE only the first row is measured.
 
     Writes to `output` table.csv and table.md (a line per row), folds.csv (accuracy and threshold of every fold),
@@ -155,7 +155,7 @@ def decode_masked(
 
 
 def decoding_target(sae: SparseAutoencoder, templates: np.ndarray) -> np.ndarray:
-    """What a perfect SAE would decode raw templates to: the templates, of unit length where the SAE normalises them."""
+    """What a perfect SAE would decode raw templates to: the templates, of unit length where the SAE normalizes them."""
     with torch.no_grad():
         scaled = sae.scaled(torch.from_numpy(templates).to(sae.W_dec.device))
         return (scaled / sae.scale + sae.center).cpu().numpy()

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from fsae_mlflow.templates import TemplateSet
+from fsae_mlflow.templates.set import TemplateSet
 
 COLUMNS = ("image_id_a", "image_id_b", "genuine", "fold")
 ACCEPTED = f"LFW's pairs.txt or a table with the columns {', '.join(COLUMNS)}"

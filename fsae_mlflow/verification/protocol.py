@@ -1,6 +1,6 @@
 """Accuracy of deciding from a distance whether two faces show one person.
 
-Every function takes squared Euclidean distances between L2-normalised templates (0 same direction, 2 orthogonal, 4
+Every function takes squared Euclidean distances between L2-normalized templates (0 same direction, 2 orthogonal, 4
 opposite) and the truth. A pair is accepted as genuine where its distance is strictly below the threshold.
 """
 
@@ -16,7 +16,7 @@ GRID: Float64[np.ndarray, " thresholds"] = np.arange(0, 4, 0.01)
 def squared_distances(
     a: Float[np.ndarray, "pairs d"], b: Float[np.ndarray, "pairs d"]
 ) -> Float64[np.ndarray, " pairs"]:
-    """Squared Euclidean distance, 0…4, between rows after L2 normalisation; a row of zeros stays zero."""
+    """Squared Euclidean distance, 0…4, between rows after L2 normalization; a row of zeros stays zero."""
     a, b = (x.astype(np.float64) for x in (a, b))
     a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float64).tiny) for x in (a, b))
     return np.square(a - b).sum(axis=1)
@@ -96,9 +96,9 @@ def _correct(
 def wilson_interval(successes: int, trials: int, z: float = 1.959963984540054) -> tuple[float, float]:
     """Score interval of a share (Wilson 1927); `z` is the normal quantile, 1.96 for 95 %."""
     share = successes / trials
-    centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    center = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = z / (1 + z**2 / trials) * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, center - half), min(1.0, center + half)
 
 
 def tar_at_far(distances: Float64[np.ndarray, " pairs"], genuine: Bool[np.ndarray, " pairs"], far: float) -> float:

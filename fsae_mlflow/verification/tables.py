@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from fsae_mlflow.atomic import written_beside
+from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.features.density import Clusters
 from fsae_mlflow.verification.pairs import COLUMNS, RowPairs
 from fsae_mlflow.verification.protocol import CrossValidation
@@ -64,7 +64,7 @@ class Row:
         return LABELS[self.name]
 
     @property
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Every number of the row, by name."""
         low, high = self.accuracy.wilson
         return {
@@ -100,7 +100,7 @@ class Evaluation:
     @property
     def metrics(self) -> dict[str, float]:
         """Every finite number, named `row/figure`, ready to log."""
-        numbers = {f"{row.name}/{name}": value for row in self.rows for name, value in row.figures.items()}
+        numbers = {f"{row.name}/{name}": value for row in self.rows for name, value in row.metrics.items()}
         numbers |= {"n_pairs": float(len(self.pairs)), "n_folds": float(self.pairs.n_folds)}
         if self.clusters is not None:
             numbers |= {
@@ -148,10 +148,10 @@ def _cells(row: Row) -> list[str]:
 
 def write_tables(evaluation: Evaluation, image_ids: Sequence[str], folder: Path) -> list[Path]:
     """Write table.csv, table.md, folds.csv and pairs.csv; in the last, distances are squared Euclidean between
-    L2-normalised templates, 0…4.
+    L2-normalized templates, 0…4.
     """
     rows, pairs = evaluation.rows, evaluation.pairs
-    table = [["row", *rows[0].figures], *([row.name, *row.figures.values()] for row in rows)]
+    table = [["row", *rows[0].metrics], *([row.name, *row.metrics.values()] for row in rows)]
     header = ["fold", *(f"{figure}_{row.name}" for row in rows for figure in ("accuracy", "threshold"))]
     folds = np.column_stack(
         [column for row in rows for column in (row.accuracy.accuracies, row.accuracy.thresholds)]
@@ -159,7 +159,7 @@ def write_tables(evaluation: Evaluation, image_ids: Sequence[str], folder: Path)
     images = [(image_ids[first], image_ids[second]) for first, second in zip(pairs.first, pairs.second, strict=True)]
     distances = np.column_stack([row.distances for row in rows]).round(6).tolist()
     lines = zip(images, pairs.genuine.astype(int).tolist(), pairs.fold.tolist(), distances, strict=True)
-    with written_beside(folder / "table.md") as temporary:
+    with atomic_write(folder / "table.md") as temporary:
         temporary.write_text(markdown(evaluation), encoding="utf-8")
     return [
         folder / "table.md",
@@ -176,6 +176,6 @@ def write_tables(evaluation: Evaluation, image_ids: Sequence[str], folder: Path)
 
 
 def _write_csv(path: Path, lines: Iterable[Sequence[object]]) -> Path:
-    with written_beside(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(lines)
     return path

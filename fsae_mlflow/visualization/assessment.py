@@ -1,4 +1,4 @@
-"""Did an optimised image do what it was made for? Measured on the saved 8-bit file, not on the optimiser's numbers."""
+"""Did an optimized image do what it was made for? Measured on the saved 8-bit file, not on the optimizer's numbers."""
 
 import io
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from fsae_mlflow.atomic import written_beside
+from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.sae.base import SparseAutoencoder
 
 SHIFT = 2
@@ -52,13 +52,13 @@ class Assessment:
 def save_image(image: Float[Tensor, "3 h w"], path: Path) -> Path:
     """Write an image (RGB, 0…1) as an 8-bit PNG."""
     pixels = (image.detach().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    with written_beside(path) as temporary:
+    with atomic_write(path) as temporary:
         Image.fromarray(pixels).save(temporary, "PNG")
     return path
 
 
 def as_faces(images: Sequence[Image.Image]) -> Float[Tensor, "images 3 h w"]:
-    """Images of one size as the recogniser takes them, RGB in 0…1."""
+    """Images of one size as the recognizer takes them, RGB in 0…1."""
     return (
         torch.from_numpy(np.stack([np.array(image.convert("RGB")) for image in images])).permute(0, 3, 1, 2).float()
         / 255

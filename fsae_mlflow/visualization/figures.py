@@ -1,18 +1,18 @@
-"""The picture of a visualisation: figure 3 of the paper."""
+"""The picture of a visualization: figure 3 of the paper."""
 
 from pathlib import Path
 
 from PIL import Image
 
 from fsae_mlflow.report.grid import GridRow, Tile, feature_grid
-from fsae_mlflow.templates import TemplateSet
+from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.visualization.results import Visualization
 
-TITLE = "Left: faces that fire the feature most. Right: images optimised for it. Below: activation"
+TITLE = "Left: faces that fire the feature most. Right: images optimized for it. Below: activation"
 
 
 def write_grid(visualization: Visualization, templates: TemplateSet, path: Path) -> Path:
-    """Draw a row per feature; under each picture stands the feature's activation, of optimised images that of the saved
+    """Draw a row per feature; under each picture stands the feature's activation, of optimized images that of the saved
     file.
     """
     rows = [_row(visualization, templates, position) for position in range(len(visualization.features))]

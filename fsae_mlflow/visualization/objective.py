@@ -1,4 +1,4 @@
-"""What an image is optimised for."""
+"""What an image is optimized for."""
 
 from collections.abc import Sequence
 

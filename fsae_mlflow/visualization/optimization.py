@@ -32,7 +32,7 @@ class Record:
     """Where the images stood after `step` steps, a number per image.
 
     `objective`: W_gate(s·x − b_dec)_i. `activation`: the feature f_i itself. `norm`: ‖x‖ of the template in the
-    recogniser's units.
+    recognizer's units.
     """
 
     step: int
@@ -57,7 +57,7 @@ def optimize(
     """Raise the gate objective of every job's feature by AdamW; give the images (RGB, 0…1) and records of the way
     there.
 
-    Losses are summed, gradients are never clipped together, and the recogniser stays in eval mode: an image's path
+    Losses are summed, gradients are never clipped together, and the recognizer stays in eval mode: an image's path
     depends on its own job only.
 
     Raises: FloatingPointError where an objective stops being finite.

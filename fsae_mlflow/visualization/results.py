@@ -1,4 +1,4 @@
-"""What a visualisation made and measured, and its tables."""
+"""What a visualization made and measured, and its tables."""
 
 import csv
 import dataclasses
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fsae_mlflow.atomic import written_beside
+from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.features.top_faces import TopRows
 from fsae_mlflow.visualization.assessment import Assessment, Reference
 
@@ -80,6 +80,6 @@ def image_table(images: Sequence[OptimizedImage], references: dict[int, Referenc
 
 def write_csv(path: Path, lines: Sequence[Sequence[object]]) -> Path:
     """Write lines of values as CSV."""
-    with written_beside(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(lines)
     return path

@@ -1,4 +1,4 @@
-"""The stage: chosen features → optimised images, measured beside the real faces that fire the same features most."""
+"""The stage: chosen features → optimized images, measured beside the real faces that fire the same features most."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from fsae_mlflow.features.density import Survey, clusters, survey
 from fsae_mlflow.features.top_faces import TopRows, choose_features, top_rows
 from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.sae.base import SparseAutoencoder
-from fsae_mlflow.templates import TemplateSet
+from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.visualization.assessment import Reference, assess, save_image
 from fsae_mlflow.visualization.figures import write_grid
 from fsae_mlflow.visualization.optimization import Job, Record, optimize
@@ -36,7 +36,7 @@ def visualize(
 
     Writes to `output` images/feature-00042-seed-0.png, features.png (figure 3), table.csv (an image a line) and
     history.csv (an image and recorded step a line). `on_metrics` gets objective, activation and norm_ratio of every
-    image as it is made, its step being the optimiser's.
+    image as it is made, its step being the optimizer's.
 
     Raises: ValueError for a feature that does not exist, or templates as wide as no input of the SAE.
     """

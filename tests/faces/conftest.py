@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fsae_mlflow.faces.folder import orl
+from fsae_mlflow.faces.sources.folder import orl
 
 
 @pytest.fixture(scope="session")

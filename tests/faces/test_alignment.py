@@ -62,10 +62,10 @@ def test_marks_at_the_keypoints_land_on_the_template(scale: float, angle: float)
         left, top = int(x) - 6, int(y) - 6
         patch = face[top : top + 13, left : left + 13]
         assert patch.max() > 150
-        centre = np.array(
+        center = np.array(
             [(patch.sum(0) * np.arange(13)).sum(), (patch.sum(1) * np.arange(13)).sum()]
         ) / patch.sum() + (left, top)
-        np.testing.assert_allclose(centre, (x, y), atol=0.6)
+        np.testing.assert_allclose(center, (x, y), atol=0.6)
 
 
 def test_the_identity_leaves_every_pixel_as_it_is() -> None:
@@ -76,7 +76,7 @@ def test_the_identity_leaves_every_pixel_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("scale", [1.6, 2.0, 3.3, 5.0, 9.0])
-def test_a_resolution_chart_finer_than_the_face_comes_out_grey(scale: float) -> None:
+def test_a_resolution_chart_finer_than_the_face_comes_out_gray(scale: float) -> None:
     """Stripes one source pixel wide lie beyond what 112 pixels resolve: they must average, not beat."""
     side = round(112 * scale * 1.6)
     stripes = np.zeros((side, side, 3), np.uint8)

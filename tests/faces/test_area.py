@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from fsae_mlflow.faces.area import Averages, average_by_gathering, integral
+from fsae_mlflow.faces.detection.area import Averages, average_by_gathering, integral
 
 PICTURES = torch.randint(0, 256, (3, 37, 53, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 PLANES = PICTURES.permute(0, 3, 1, 2).float()

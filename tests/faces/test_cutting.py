@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
+from fsae_mlflow.extraction.settings import ExtractSettings
 from fsae_mlflow.faces.alignment import TEMPLATE, similarity
 from fsae_mlflow.faces.cutting import FaceCutter
 from fsae_mlflow.faces.decoding import Decoded
-from fsae_mlflow.faces.keypoints import Faces
-from fsae_mlflow.faces.settings import ExtractSettings
-from fsae_mlflow.faces.sources import Picture
+from fsae_mlflow.faces.detection.keypoints import Faces
+from fsae_mlflow.faces.pictures import Picture
 from fsae_mlflow.faces.storage import Location
 
 CPU = torch.device("cpu")

@@ -44,7 +44,7 @@ def test_a_broken_exif_block_leaves_the_pixels_usable() -> None:
     assert decode(content).shape == (16, 24, 3)
 
 
-def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
+def test_sixteen_bit_gray_is_scaled_not_clipped() -> None:
     wide = (RAMP.astype(np.uint16) * 257).astype(np.uint16)
     for content in (
         encoded(Image.fromarray(wide), "PNG"),
@@ -54,7 +54,7 @@ def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
         np.testing.assert_array_equal(decode(content)[..., 0], RAMP)
 
 
-def test_floating_point_grey_is_scaled() -> None:
+def test_floating_point_gray_is_scaled() -> None:
     for values in (RAMP / 255, RAMP.astype(float), RAMP * 1000.0 - 17):
         decoded = decode(encoded(Image.fromarray(values.astype(np.float32)), "TIFF"))
         np.testing.assert_allclose(decoded[..., 2], RAMP, atol=1)
@@ -66,11 +66,11 @@ def test_a_constant_picture_of_any_depth_is_no_error() -> None:
 
 
 def test_transparent_pixels_lie_on_white() -> None:
-    colours = np.zeros((4, 4, 4), np.uint8)
-    colours[:2] = (10, 20, 30, 255)
+    colors = np.zeros((4, 4, 4), np.uint8)
+    colors[:2] = (10, 20, 30, 255)
     expected = np.full((4, 4, 3), 255)
     expected[:2] = (10, 20, 30)
-    rgba = Image.fromarray(colours)
+    rgba = Image.fromarray(colors)
     np.testing.assert_array_equal(decode(encoded(rgba)), expected)
     palette = Image.new("P", (4, 4), 1)
     palette.putpalette([10, 20, 30, 99, 99, 99])
@@ -79,7 +79,7 @@ def test_transparent_pixels_lie_on_white() -> None:
     np.testing.assert_array_equal(decode(encoded(rgba.convert("LA")))[2:], 255)
 
 
-def test_one_bit_cmyk_and_lab_come_out_in_the_right_colours() -> None:
+def test_one_bit_cmyk_and_lab_come_out_in_the_right_colors() -> None:
     assert set(np.unique(decode(encoded(Image.fromarray(RAMP > 127))))) == {0, 255}
     red = Image.new("RGB", (16, 16), (200, 40, 30))
     np.testing.assert_allclose(

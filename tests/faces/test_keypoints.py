@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fsae_mlflow.faces.keypoints import NO_FACES, Faces
+from fsae_mlflow.faces.detection.keypoints import NO_FACES, Faces
 
 
 def faces(*rows: tuple[float, float, float, float, float]) -> Faces:

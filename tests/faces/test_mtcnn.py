@@ -6,8 +6,8 @@ import torch
 from facenet_pytorch import MTCNN
 from torchvision.ops import batched_nms
 
-from fsae_mlflow.faces.keypoints import Faces
-from fsae_mlflow.faces.mtcnn import FaceFinder, grouped_nms
+from fsae_mlflow.faces.detection.keypoints import Faces
+from fsae_mlflow.faces.detection.mtcnn import FaceFinder, grouped_nms
 
 CPU = torch.device("cpu")
 

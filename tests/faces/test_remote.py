@@ -9,7 +9,8 @@ from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from fsae_mlflow.faces.decoding import decoded
-from fsae_mlflow.faces.sources import open_source, take_inventory
+from fsae_mlflow.faces.pictures import take_inventory
+from fsae_mlflow.faces.sources.registry import open_source
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from PIL import Image
 
 from fsae_mlflow.faces.decoding import Handed, decoded, read
 from fsae_mlflow.faces.images import decode
-from fsae_mlflow.faces.sources import Picture, Source, open_source, take_inventory
+from fsae_mlflow.faces.pictures import Picture, Source, take_inventory
+from fsae_mlflow.faces.sources.registry import open_source
 from fsae_mlflow.faces.storage import Location
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsae_mlflow.features.density import clusters, densities, survey
-from fsae_mlflow.sae.gated import GatedSAE
+from fsae_mlflow.sae.variants.gated import GatedSAE
 
 
 def hand_set_sae() -> GatedSAE:

@@ -4,7 +4,7 @@ import torch
 
 from fsae_mlflow.features.density import Clusters, Survey
 from fsae_mlflow.features.top_faces import choose_features, top_rows
-from fsae_mlflow.sae.gated import GatedSAE
+from fsae_mlflow.sae.variants.gated import GatedSAE
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 1000])

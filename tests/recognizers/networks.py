@@ -1,4 +1,4 @@
-"""Small networks that stand in for recognisers."""
+"""Small networks that stand in for recognizers."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""What holds for every recogniser, on networks small enough to foretell."""
+"""What holds for every recognizer, on networks small enough to foretell."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ def faces_of_tone(*tone: int, size: int = 112) -> torch.Tensor:
     return (torch.tensor(tone) / 255).view(1, 3, 1, 1).expand(1, 3, size, size)
 
 
-def test_pixels_are_normalised_as_the_card_says() -> None:
+def test_pixels_are_normalized_as_the_card_says() -> None:
     card = dataclasses.replace(CARD, mean=(10.0, 20.0, 30.0), std=(2.0, 4.0, 8.0))
     templates = Recognizer(Tones(), card)(faces_of_tone(14, 28, 46))
     torch.testing.assert_close(templates, torch.tensor([[2.0, 2.0, 2.0] * 2]), rtol=0, atol=1e-4)

@@ -1,4 +1,4 @@
-"""The recogniser card: what it holds, and how a wrong one is refused."""
+"""The recognizer card: what it holds, and how a wrong one is refused."""
 
 import json
 from pathlib import Path
@@ -24,13 +24,13 @@ def test_left_out_fields_take_defaults(tmp_path: Path) -> None:
     [
         ("{", "not readable JSON"),
         ("[1]", "must hold one JSON object"),
-        ('{"colour": "rgb"}', "unknown fields colour"),
-        ('{"channels": "gbr"}', 'channels in the recogniser card .* must be "rgb" or "bgr"'),
-        ('{"mean": [1, 2]}', "mean in the recogniser card .* must be three numbers"),
-        ('{"std": [1, 0, 1]}', "std in the recogniser card .* must be three numbers above 0"),
-        ('{"input_size": "112"}', "input_size in the recogniser card .* must be a whole number"),
-        ('{"template_width": true}', "template_width in the recogniser card .* must be a whole number"),
-        ('{"input_size": 0}', "input_size in the recogniser card .* at least 8"),
+        ('{"color": "rgb"}', "unknown fields color"),
+        ('{"channels": "gbr"}', 'channels in the recognizer card .* must be "rgb" or "bgr"'),
+        ('{"mean": [1, 2]}', "mean in the recognizer card .* must be three numbers"),
+        ('{"std": [1, 0, 1]}', "std in the recognizer card .* must be three numbers above 0"),
+        ('{"input_size": "112"}', "input_size in the recognizer card .* must be a whole number"),
+        ('{"template_width": true}', "template_width in the recognizer card .* must be a whole number"),
+        ('{"input_size": 0}', "input_size in the recognizer card .* at least 8"),
     ],
 )
 def test_wrong_card_is_refused(tmp_path: Path, content: str, words: str) -> None:

@@ -7,13 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from fsae_mlflow.recognizers import distillation, views
-from fsae_mlflow.recognizers.augmentation import augment
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.card import RecognizerCard
-from fsae_mlflow.recognizers.distillation import distil, pair_accuracy, split_identities
+from fsae_mlflow.recognizers.distillation import stage as distillation
+from fsae_mlflow.recognizers.distillation import views
+from fsae_mlflow.recognizers.distillation.augmentation import augment
+from fsae_mlflow.recognizers.distillation.settings import DistillSettings
+from fsae_mlflow.recognizers.distillation.stage import distill, pair_accuracy, split_identities
 from fsae_mlflow.recognizers.registry import load_recognizer
-from fsae_mlflow.recognizers.settings import DistillSettings
 from tests.recognizers.networks import small_network
 
 N_PEOPLE, PER_PERSON, WIDTH = 12, 3, 8
@@ -21,7 +22,7 @@ N_PEOPLE, PER_PERSON, WIDTH = 12, 3, 8
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Coloured gradients, one a person, with noise."""
+    """Colored gradients, one a person, with noise."""
     folder = tmp_path_factory.mktemp("faces")
     rng = np.random.default_rng(0)
     ramp = np.linspace(0, 1, 112)
@@ -60,21 +61,21 @@ def small(faces: Path, **changes: object) -> DistillSettings:
     return DistillSettings(**(values | changes))
 
 
-def test_student_learns_and_is_a_recogniser(faces: Path, teacher: Recognizer, tmp_path: Path) -> None:
+def test_student_learns_and_is_a_recognizer(faces: Path, teacher: Recognizer, tmp_path: Path) -> None:
     logged: list[tuple[int, dict[str, float]]] = []
-    result = distil(small(faces), output=tmp_path, on_metrics=lambda values, step: logged.append((step, values)))
+    result = distill(small(faces), output=tmp_path, on_metrics=lambda values, step: logged.append((step, values)))
     assert [step for step, _ in logged] == sorted({step for step, _ in logged})
     assert logged[-1][1]["loss"] < logged[0][1]["loss"]
     assert result.cosine > 0.5
     student = load_recognizer(f"student:{result.weights}")
     assert student(torch.rand(2, 3, 112, 112)).shape == (2, WIDTH)
-    assert "teacher" in student.card.source and "research only" in student.card.licence
+    assert "teacher" in student.card.source and "research only" in student.card.license
 
 
 def test_same_seed_same_student(faces: Path, teacher: Recognizer, tmp_path: Path) -> None:
     settings = small(faces, epochs=1)
     first, second = (
-        distil(settings, output=tmp_path / name, on_metrics=lambda *_: None).weights.read_bytes() for name in "ab"
+        distill(settings, output=tmp_path / name, on_metrics=lambda *_: None).weights.read_bytes() for name in "ab"
     )
     assert first == second
 
@@ -82,12 +83,12 @@ def test_same_seed_same_student(faces: Path, teacher: Recognizer, tmp_path: Path
 def test_time_limit_ends_the_training(faces: Path, teacher: Recognizer, tmp_path: Path) -> None:
     logged: list[int] = []
     settings = small(faces, epochs=10_000, minutes=0.01)
-    assert distil(settings, output=tmp_path, on_metrics=lambda _, step: logged.append(step)).weights.is_file()
+    assert distill(settings, output=tmp_path, on_metrics=lambda _, step: logged.append(step)).weights.is_file()
 
 
 def test_half_precision_trains_too(faces: Path, teacher: Recognizer, tmp_path: Path) -> None:
     settings = small(faces, epochs=1, precision="bf16")
-    assert np.isfinite(distil(settings, output=tmp_path, on_metrics=lambda *_: None).cosine)
+    assert np.isfinite(distill(settings, output=tmp_path, on_metrics=lambda *_: None).cosine)
 
 
 def test_nobody_is_on_both_sides() -> None:
@@ -132,7 +133,7 @@ def test_pair_accuracy_on_templates_one_can_count() -> None:
 
 def test_lr_that_diverges_is_named(faces: Path, teacher: Recognizer, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="lr=1e\\+30 makes the distillation diverge"):
-        distil(small(faces, lr=1e30), output=tmp_path, on_metrics=lambda *_: None)
+        distill(small(faces, lr=1e30), output=tmp_path, on_metrics=lambda *_: None)
 
 
 def test_faces_that_cannot_serve_are_refused(tmp_path: Path, teacher: Recognizer) -> None:

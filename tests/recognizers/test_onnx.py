@@ -1,4 +1,4 @@
-"""ONNX recognisers against onnxruntime, and what is refused."""
+"""ONNX recognizers against onnxruntime, and what is refused."""
 
 import json
 from pathlib import Path
@@ -109,13 +109,13 @@ def test_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
         load_recognizer(f"onnx:{tmp_path / 'a.onnx'}")
 
 
-def test_grey_model_is_refused(model: onnx.ModelProto, tmp_path: Path) -> None:
-    grey = onnx.ModelProto()
-    grey.CopyFrom(model)
-    grey.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
-    onnx.save(grey, tmp_path / "grey.onnx")
+def test_gray_model_is_refused(model: onnx.ModelProto, tmp_path: Path) -> None:
+    gray = onnx.ModelProto()
+    gray.CopyFrom(model)
+    gray.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
+    onnx.save(gray, tmp_path / "gray.onnx")
     with pytest.raises(ValueError, match=r"must take \(batch, 3, size, size\)"):
-        load_recognizer(f"onnx:{tmp_path / 'grey.onnx'}")
+        load_recognizer(f"onnx:{tmp_path / 'gray.onnx'}")
 
 
 def test_operation_without_a_conversion_is_refused(model: onnx.ModelProto, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_operation_without_a_conversion_is_refused(model: onnx.ModelProto, tmp_p
 
 
 @pytest.mark.parametrize("name", ["mobilefacenet_a", "mobilefacenet_b"])
-def test_real_recognisers_equal_onnxruntime_s(shared_data: Path, name: str) -> None:
+def test_real_recognizers_equal_onnxruntime_s(shared_data: Path, name: str) -> None:
     path = shared_data / "recognizers" / f"{name}.onnx"
     faces = pixels(2)
     expected = by_onnxruntime(path, (faces - 127.5) / 127.5)

@@ -1,4 +1,4 @@
-"""One string names any recogniser; a wrong one says what would be right."""
+"""One string names any recognizer; a wrong one says what would be right."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def test_tiny_takes_no_card(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "arcface", "Tiny", "/models/a.onnx"])
-def test_unknown_recogniser_lists_the_known(name: str) -> None:
+def test_unknown_recognizer_lists_the_known(name: str) -> None:
     with pytest.raises(ValueError, match="recognizer must be one of tiny, ") as refusal:
         load_recognizer(name)
     assert all(pattern in str(refusal.value) for pattern, _ in FAMILIES.values())

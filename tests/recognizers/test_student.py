@@ -58,7 +58,7 @@ def test_card_lies_beside_the_weights(written: Path) -> None:
         ({"backbone": "no_such_net"}, "backbone must be a name that timm knows"),
         ({"backbone": "vit_tiny_patch16_224", "backbone_args": '{"img_size": 112}'}, "features are maps"),
         ({"backbone_args": "{"}, "backbone_args must be a JSON object"),
-        ({"backbone_args": '{"colour": 1}'}, "backbone must be a name that timm knows"),
+        ({"backbone_args": '{"color": 1}'}, "backbone must be a name that timm knows"),
     ],
 )
 def test_backbone_that_cannot_serve_is_refused(changes: dict, words: str) -> None:

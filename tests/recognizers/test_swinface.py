@@ -78,8 +78,8 @@ def restated(images: torch.Tensor, weights: Weights) -> torch.Tensor:
         return x @ weights[f"{name}.weight"].T + weights.get(f"{name}.bias", torch.zeros(()))
 
     def norm(name: str, x: torch.Tensor) -> torch.Tensor:
-        centred = x - x.mean(-1, keepdim=True)
-        scaled = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+        centerd = x - x.mean(-1, keepdim=True)
+        scaled = centerd / (centerd.square().mean(-1, keepdim=True) + 1e-5).sqrt()
         return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
     def batch_norm(name: str, x: torch.Tensor) -> torch.Tensor:
@@ -90,7 +90,7 @@ def restated(images: torch.Tensor, weights: Weights) -> torch.Tensor:
         n, side, _, width = x.shape
         places = torch.arange(side)
         rolled = (places + shift) % side  # the pixel that stands at each place once the map is rolled by −shift
-        # Pixels that became neighbours by wrapping round the edge belong to another region and do not see each other.
+        # Pixels that became neighbors by wrapping round the edge belong to another region and do not see each other.
         region = (
             torch.where(places < side - WINDOW, 0, torch.where(places < side - shift, 1, 2)) if shift else places * 0
         )

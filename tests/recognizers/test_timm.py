@@ -1,4 +1,4 @@
-"""timm models as recognisers, from files of weights."""
+"""timm models as recognizers, from files of weights."""
 
 import json
 from pathlib import Path

@@ -22,10 +22,10 @@ def series() -> list[Series]:
     accuracies = np.linspace(0.9, 0.95, 10)
     return [
         Series(
-            label="Original templates", colour=style.INK, accuracies=accuracies, far=points, tar=points**0.1, auc=0.98
+            label="Original templates", color=style.INK, accuracies=accuracies, far=points, tar=points**0.1, auc=0.98
         ),
         Series(
-            label="Decoded from all", colour=style.BLUE, accuracies=accuracies - 0.5, far=points, tar=points, auc=0.5
+            label="Decoded from all", color=style.BLUE, accuracies=accuracies - 0.5, far=points, tar=points, auc=0.5
         ),
     ]
 

@@ -2,9 +2,9 @@ import copy
 
 import torch
 
-from fsae_mlflow.sae.adam import make_optimizer
-from fsae_mlflow.sae.gated import GatedSAE
-from fsae_mlflow.sae.settings import TrainSettings
+from fsae_mlflow.sae.training.optimizer import make_optimizer
+from fsae_mlflow.sae.training.settings import TrainSettings
+from fsae_mlflow.sae.variants.gated import GatedSAE
 
 
 def test_it_is_torchs_adamw_to_the_bit() -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from fsae_mlflow.sae.data import TrainingData, fit_scaling
-from fsae_mlflow.sae.gated import GatedSAE
-from fsae_mlflow.templates import TemplateSet, TemplateWriter
-from tests.conftest import face_row
+from fsae_mlflow.sae.training.data import TrainingData, fit_scaling
+from fsae_mlflow.sae.variants.gated import GatedSAE
+from fsae_mlflow.templates.set import TemplateSet
+from tests.template_sets import TemplateWriter, face_row
 
 ROWS = np.arange(400) % 5 > 0
 
@@ -40,7 +40,7 @@ def test_a_set_larger_than_the_bound_stays_outside_memory(tmp_path, jpeg: bytes)
             writer.write([face_row(f"{i // 2}/{i}", rng.normal(size=width), b"")])
     data = TrainingData(TemplateSet.open(tmp_path / "large"), np.ones(n, bool), bound)
     seen, last = 0, None
-    import fsae_mlflow.sae.data as module
+    import fsae_mlflow.sae.training.data as module
 
     # Torch's memory is outside tracemalloc's sight: count its window by its one allocation, NumPy's by tracing.
     tracemalloc.start()

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from fsae_mlflow.sae.export import export_saelens
-from fsae_mlflow.sae.registry import VARIANTS
+from fsae_mlflow.sae.variants.registry import VARIANTS
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

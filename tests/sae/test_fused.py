@@ -5,12 +5,12 @@ import copy
 import pytest
 import torch
 
-from fsae_mlflow.sae import blocks, entries
-from fsae_mlflow.sae.adam import AdamW, make_optimizer
 from fsae_mlflow.sae.base import SparseAutoencoder
-from fsae_mlflow.sae.fused import FusedStep
-from fsae_mlflow.sae.registry import VARIANTS
-from fsae_mlflow.sae.settings import TrainSettings
+from fsae_mlflow.sae.fused import blocks, entries
+from fsae_mlflow.sae.fused.step import FusedStep
+from fsae_mlflow.sae.training.optimizer import AdamW, make_optimizer
+from fsae_mlflow.sae.training.settings import TrainSettings
+from fsae_mlflow.sae.variants.registry import VARIANTS
 
 D_IN, D_SAE, BATCH = 24, 1024, 64
 CASES = [
@@ -102,9 +102,9 @@ def test_density_decides_block_by_block() -> None:
 @pytest.mark.parametrize("density", [0.001, 0.05])
 def test_screening_finds_the_same_entries(density: float) -> None:
     sae, x = make("gated", density, torch.float32)
-    centred = (x - sae.b_dec).detach()
+    centerd = (x - sae.b_dec).detach()
     with torch.no_grad():
-        exact, screened = (list(entries.above_floor(sae, centred, screened=screened)) for screened in (False, True))
+        exact, screened = (list(entries.above_floor(sae, centerd, screened=screened)) for screened in (False, True))
     for one, other in zip(exact, screened, strict=True):
         assert (one.indptr == other.indptr).all() and (one.rows == other.rows).all()
         torch.testing.assert_close(one.p, other.p, rtol=1e-4, atol=1e-6)

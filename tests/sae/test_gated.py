@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from fsae_mlflow.sae.data import TrainingData
-from fsae_mlflow.sae.gated import GatedSAE
-from fsae_mlflow.sae.settings import TrainSettings
-from fsae_mlflow.sae.trainer import Trainer
-from fsae_mlflow.templates import TemplateSet
+from fsae_mlflow.sae.training.data import TrainingData
+from fsae_mlflow.sae.training.settings import TrainSettings
+from fsae_mlflow.sae.training.trainer import Trainer
+from fsae_mlflow.sae.variants.gated import GatedSAE
+from fsae_mlflow.templates.set import TemplateSet
 
 LAM, D_IN, D_SAE, BATCH = 0.3, 5, 12, 7
 RELATIVE = 1e-10
@@ -69,7 +69,7 @@ def test_loss_and_gradients_follow_the_equations(sae: GatedSAE, x: torch.Tensor)
         np.testing.assert_allclose(getattr(sae, name).grad.numpy(), expected, rtol=RELATIVE, atol=1e-14, err_msg=name)
 
 
-def test_one_optimiser_step_is_adamw_on_the_tangent_then_unit_norm(
+def test_one_optimizer_step_is_adamw_on_the_tangent_then_unit_norm(
     sae: GatedSAE, x: torch.Tensor, template_set: TemplateSet
 ) -> None:
     settings = TrainSettings(lam=LAM, batch_size=BATCH, epochs=10, lr=1e-2, weight_decay=0.1)

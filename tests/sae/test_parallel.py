@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from fsae_mlflow.sae.gated import GatedSAE
-from fsae_mlflow.sae.parallel import Ranks, cut, part_of
-from fsae_mlflow.sae.resuming import CHECKPOINT
-from fsae_mlflow.sae.settings import TrainSettings
-from fsae_mlflow.sae.topk import TopKSAE
-from fsae_mlflow.sae.training import train
-from fsae_mlflow.templates import TemplateSet
+from fsae_mlflow.sae.training.checkpoint import CHECKPOINT
+from fsae_mlflow.sae.training.distributed import Ranks, cut, part_of
+from fsae_mlflow.sae.training.settings import TrainSettings
+from fsae_mlflow.sae.training.stage import train
+from fsae_mlflow.sae.variants.gated import GatedSAE
+from fsae_mlflow.sae.variants.topk import TopKSAE
+from fsae_mlflow.templates.set import TemplateSet
 
 SETTINGS = {
     "expansion": 32, "lam": 1.0, "epochs": 6, "batch_size": 64, "lr": 5e-3, "resample_every": 2, "resample_until": 1.0,
@@ -24,10 +24,10 @@ SETTINGS = {
 SCRIPT = """
 import json, os, signal, sys, torch
 from pathlib import Path
-from fsae_mlflow.sae import trainer
-from fsae_mlflow.sae.settings import TrainSettings
-from fsae_mlflow.sae.training import train
-from fsae_mlflow.templates import TemplateSet
+from fsae_mlflow.sae.training import trainer
+from fsae_mlflow.sae.training.settings import TrainSettings
+from fsae_mlflow.sae.training.stage import train
+from fsae_mlflow.templates.set import TemplateSet
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
 stop_at = int(sys.argv[4])
@@ -81,7 +81,7 @@ def alone(
 def test_two_ranks_equal_one_process(template_set: TemplateSet, alone, tmp_path: Path) -> None:
     import json
 
-    from fsae_mlflow.sae.checkpoint import load_sae
+    from fsae_mlflow.sae.saved import load_sae
 
     weights, logged = alone
     assert any(metrics["n_resampled"] for metrics in logged)

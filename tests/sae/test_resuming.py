@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from fsae_mlflow.sae import resuming, trainer, training
-from fsae_mlflow.sae.checkpoint import load_sae
-from fsae_mlflow.sae.interruption import deferred_interrupts
-from fsae_mlflow.sae.resuming import CHECKPOINT, fingerprint, save_checkpoint
-from fsae_mlflow.sae.settings import TrainSettings
-from fsae_mlflow.sae.training import train
-from fsae_mlflow.templates import TemplateSet
+from fsae_mlflow.sae.saved import load_sae
+from fsae_mlflow.sae.training import trainer
+from fsae_mlflow.sae.training.checkpoint import CHECKPOINT, fingerprint, save_checkpoint
+from fsae_mlflow.sae.training.interruption import deferred_interrupts
+from fsae_mlflow.sae.training.settings import TrainSettings
+from fsae_mlflow.sae.training.stage import train
+from fsae_mlflow.templates.set import TemplateSet
 
 SETTINGS = {
     "expansion": 4,
@@ -100,9 +100,9 @@ def test_an_epoch_stopped_while_it_is_measured_can_still_be_the_best(
 SCRIPT = """
 import sys, logging, signal, torch
 from pathlib import Path
-from fsae_mlflow.sae.settings import TrainSettings
-from fsae_mlflow.sae.training import train
-from fsae_mlflow.templates import TemplateSet
+from fsae_mlflow.sae.training.settings import TrainSettings
+from fsae_mlflow.sae.training.stage import train
+from fsae_mlflow.templates.set import TemplateSet
 torch.set_num_threads(1)
 logging.basicConfig(level=logging.INFO)
 signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from fsae_mlflow.sae.adam import learning_rate
-from fsae_mlflow.sae.checkpoint import load_sae, save_sae
-from fsae_mlflow.sae.data import TrainingData
-from fsae_mlflow.sae.gated import GatedSAE
-from fsae_mlflow.sae.measures import measure
-from fsae_mlflow.sae.resampling import draw_directions, revive
-from fsae_mlflow.sae.settings import TrainSettings
-from fsae_mlflow.sae.split import holdout_rows
-from fsae_mlflow.sae.trainer import Trainer
-from fsae_mlflow.sae.training import Trained, train
-from fsae_mlflow.templates import TemplateSet
+from fsae_mlflow.identities import holdout_rows
+from fsae_mlflow.sae.saved import load_sae, save_sae
+from fsae_mlflow.sae.training.data import TrainingData
+from fsae_mlflow.sae.training.measures import measure
+from fsae_mlflow.sae.training.resampling import draw_directions, revive
+from fsae_mlflow.sae.training.schedule import learning_rate
+from fsae_mlflow.sae.training.settings import TrainSettings
+from fsae_mlflow.sae.training.stage import Trained, train
+from fsae_mlflow.sae.training.trainer import Trainer
+from fsae_mlflow.sae.variants.gated import GatedSAE
+from fsae_mlflow.templates.set import TemplateSet
 
 SETTINGS = TrainSettings(expansion=4, lam=0.2, epochs=30, batch_size=64, lr=5e-3, resample_every=5)
 
@@ -75,8 +75,8 @@ def test_the_epoch_of_least_heldout_loss_can_be_kept(template_set: TemplateSet, 
         on_metrics=lambda metrics, _: losses.append(metrics["heldout/loss_total"]),
     )
     assert result.epoch == int(np.argmin(losses)) + 1 < 30
-    assert result.figures["heldout/loss_total"] == pytest.approx(min(losses), rel=1e-4)
-    assert result.figures["epoch_kept"] == result.epoch
+    assert result.metrics["heldout/loss_total"] == pytest.approx(min(losses), rel=1e-4)
+    assert result.metrics["epoch_kept"] == result.epoch
     with pytest.raises(ValueError, match="holdout"):
         dataclasses.replace(settings, holdout=0.0)
 

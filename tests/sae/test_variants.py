@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from fsae_mlflow.sae.base import SparseAutoencoder
-from fsae_mlflow.sae.checkpoint import load_sae, save_sae
-from fsae_mlflow.sae.registry import VARIANTS
-from fsae_mlflow.sae.settings import TrainSettings
+from fsae_mlflow.sae.saved import load_sae, save_sae
+from fsae_mlflow.sae.training.settings import TrainSettings
+from fsae_mlflow.sae.variants.registry import VARIANTS
 
 LAM, D_IN, D_SAE, BATCH, K = 0.3, 5, 16, 7, 3
 DEAD = np.arange(D_SAE) % 3 == 0

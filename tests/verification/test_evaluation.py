@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from fsae_mlflow.features.density import densities
-from fsae_mlflow.sae.gated import GatedSAE
-from fsae_mlflow.templates import TemplateSet, TemplateWriter
+from fsae_mlflow.sae.variants.gated import GatedSAE
+from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.verification.evaluation import decode_masked, evaluate, fraction_of_variance_unexplained, mean_cosine
 from fsae_mlflow.verification.pairs import find_rows, read_pairs
 from fsae_mlflow.verification.settings import EvaluateSettings
 from fsae_mlflow.verification.tables import HEADER, LABELS, markdown
-from tests.conftest import face_row
+from tests.template_sets import TemplateWriter, face_row
 
 WIDTH, PEOPLE, IMAGES = 16, 12, 5
 
@@ -24,9 +24,9 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> TemplateSet:
     generator = np.random.default_rng(0)
     with TemplateWriter(tmp_path_factory.mktemp("templates"), width=WIDTH, metadata={}) as writer:
         for person in range(PEOPLE):
-            centre = generator.normal(size=WIDTH)
+            center = generator.normal(size=WIDTH)
             for image in range(IMAGES):
-                template = 3 * (centre + 0.3 * generator.normal(size=WIDTH) + 0.5)
+                template = 3 * (center + 0.3 * generator.normal(size=WIDTH) + 0.5)
                 writer.write([face_row(f"p{person}/{image}.png", template, b"")])
     return TemplateSet.open(writer.folder)
 
@@ -109,7 +109,7 @@ def test_the_written_pairs_can_be_read_again(templates: TemplateSet, tmp_path: P
         np.testing.assert_array_equal(getattr(again, name), getattr(found.pairs, name))
     from_file = EvaluateSettings(pairs=str(tmp_path / "pairs.csv"), device="cpu")
     repeated = evaluate(from_file, templates=templates, sae=None, output=tmp_path / "again")
-    assert repeated.rows[0].figures == found.rows[0].figures
+    assert repeated.rows[0].metrics == found.rows[0].metrics
     with (tmp_path / "table.csv").open() as file:
         table = list(csv.DictReader(file))
     assert [line["row"] for line in table] == ["original", "high", "low", "all"]

@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fsae_mlflow.templates import TemplateSet, TemplateWriter
+from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.verification.pairs import Pair, find_rows, make_pairs, read_pairs
-from tests.conftest import face_row
+from tests.template_sets import TemplateWriter, face_row
 
 
 def template_set(folder: Path, image_ids: list[str], failures: tuple[tuple[str, str], ...] = ()) -> TemplateSet:

@@ -26,7 +26,7 @@ def scores(n: int = 600, *, seed: int = 0, decimals: int = 8) -> Scores:
     return distances.round(decimals), genuine
 
 
-def test_distances_are_of_normalised_templates() -> None:
+def test_distances_are_of_normalized_templates() -> None:
     a = np.array([[3, 0], [0, 5], [1, 1], [0, 0]], dtype=np.float32)
     b = np.array([[7, 0], [2, 0], [-2, -2], [1, 0]], dtype=np.float32)
     np.testing.assert_allclose(squared_distances(a, b), [0, 2, 4, 1], atol=1e-12)

@@ -8,16 +8,16 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from fsae_mlflow.sae.gated import GatedSAE
-from fsae_mlflow.templates import TemplateSet, TemplateWriter
-from tests.conftest import face_row
+from fsae_mlflow.sae.variants.gated import GatedSAE
+from fsae_mlflow.templates.set import TemplateSet
+from tests.template_sets import TemplateWriter, face_row
 
 D_IN, D_SAE = 12, 24
 
 
 class LinearRecognizer(nn.Module):
     """The template is a fixed linear map of the face shrunk to 4 × 4: cheap, differentiable, and invertible enough to
-    optimise through.
+    optimize through.
     """
 
     def __init__(self) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from fsae_mlflow.sae.gated import GatedSAE
+from fsae_mlflow.sae.variants.gated import GatedSAE
 from fsae_mlflow.visualization.objective import gate_objective, jittered
 from fsae_mlflow.visualization.optimization import Job, Record, optimize
 from fsae_mlflow.visualization.parametrizations.registry import PARAMETRIZATIONS

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from fsae_mlflow.sae.gated import GatedSAE
-from fsae_mlflow.templates import TemplateSet
+from fsae_mlflow.sae.variants.gated import GatedSAE
+from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.visualization.assessment import Reference, as_faces, assess, save_image
 from fsae_mlflow.visualization.settings import VisualizeSettings
 from fsae_mlflow.visualization.visualize import Visualization, visualize
@@ -139,7 +139,7 @@ def test_an_image_that_loses_its_activation_to_rounding_is_seen(
     sae: GatedSAE, recognizer: nn.Module, tmp_path: Path
 ) -> None:
     image = torch.full((3, 112, 112), 0.5)
-    path = save_image(image, tmp_path / "grey.png")
+    path = save_image(image, tmp_path / "gray.png")
     reference = Reference(density=0.0, maximum=0.0, percentile=0.0, mean_norm=1.0)
     found = assess(path, 0, recognizer=recognizer, sae=sae, reference=reference, device=torch.device("cpu"))
     with Image.open(path) as file:

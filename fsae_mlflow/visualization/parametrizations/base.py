@@ -1,4 +1,4 @@
-"""What a parametrisation of images is."""
+"""What a parametrization of images is."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

@@ -19,7 +19,7 @@ CHANNELS = (16, 32, 64, 64, 64)
 class DeepImagePrior(Parametrization):
     """I = UNET(z): the U-Net's weights are the parameters, the noise z stays as it was drawn (the paper, section 3).
 
-    The U-Nets of all images run as one network of grouped convolutions, a group per image; normalisation is per image
+    The U-Nets of all images run as one network of grouped convolutions, a group per image; normalization is per image
     and channel.
     """
 
@@ -76,7 +76,7 @@ class GroupedConv(nn.Module):
 
 
 class Block(nn.Module):
-    """3 × 3 convolution, normalisation of each image's channel over its pixels, leaky ReLU."""
+    """3 × 3 convolution, normalization of each image's channel over its pixels, leaky ReLU."""
 
     def __init__(self, generators: Sequence[torch.Generator], n_in: int, n_out: int, *, stride: int = 1) -> None:
         super().__init__()

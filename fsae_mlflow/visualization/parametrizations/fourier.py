@@ -1,4 +1,4 @@
-"""A complex spectrum in decorrelated colours (Mordvintsev et al. 2018), the paper's alternative to RGB pixels."""
+"""A complex spectrum in decorrelated colors (Mordvintsev et al. 2018), the paper's alternative to RGB pixels."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from fsae_mlflow.visualization.parametrizations.base import SIZE, Parametrization, normal
 
-# Lucid's square root of the colour covariance of ImageNet, each column over the largest column norm.
-COLOUR = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
+# Lucid's square root of the color covariance of ImageNet, each column over the largest column norm.
+COLOR = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 CONTRAST = 0.01
 
 
@@ -19,18 +19,18 @@ class FourierSpectrum(Parametrization):
     """
 
     weight: Tensor
-    colour: Tensor
+    color: Tensor
 
     def __init__(self, generators: Sequence[torch.Generator], *, size: int = SIZE) -> None:
         super().__init__(generators, size=size)
         self.spectrum = nn.Parameter(CONTRAST * normal(generators, 3, size, size // 2 + 1, 2))
         frequency = torch.hypot(torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None])
         self.register_buffer("weight", 0.25 / frequency.clamp(min=1 / size))
-        colour = torch.tensor(COLOUR)
-        self.register_buffer("colour", colour / colour.norm(dim=0).max())
+        color = torch.tensor(COLOR)
+        self.register_buffer("color", color / color.norm(dim=0).max())
 
     def forward(self) -> Float[Tensor, "images 3 size size"]:
         """The images, RGB in 0…1."""
         coefficients: Complex[Tensor, "images 3 size half"] = torch.view_as_complex(self.spectrum) * self.weight
         decorrelated = torch.fft.irfft2(coefficients, s=(self.size, self.size), norm="ortho")
-        return torch.einsum("rc,nchw->nrhw", self.colour, decorrelated).sigmoid()
+        return torch.einsum("rc,nchw->nrhw", self.color, decorrelated).sigmoid()

@@ -12,7 +12,7 @@ CONTRAST = 0.1
 
 
 class Pixels(Parametrization):
-    """Every pixel is the sigmoid of a parameter, at first grey with a little noise."""
+    """Every pixel is the sigmoid of a parameter, at first gray with a little noise."""
 
     def __init__(self, generators: Sequence[torch.Generator], *, size: int = SIZE) -> None:
         super().__init__(generators, size=size)

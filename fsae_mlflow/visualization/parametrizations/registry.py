@@ -1,4 +1,4 @@
-"""The parametrisations by name."""
+"""The parametrizations by name."""
 
 from fsae_mlflow.visualization.parametrizations.base import Parametrization
 from fsae_mlflow.visualization.parametrizations.dip import DeepImagePrior

@@ -1,0 +1,1 @@
+"""The stage from pictures to a template set."""

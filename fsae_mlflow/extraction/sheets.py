@@ -1,0 +1,61 @@
+"""Contact sheets: the faces that were taken and the pictures that were not, for a person to look at."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw
+
+from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.faces.decoding import read
+from fsae_mlflow.faces.pictures import Source
+
+TILE = 112
+N_TILES = 64
+COLUMNS = 8
+
+
+def evenly_spaced(n: int) -> list[int]:
+    """Up to 64 of `n` places, evenly spaced from the first to the last."""
+    return np.unique(np.linspace(0, n - 1, min(n, N_TILES)).round().astype(int)).tolist()
+
+
+def accepted(faces: Sequence[Image.Image], path: Path) -> Path | None:
+    """Aligned faces side by side; none where there are none."""
+    return _sheet(faces, path) if faces else None
+
+
+def rejected(source: Source, failures: Sequence[tuple[str, str]], path: Path) -> Path | None:
+    """Up to 64 pictures that gave no row, each with its reason; none where all gave one."""
+    if not failures:
+        return None
+    wanted = dict(failures[index] for index in evenly_spaced(len(failures)))
+    tiles = []
+    for picture in source:
+        if reason := wanted.get(picture.image_id):
+            pixels = read(picture).pixels
+            tiles.append(_labeled(pixels, f"{picture.image_id}\n{reason}"))
+    return _sheet(tiles, path)
+
+
+def _labeled(pixels: UInt8[np.ndarray, "height width 3"] | None, text: str) -> Image.Image:
+    tile = Image.new("RGB", (2 * TILE, 2 * TILE), "white")
+    if pixels is not None:
+        thumbnail = Image.fromarray(pixels)
+        thumbnail.thumbnail((2 * TILE, 2 * TILE - 60))
+        tile.paste(thumbnail, ((2 * TILE - thumbnail.width) // 2, 0))
+    lines = [line[start : start + 36] for line in text.split("\n") for start in range(0, len(line), 36)]
+    ImageDraw.Draw(tile).multiline_text((2, 2 * TILE - 58), "\n".join(lines[:5]), fill="black", spacing=1)
+    return tile
+
+
+def _sheet(tiles: Sequence[Image.Image], path: Path) -> Path:
+    width, height = tiles[0].size
+    columns = min(COLUMNS, len(tiles))
+    sheet = Image.new("RGB", (columns * (width + 2), -(-len(tiles) // columns) * (height + 2)), "white")
+    for number, tile in enumerate(tiles):
+        sheet.paste(tile, (number % columns * (width + 2), number // columns * (height + 2)))
+    with atomic_write(path) as temporary:
+        sheet.save(temporary, "PNG", compress_level=1)  # 6, the default, takes four times as long for a tenth less
+    return path

@@ -1,0 +1,1 @@
+"""The stage that trains a small recognizer on the templates of a large one."""

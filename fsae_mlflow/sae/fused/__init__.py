@@ -1,0 +1,1 @@
+"""The training step on the CPU that computes active entries only."""

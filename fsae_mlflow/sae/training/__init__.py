@@ -1,0 +1,1 @@
+"""From a template set to a saved sparse autoencoder."""

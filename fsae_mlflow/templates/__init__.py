@@ -1,0 +1,1 @@
+"""The template set on disk: its columns, reading and writing."""

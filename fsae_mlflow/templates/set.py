@@ -1,0 +1,157 @@
+"""The template set: a folder of Parquet shards, and (with template_schema.py) the only code that knows its layout.
+
+    set.json                   written last: a folder without it is unfinished
+    templates-00000.parquet    image_id, identity, template, and where and how good the face was (template_schema.py)
+    faces-00000.parquet        image_id, face (the aligned face as JPEG bytes)
+    failures.parquet           image_id, reason
+
+Both kinds of shard hold the same rows in the same order. Columns that the source of the pictures had (age, pose, …)
+follow the set's own. An unfinished set also has failures-00000.parquet, … beside its shards; a shard is whole once
+its templates-NNNNN.parquet is there.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float32
+from PIL import Image
+
+from fsae_mlflow.templates.schema import SCHEMA_VERSION, schema
+
+MARKER = "set.json"
+
+
+@dataclass(frozen=True)
+class TemplateSet:
+    """A finished template set on disk, read column by column when asked."""
+
+    folder: Path
+    metadata: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path | str) -> "TemplateSet":
+        """Open a finished set.
+
+        Raises: ValueError where the folder is no finished template set, or one of a newer schema.
+        """
+        folder = Path(folder)
+        marker = folder / MARKER
+        if not marker.is_file():
+            found = (
+                "it is unfinished: run the same extract command again"
+                if any(folder.glob("*.parquet"))
+                else "make one with the extract entry point"
+            )
+            raise ValueError(f"templates: {folder} is not a finished template set (no {MARKER}); {found}.")
+        metadata = json.loads(marker.read_text())
+        if metadata["schema_version"] > SCHEMA_VERSION:
+            raise ValueError(
+                f"templates: {folder} has schema {metadata['schema_version']}; "
+                f"this version reads up to {SCHEMA_VERSION}: update fsae_mlflow."
+            )
+        return cls(folder, metadata)
+
+    def __len__(self) -> int:
+        return self.metadata["n_rows"]
+
+    @property
+    def width(self) -> int:
+        """How many numbers a template has."""
+        return self.metadata["width"]
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """The columns that came from the source of the pictures, each "int", "float", "bool" or "string"."""
+        return self.metadata.get("attributes", {})
+
+    @cached_property
+    def templates(self) -> Float32[np.ndarray, "n d"]:
+        """All templates as the recognizer gave them, in row order."""
+        return np.concatenate(list(self._lists("template"))) if len(self) else np.empty((0, self.width), np.float32)
+
+    @cached_property
+    def image_ids(self) -> list[str]:
+        """The images in row order."""
+        return self.column("image_id").tolist()
+
+    @cached_property
+    def identities(self) -> np.ndarray:
+        """Whose face each row is."""
+        return self.column("identity")
+
+    @cached_property
+    def mean(self) -> Float32[np.ndarray, " d"]:
+        """The mean template."""
+        return self.templates.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+    @cached_property
+    def scale(self) -> float:
+        """The factor that brings E‖x‖² to 1 (the paper, section 5)."""
+        return float(1 / np.sqrt(np.square(self.templates, dtype=np.float64).sum(axis=1).mean()))
+
+    @cached_property
+    def digest(self) -> str:
+        """A short hash of images, identities and templates in row order: equal sets have equal digests."""
+        content = hashlib.sha256()
+        for table in self._tables("templates", ["image_id", "identity", "template"]):
+            rows = zip(*(table.column(name).to_pylist() for name in ("image_id", "identity")), strict=True)
+            names = (f"{image_id}\0{identity}\n".encode() for image_id, identity in rows)
+            templates = table.column("template").combine_chunks().flatten().to_numpy().reshape(-1, self.width)
+            for name, template in zip(names, templates, strict=True):
+                content.update(name + template.tobytes())
+        return content.hexdigest()[:16]
+
+    def column(self, name: str) -> np.ndarray:
+        """One column in row order; lists come back as (n, length) arrays, unknown numbers as nan."""
+        kind = schema(self.width, self.attributes).field(name).type
+        if pa.types.is_fixed_size_list(kind):
+            return np.concatenate(list(self._lists(name)))
+        column = pa.chunked_array(
+            [chunk for table in self._tables("templates", [name]) for chunk in table.column(name).chunks], kind
+        )
+        if pa.types.is_string(kind) or (column.null_count and pa.types.is_boolean(kind)):
+            return np.array(column.to_pylist(), dtype=object)
+        return column.cast(pa.float64()).to_numpy() if column.null_count else column.to_numpy()
+
+    def faces(self, rows: Sequence[int] | np.ndarray) -> list[Image.Image]:
+        """The aligned faces of the given rows, decoded."""
+        wanted = np.asarray(rows, dtype=np.int64)
+        found: dict[int, Image.Image] = {}
+        first = 0
+        for path in self._shards("faces"):
+            shard = pq.ParquetFile(path)
+            last = first + shard.metadata.num_rows
+            inside = [row for row in wanted.tolist() if first <= row < last]
+            if inside:
+                faces = shard.read(["face"]).column("face")
+                found |= {row: Image.open(io.BytesIO(faces[row - first].as_py())).convert("RGB") for row in inside}
+            first = last
+        return [found[row] for row in wanted.tolist()]
+
+    @property
+    def failures(self) -> list[tuple[str, str]]:
+        """The images that gave no row, each with its reason."""
+        table = pq.read_table(self.folder / "failures.parquet")
+        return [(row["image_id"], row["reason"]) for row in table.to_pylist()]
+
+    def _shards(self, kind: str) -> list[Path]:
+        return sorted(self.folder.glob(f"{kind}-*.parquet"))
+
+    def _tables(self, kind: str, columns: list[str]) -> Iterator[pa.Table]:
+        for path in self._shards(kind):
+            yield pq.read_table(path, columns=columns)
+
+    def _lists(self, name: str) -> Iterator[np.ndarray]:
+        length = schema(self.width).field(name).type.list_size
+        for table in self._tables("templates", [name]):
+            for chunk in table.column(name).chunks:
+                yield chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, length)
