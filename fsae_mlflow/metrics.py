@@ -4,7 +4,7 @@ Both classes take batches one after the other, tensors or arrays, and compute in
 `Fidelity.of(x, x_hat).fvu`.
 """
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ class Fidelity:
         self._sum: Tensor | float = 0.0
 
     @classmethod
-    def of(cls, x: Any, x_hat: Any) -> Self:
+    def of(cls, x: Any, x_hat: Any) -> "Fidelity":
         """The fidelity of one batch."""
         one = cls()
         one.add(x, x_hat)
