@@ -17,7 +17,7 @@ from fsae_mlflow.tracking import served_model
 from fsae_mlflow.tracking.inputs import SAE
 from fsae_mlflow.tracking.runs import Run
 
-# All that the served model imports (a test holds the list to it).
+# The packages that the served model and its code import; a test checks that none is missing.
 REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "jaxtyping", "pydantic", "annotated-types")
 VERSION_TAG = "fsae_mlflow"
 
