@@ -127,7 +127,7 @@ def test_a_sweep_goes_on_and_registers_its_champion(template_set: TemplateSet, t
 @pytest.mark.usefixtures("store")
 def test_a_sweep_without_a_feasible_trial_says_so(template_set: TemplateSet) -> None:
     sentence = refuse("sweep", n_trials=1, epochs=1, expansions="2", max_l0=0.001, templates=template_set.folder)
-    assert sentence == "max_l0=0.001: no trial is that sparse; raise max_l0, lam_max or n_trials."
+    assert sentence == "max_l0=0.001: every trial has a larger L0; increase max_l0, lam_max or n_trials."
 
 
 @pytest.mark.usefixtures("store")
@@ -144,7 +144,7 @@ def test_latest_without_a_run_names_the_way(tmp_path: Path) -> None:
         ("extract", {"faces": "empty"}, "holds no picture"),
         ("extract", {"recognizer": "facenot"}, "recognizer must be one of tiny, onnx:"),
         ("train_sae", {"device": "cuda:9"}, "device cuda:9 is not on this machine"),
-        ("evaluate_lfw", {"sae": "models:/nobody@champion"}, "models:/nobody@champion is not in the registry"),
+        ("evaluate_lfw", {"sae": "models:/nobody@champion"}, "models:/nobody@champion is not in the model registry"),
         ("evaluate_lfw", {"sae": "none", "pairs": "pairs.txt"}, "pairs.txt, line 2"),
         ("evaluate_lfw", {"sae": "wide", "folds": "2"}, "wide"),
         ("visualize", {"sae": "wide"}, "wide"),
