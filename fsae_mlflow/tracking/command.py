@@ -66,24 +66,15 @@ class StageCommand(click.Command):
         try:
             rest = super().parse_args(ctx, args)
             given = {name: value for name, value in ctx.params.items() if _is_given(ctx, name, value)}
+            preset = getattr(self.settings_class, "PRESETS", {}).get(given.get("preset"))
             try:
-                ctx.obj = parse(self.settings_class, self._with_preset(given))
+                ctx.obj = parse(self.settings_class, given, preset=preset)
             except ValueError as error:
                 raise click.UsageError(str(error), ctx) from error
         except click.UsageError as error:
             _end_waiting_run("FAILED", error.format_message())
             raise
         return rest
-
-    def _with_preset(self, given: dict[str, Any]) -> dict[str, Any]:
-        """The given values and, for the others, those of the chosen preset that the chosen variant has."""
-        values = getattr(self.settings_class, "PRESETS", {}).get(given.get("preset"), {}) | given
-        known = {option.name: option for option in options(self.settings_class)}
-
-        def applies(option: Option) -> bool:
-            return not option.choice or values.get(option.choice, known[option.choice].default) in option.defaults
-
-        return {name: value for name, value in values.items() if name in given or applies(known[name])}
 
 
 class _OrEmpty(click.ParamType):

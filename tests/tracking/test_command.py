@@ -99,7 +99,7 @@ def test_parameters_of_a_choice_are_options_like_others() -> None:
     assert seen("--tile", "round", "--k", "3", of=Floor) == Floor(tile=Round(k=3))
     result = invoke(lambda settings, run: None, "--k", "3", of=Floor)
     assert result.exit_code == 2
-    assert "Error: k is a parameter of tile=round, and tile is square" in result.output
+    assert "Error: k is a parameter of tile round, and tile is square" in result.output
 
 
 def test_a_preset_gives_what_the_given_choice_has() -> None:
