@@ -24,7 +24,7 @@ def _three(requirement: str) -> pydantic.WrapValidator:
         try:
             return inner(value)
         except pydantic.ValidationError:
-            raise PydanticCustomError("three", f"Input should be {requirement}") from None
+            raise PydanticCustomError("three", "Input should be {words}", {"words": requirement}) from None
 
     return pydantic.WrapValidator(validate)
 
@@ -37,9 +37,7 @@ Std = Annotated[
 ]
 
 
-@dataclass(
-    frozen=True, kw_only=True, config=pydantic.ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-)
+@dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
 class RecognizerCard:
     """How a recognizer wants its images, what it returns, and where it comes from.
 
