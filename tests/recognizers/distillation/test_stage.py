@@ -9,6 +9,8 @@ import torch
 
 from fsae_mlflow.parameters import deciding
 from fsae_mlflow.recognizers.base import Recognizer
+from fsae_mlflow.recognizers.distillation import stage
+from fsae_mlflow.recognizers.distillation.aligned_faces import AlignedFaces
 from fsae_mlflow.recognizers.distillation.settings import DistillSettings
 from fsae_mlflow.recognizers.distillation.stage import distill
 from fsae_mlflow.recognizers.registry import load_recognizer
@@ -30,6 +32,27 @@ def test_student_learns_and_is_a_recognizer(settings: DistillSettings, teacher: 
     assert "teacher" in student.card.source and "research only" in student.card.licence
     assert f"cosine {result.metrics['cosine']:.4f}" in student.card.notes
     assert student.card.training_data.startswith("24 faces of ")
+
+
+def test_nobody_is_both_trained_on_and_measured(
+    settings: DistillSettings, teacher: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people: dict[str, set[str]] = {}
+
+    def note(name: str) -> None:
+        original = getattr(stage, name)
+
+        def noting(faces: AlignedFaces, rows: np.ndarray, *others: object, **options: object) -> object:
+            people[name] = set(faces.identities[rows])
+            return original(faces, rows, *others, **options)
+
+        monkeypatch.setattr(stage, name, noting)
+
+    note("ViewPool")
+    note("HeldOutFaces")
+    distill(replace(settings, epochs=1), output=tmp_path, on_metrics=lambda *_: None)
+    assert len(people["ViewPool"]) == 8 and len(people["HeldOutFaces"]) == 4
+    assert not people["ViewPool"] & people["HeldOutFaces"]
 
 
 def test_same_seed_same_student(settings: DistillSettings, teacher: Recognizer, tmp_path: Path) -> None:
