@@ -12,14 +12,16 @@ To add a family, write one file here and one line in registry.py. The file has o
         card = card or RecognizerCard(name=..., template_width=..., licence=..., source=..., training_data=...)
         return Recognizer(network, with_digest(card, Path(argument)))
 
-and the line is `"NAME": ("NAME:/path/weights.pt", load_NAME)`: how a user writes it, and the function.
+and the line is `"NAME": ("NAME:/path/weights.pt", load_NAME)`: how a user writes it, and the function. Write
+`NAME[:…]` where the argument may be left out.
 
 - `argument` is what follows the colon, "" where nothing does. The registry refuses a missing argument where the line's
   pattern starts with `NAME:`. All other mistakes are the function's to refuse: a ValueError of one sentence that names
   the thing, the requirement and the value.
 - `card` is the user's own, given or found beside the weights, and wins over the family's own; where it contradicts the
-  weights, refuse it. Without one, make a card (card.py): image size, channel order, mean and std on the 0…255 scale,
-  template width, terms of use. A wrong mean or channel order raises no error, it only lowers accuracy.
+  weights, refuse it. Without one, make a card (card.py): terms of use and source, and whatever differs from 112 × 112
+  RGB, (pixel − 127.5) / 127.5 and 512 values that are not L2-normalized. A wrong mean or channel order raises no
+  error; it only lowers accuracy.
 - `Recognizer` (base.py) does the rest: it resizes, swaps channels and normalizes as the card says, freezes the network
   in evaluation mode, and refuses templates that are not finite or have another width than the card's. The network must
   be differentiable, because images are optimized through it, and its template of a face must not depend on the batch.
@@ -30,6 +32,7 @@ and the line is `"NAME": ("NAME:/path/weights.pt", load_NAME)`: how a user write
 - Import a heavy or optional library inside the function.
 
 For the test, copy tests/recognizers/test_facenet.py: templates equal the original implementation's, gradients reach
-the image (`gradient_share`), wrong weights are refused. Then measure the recognizer with evaluate_lfw (a published
-accuracy that it does not reach means a wrong card) and add a row to the table of docs/recognizers.md.
+the image (`gradient_share`), wrong weights are refused. `make check` and `make test` check the rest. Then measure the
+recognizer with evaluate_lfw (if it misses its published accuracy, first suspect the card), and add a row to the table
+of docs/recognizers.md.
 """
