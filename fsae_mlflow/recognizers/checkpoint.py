@@ -32,7 +32,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         raise ValueError(f"Checkpoint {path} is not a readable safetensors file ({error}).") from error
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"Checkpoint {path} must hold only tensors and plain values (it is read with weights_only=True); it is "
+            f"Checkpoint {path} must hold tensors and plain values only, as it is read with weights_only=True; it is "
             "broken or holds code: save its state_dict as safetensors where you trust the file."
         ) from error
     except (RuntimeError, EOFError, OSError) as error:

@@ -70,11 +70,8 @@ def distill(settings: DistillSettings, *, output: Path, on_metrics: OnMetrics) -
 
     def report(step: Step) -> dict[str, float]:
         rate = step.number * settings.batch_size / (time.monotonic() - started)
-        metrics = held_out.measure(student) | {
-            "loss": float(np.mean(losses)),
-            "lr": step.lr,
-            "views_per_second": rate,
-        }
+        now = {"loss": float(np.mean(losses)), "lr": step.lr, "views_per_second": rate}
+        metrics = held_out.measure(student) | now
         on_metrics(metrics, -(-step.number // per_epoch))
         losses.clear()
         return metrics
