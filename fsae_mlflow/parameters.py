@@ -15,7 +15,7 @@ import dataclasses
 import hashlib
 import json
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -90,8 +90,11 @@ def settings(cls: type[T]) -> type[T]:
     return made
 
 
-def sentence(error: pydantic.ValidationError, *, place: str = "") -> str:
-    """The first mistake that pydantic found: field, requirement and value; `place` says where the field stands."""
+def sentence(error: pydantic.ValidationError, *, place: str = "", known: Collection[str] = ()) -> str:
+    """The first mistake that pydantic found: field, requirement and value.
+
+    `place` says where the field stands; `known` lists the fields that there are, for the sentence on an unknown one.
+    """
     first = error.errors(include_url=False)[0]
     if first["type"] == "value_error":  # from `check`, which names the fields itself
         return str(first.get("ctx", {}).get("error"))
@@ -99,7 +102,7 @@ def sentence(error: pydantic.ValidationError, *, place: str = "") -> str:
     if first["type"] in ("missing", "missing_argument"):
         return f"{name} is required."
     if "unexpected" in first["type"]:
-        return f"{name} is not known here."
+        return f"{name} is not known; known are {', '.join(known)}." if known else f"{name} is not known here."
     requirement = first["msg"].replace("Input should be", "must be").replace("Input should have", "must have")
     return f"{name} {requirement}; it is {first['input']!r}."
 
