@@ -76,7 +76,7 @@ def settings(cls: type[T]) -> type[T]:
     """
     if "check" in vars(cls):
         cls.__post_init__ = lambda self: self.check()  # pyright: ignore[reportAttributeAccessIssue]
-    config = pydantic.ConfigDict(allow_inf_nan=False)
+    config = pydantic.ConfigDict(allow_inf_nan=False, extra="forbid")
     made: Any = validated(cls, frozen=True, kw_only=True, config=config)
     validate = made.__init__
 
@@ -84,7 +84,7 @@ def settings(cls: type[T]) -> type[T]:
         try:
             validate(self, **values)
         except pydantic.ValidationError as error:
-            raise ValueError(sentence(error)) from None
+            raise ValueError(sentence(error, known=[field.name for field in dataclasses.fields(made)])) from None
 
     made.__init__ = construct
     return made
