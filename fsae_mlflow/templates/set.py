@@ -75,7 +75,7 @@ class TemplateSet:
 
     @cached_property
     def templates(self) -> Float32[np.ndarray, "n d"]:
-        """All templates as the recognizer gave them, not normalized, in row order."""
+        """All templates as the recognizer gave them, in row order."""
         return np.concatenate(list(self.chunks("template"))) if len(self) else np.empty((0, self.width), np.float32)
 
     @cached_property
