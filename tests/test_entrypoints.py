@@ -56,8 +56,9 @@ def extracted(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Template
     from fsae_mlflow.extraction.settings import ExtractSettings
     from fsae_mlflow.extraction.stage import extract
 
-    settings = ExtractSettings(faces=str(faces), enlarge=2, workers=0)
-    return extract(settings, output=tmp_path_factory.mktemp("extracted"), on_metrics=lambda *_: None).templates
+    output = str(tmp_path_factory.mktemp("extracted"))
+    settings = ExtractSettings(faces=str(faces), enlarge=2, workers=0, output=output)
+    return extract(settings, on_metrics=lambda *_: None).templates
 
 
 @pytest.mark.usefixtures("store")

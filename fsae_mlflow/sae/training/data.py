@@ -102,7 +102,7 @@ class TrainingData:
             yield self._resident
             return
         first = 0
-        for chunk in self.templates._lists("template"):
+        for chunk in self.templates.chunks("template"):
             yield torch.from_numpy(chunk[self.rows[first : first + len(chunk)]])
             first += len(chunk)
 
