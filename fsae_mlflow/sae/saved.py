@@ -1,5 +1,6 @@
 """A trained SAE on disk: a folder with sae.safetensors (weights, scale, density) and config.json."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -64,3 +65,9 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"sae: {folder} holds no trained SAE (no {CONFIG}); make one with the train_sae entry point.")
     return json.loads(path.read_text())
+
+
+def digest(folder: Path | str) -> str:
+    """A short hash of a saved SAE's weights: equal SAEs have equal digests."""
+    with (Path(folder) / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -8,13 +8,13 @@ from torch import nn
 from fsae_mlflow.sae.variants.gated import GatedSAE
 from fsae_mlflow.visualization.objective import gate_objective, jittered
 from fsae_mlflow.visualization.optimization import Job, Record, optimize
-from fsae_mlflow.visualization.parametrizations.registry import PARAMETRIZATIONS
+from fsae_mlflow.visualization.parametrizations.registry import PARAMETRIZATIONS, load_parametrization
 
 
 def run(
     jobs: list[Job], recognizer: nn.Module, sae: GatedSAE, *, name: str = "pixels", steps: int = 12, jitter: int = 1
 ) -> tuple[torch.Tensor, list[Record]]:
-    make = partial(PARAMETRIZATIONS[name], size=32)
+    make = partial(load_parametrization(name), size=32)
     cpu = torch.device("cpu")
     return optimize(
         jobs, make, recognizer=recognizer, sae=sae, steps=steps, lr=1e-2, jitter=jitter, record_every=5, device=cpu

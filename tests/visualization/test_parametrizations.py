@@ -3,13 +3,13 @@ import torch
 
 from fsae_mlflow.visualization.parametrizations.base import Parametrization
 from fsae_mlflow.visualization.parametrizations.dip import DeepImagePrior
-from fsae_mlflow.visualization.parametrizations.registry import PARAMETRIZATIONS
+from fsae_mlflow.visualization.parametrizations.registry import PARAMETRIZATIONS, load_parametrization
 
 KINDS = pytest.mark.parametrize("name", PARAMETRIZATIONS)
 
 
 def make(name: str, seeds: list[int], size: int = 32) -> Parametrization:
-    return PARAMETRIZATIONS[name]([torch.Generator().manual_seed(seed) for seed in seeds], size=size)
+    return load_parametrization(name)([torch.Generator().manual_seed(seed) for seed in seeds], size=size)
 
 
 @KINDS

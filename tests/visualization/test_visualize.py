@@ -7,9 +7,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from fsae_mlflow.faces.aligned import to_float
 from fsae_mlflow.sae.variants.gated import GatedSAE
 from fsae_mlflow.templates.set import TemplateSet
-from fsae_mlflow.visualization.assessment import Reference, as_faces, assess, save_image
+from fsae_mlflow.visualization.assessment import Reference, assess, save_image
 from fsae_mlflow.visualization.settings import VisualizeSettings
 from fsae_mlflow.visualization.visualize import Visualization, visualize
 
@@ -60,7 +61,7 @@ def test_an_image_per_feature_and_seed_is_written(done: Visualization) -> None:
 def test_the_assessment_is_of_the_saved_file(done: Visualization, sae: GatedSAE, recognizer: nn.Module) -> None:
     for image in done.images:
         with Image.open(image.path) as file:
-            features = sae.encode(recognizer(as_faces([file])))[0]
+            features = sae.encode(recognizer(to_float(np.asarray(file)[None].copy())))[0]
         assert image.assessment.activation == pytest.approx(float(features[image.feature]), rel=1e-5)
         assert image.assessment.rank == 1 + int((features > features[image.feature]).sum())
         assert image.assessment.to_maximum == pytest.approx(
