@@ -63,7 +63,8 @@ class TopRows:
             counts = indices.bincount(minlength=len(self._least))
             starts = counts.cumsum(0) - counts
             place = torch.arange(len(order), device=device) - starts[indices[order]]
-            self._parts = [tuple(x[order[place < self.k]] for x in (indices, activations, rows))]
+            kept = order[place < self.k]
+            self._parts = [(indices[kept], activations[kept], rows[kept])]
             full = counts >= self.k
             self._least[full] = activations[order[starts[full] + self.k - 1]]
         return self._parts[0]

@@ -38,8 +38,8 @@ class CrossValidation:
 
     @property
     def std(self) -> float:
-        """Standard deviation over the k folds with divisor k (ddof 0), as in facenet and insightface, and as the paper's
-        ± is read here.
+        """Standard deviation over the k folds with divisor k (ddof 0), as in facenet and insightface; the paper's ± is
+        taken to be the same.
         """
         return float(self.accuracies.std())
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from fsae_mlflow.progress import progress
@@ -36,9 +36,9 @@ class Record:
     """
 
     step: int
-    objective: Float32[np.ndarray, " images"]
-    activation: Float32[np.ndarray, " images"]
-    norm: Float32[np.ndarray, " images"]
+    objective: Float[np.ndarray, " images"]
+    activation: Float[np.ndarray, " images"]
+    norm: Float[np.ndarray, " images"]
 
 
 def optimize(

@@ -41,7 +41,7 @@ class Visualization:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Means over all images, ready to log: shares that fire their feature and rank it first, ratios to real faces."""
+        """Means over all images, ready to log: how many fire their feature or rank it first, ratios to real faces."""
         found = [image.assessment for image in self.images]
         metrics = {
             "fires": float(np.mean([one.activation > 0 for one in found])),

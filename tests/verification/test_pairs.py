@@ -90,7 +90,7 @@ FAULTY: dict[str, tuple[str, str]] = {
     "itself": (HEADER + "a,a,1,0\n", "line 2: the image 'a' is compared with itself"),
     "no pairs": (HEADER, "has a header but no pairs"),
     "one fold": (HEADER + "a,b,1,0\na,c,0,0\n", "single fold"),
-    "no impostors": (HEADER + "a,b,1,0\nb,c,1,1\n", "must have genuine and impostor pairs"),
+    "no impostors": (HEADER + "a,b,1,0\nb,c,1,1\n", r"must have both genuine \(1\) and impostor \(0\) pairs"),
 }
 
 

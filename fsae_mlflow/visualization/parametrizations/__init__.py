@@ -3,8 +3,8 @@
 To add one:
 
 1. Write NAME.py with a subclass of `Parametrization` (base.py); pixels.py is the shortest example. The constructor
-   takes a list of torch generators, one per image, and the keyword `size` (pixels, by default those of an aligned face);
-   it passes both to the base class and makes `nn.Parameter`s. `forward()` returns the images, shape (images, 3, size,
+   takes a list of torch generators, one per image, and the keyword `size` in pixels (by default an aligned face's). It
+   passes both to the base class and makes `nn.Parameter`s. `forward()` returns the images, shape (images, 3, size,
    size), RGB in 0…1.
 2. Add the line `"NAME": f"{HERE}.NAME:CLASS",` to registry.py. NAME is then a choice of the visualize entry point:
    `python -m entrypoints.visualize --parametrization NAME`.
