@@ -1,4 +1,4 @@
-"""Verify pairs of faces with original and with decoded templates."""
+"""Verify pairs of faces with original templates and with templates decoded from an SAE's features."""
 
 from fsae_mlflow.tracking.command import command
 from fsae_mlflow.verification.settings import EvaluateSettings
@@ -6,23 +6,30 @@ from fsae_mlflow.verification.settings import EvaluateSettings
 
 @command(EvaluateSettings, stage="evaluate_lfw")
 def main(settings, run):
-    """Measure face verification (LFW's protocol) with original templates and with what an SAE keeps of them."""
-    from fsae_mlflow.sae.saved import load_sae
+    """Measure face verification (LFW's protocol) with original templates and with templates decoded by an SAE."""
+    from fsae_mlflow.parameters import deciding, fingerprint, output_folder
+    from fsae_mlflow.sae.saved import digest, load_sae
     from fsae_mlflow.tracking.inputs import find_sae, open_templates
     from fsae_mlflow.verification.evaluation import evaluate
 
     templates = open_templates(run, settings.templates, context="verification")
-    sae = None if settings.sae == "none" else load_sae(find_sae(run, settings.sae))
+    folder = None if settings.sae == "none" else find_sae(run, settings.sae)
+    sae = load_sae(folder) if folder else None
     counted = (
         open_templates(run, settings.density_templates, context="density", parameter="density_templates")
         if settings.density_templates
         else None
     )
+    inputs = {
+        "templates": templates.digest,
+        "sae": digest(folder) if folder else "",
+        "density_templates": counted.digest if counted else "",
+    }
     evaluation = evaluate(
         settings,
         templates=templates,
         sae=sae,
-        output=run.output(settings.output),
+        output=output_folder("evaluate_lfw", settings.output, fingerprint(deciding(settings) | inputs)),
         density_templates=counted,
         on_metrics=run.on_metrics,
     )

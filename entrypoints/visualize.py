@@ -6,20 +6,23 @@ from fsae_mlflow.visualization.settings import VisualizeSettings
 
 @command(VisualizeSettings, stage="visualize")
 def main(settings, run):
-    """Show what features look for: the faces that fire them most, beside images optimized to fire them."""
+    """Show what features respond to: the faces that fire them most, and images optimized to fire them."""
+    from fsae_mlflow.parameters import deciding, fingerprint, output_folder
     from fsae_mlflow.recognizers.registry import load_recognizer
-    from fsae_mlflow.sae.saved import load_sae
+    from fsae_mlflow.sae.saved import digest, load_sae
     from fsae_mlflow.tracking.inputs import find_sae, open_templates
     from fsae_mlflow.visualization.visualize import visualize
 
     templates = open_templates(run, settings.templates, context="visualization")
-    sae = load_sae(find_sae(run, settings.sae))
+    folder = find_sae(run, settings.sae)
+    sae = load_sae(folder)
     made_by = templates.metadata.get("settings", {})
     recognizer = load_recognizer(
         settings.recognizer or made_by.get("recognizer", ""),
         card=settings.recognizer_card or made_by.get("recognizer_card", ""),
     )
-    output = run.output(settings.output)
+    inputs = {"templates": templates.digest, "sae": digest(folder)}
+    output = output_folder("visualize", settings.output, fingerprint(deciding(settings) | inputs))
     made = visualize(
         settings, templates=templates, sae=sae, recognizer=recognizer, output=output, on_metrics=run.on_metrics
     )

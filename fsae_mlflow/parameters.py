@@ -15,7 +15,7 @@ import dataclasses
 import hashlib
 import json
 import types
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -45,6 +45,13 @@ class OneOf:
     def name_of(self, chosen: object) -> str:
         """The name that the settings class of `chosen` has among the choices."""
         return next(name for name, kind in self.choices().items() if kind is type(chosen))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Marks a field that holds one of the names that `names` gives, read whenever options are listed."""
+
+    names: Callable[[], Iterable[str]]
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,8 @@ def options(cls: type) -> Iterator[Option]:
         if get_origin(base) in (Union, types.UnionType):
             base = next(kind for kind in get_args(base) if kind is not types.NoneType)
         one_of = next((extra for extra in extras if isinstance(extra, OneOf)), None)
-        choices = tuple(one_of.choices()) if one_of else get_args(base) if get_origin(base) is Literal else ()
+        names = next((extra.names() for extra in extras if isinstance(extra, Choice)), ())
+        choices = tuple(one_of.choices() if one_of else get_args(base) if get_origin(base) is Literal else names)
         yield Option(
             name=declared.name,
             type=str if choices else base,

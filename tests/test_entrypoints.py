@@ -147,8 +147,8 @@ def test_latest_without_a_run_names_the_way(tmp_path: Path) -> None:
         ("train_sae", {"device": "cuda:9"}, "device cuda:9 is not on this machine"),
         ("evaluate_lfw", {"sae": "models:/nobody@champion"}, "models:/nobody@champion is not in the model registry"),
         ("evaluate_lfw", {"sae": "none", "pairs": "pairs.txt"}, "pairs.txt, line 2"),
-        ("evaluate_lfw", {"sae": "wide", "folds": "2"}, "wide"),
-        ("visualize", {"sae": "wide"}, "wide"),
+        ("evaluate_lfw", {"sae": "wide", "folds": "2"}, "Template width 512 differs from the SAE's d_in 16"),
+        ("visualize", {"sae": "wide"}, "Template width 512 differs from the SAE's d_in 16"),
         ("visualize", {"sae": "narrow", "features": "7,x"}, "features must be best, or numbers"),
     ],
 )
@@ -157,11 +157,12 @@ def test_mistakes_end_in_one_sentence(
 ) -> None:
     from fsae_mlflow.sae.saved import save_sae
     from fsae_mlflow.sae.variants.gated import GatedSAE
+    from fsae_mlflow.sae.variants.settings import GatedSettings
 
     (tmp_path / "empty").mkdir()
     (tmp_path / "pairs.txt").write_text("1\t1\ns1\t1\n")
     for folder, width in (("wide", 16), ("narrow", 512)):
-        save_sae(GatedSAE(width, 8), tmp_path / folder, settings={}, templates={})
+        save_sae(GatedSAE(width, 8, GatedSettings()), tmp_path / folder, settings={}, templates={})
     if name != "extract":
         parameters = {"templates": str(extracted.folder)} | parameters
     before = set(tmp_path.rglob("set.json"))

@@ -1,1 +1,1 @@
-"""What sparse features mean: how often they fire, and on whose faces."""
+"""What sparse features mean: how often they fire, and on which faces."""

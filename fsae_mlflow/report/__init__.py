@@ -1,1 +1,1 @@
-"""Results in, figures and tables out."""
+"""From results to figures and tables."""

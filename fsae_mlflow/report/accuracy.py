@@ -1,4 +1,4 @@
-"""Verification accuracy and error rates as figures."""
+"""Figures of verification accuracy and ROC curves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ SMALLEST_FAR = 1e-4
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One way of verifying: its accuracy in every fold, and its ROC curve (shares of impostor and genuine pairs)."""
+    """One row of a verification table: its accuracy in every fold, its ROC curve (far and tar, 0…1) and color."""
 
     label: str
     color: str
@@ -25,15 +25,13 @@ class Series:
 
 
 def accuracy_figure(series: Sequence[Series], path: Path, *, title: str) -> Path:
-    """Draw each mean accuracy with its standard deviation (ddof 0) over folds, every fold as a pale point; 0.5 is
-    chance.
-    """
+    """Draw each mean accuracy with its standard deviation (ddof 0) over folds, and every fold as a pale point."""
     lowest = min(float(one.accuracies.min()) for one in series)
     with style.plot(path, 7.2, 1.0 + 0.62 * len(series), grid="x") as axes:
         for place, one in enumerate(series):
             mean, std = float(one.accuracies.mean()), float(one.accuracies.std())
-            spread = np.linspace(-0.22, 0.22, len(one.accuracies))
-            axes.scatter(one.accuracies, place + spread, s=12, color=one.color, alpha=0.45, linewidths=0)
+            offsets = np.linspace(-0.22, 0.22, len(one.accuracies))
+            axes.scatter(one.accuracies, place + offsets, s=12, color=one.color, alpha=0.45, linewidths=0)
             axes.errorbar(mean, place, xerr=std, fmt="o", color=one.color, markersize=7, capsize=4, linewidth=1.8)
             at = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9, "annotation_clip": False}
             axes.annotate(f"{mean:.4f} ± {std:.4f}", (1.02, place), **at)
@@ -47,9 +45,7 @@ def accuracy_figure(series: Sequence[Series], path: Path, *, title: str) -> Path
 
 
 def roc_figure(series: Sequence[Series], path: Path, *, n_impostors: int) -> Path:
-    """Draw the share of genuine pairs accepted against that of impostor pairs, on a log axis from one impostor pair
-    up.
-    """
+    """Draw ROC curves with FAR on a log axis that begins at one of `n_impostors` pairs, or at 1e-4."""
     smallest = max(SMALLEST_FAR, 1 / n_impostors)
     with style.plot(path, 6.4, 5.2, grid="both") as axes:
         for one in series:

@@ -1,11 +1,11 @@
-"""Figure 2 of the paper: how many features fire on what share of the faces."""
+"""Figure 2 of the paper: the distribution of the features' densities."""
 
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
 
-from fsae_mlflow.features.density import Clusters
+from fsae_mlflow.features.clusters import Clusters
 from fsae_mlflow.report import style
 
 BINS_PER_DECADE = 12
@@ -14,10 +14,10 @@ BINS_PER_DECADE = 12
 def density_histogram(
     density: Float64[np.ndarray, " d_sae"], clusters: Clusters, path: Path, *, source: str = ""
 ) -> Path:
-    """Draw the histogram of the alive features' densities on a log axis, a color per cluster, with their split; dead
-    features are counted in the title.
+    """Draw the histogram of the alive features' densities on a log axis, with a color per cluster and a line at their
+    split; the title counts dead features.
 
-    `density` is a share of the templates, 0…1; `source` names the templates it was counted on.
+    `density`: share of the templates, 0…1, that fire each feature. `source`: the templates it was counted on.
     """
     alive = density[density > 0]
     edges = _edges(alive, clusters.split)
@@ -46,7 +46,7 @@ def density_histogram(
 
 
 def _edges(alive: Float64[np.ndarray, " n"], split: float) -> list[float]:
-    """Bins of equal width in decades with an edge at the split, so that no bin holds both clusters."""
+    """Bins of equal width in decades with an edge at the split, so that no bin has features of both clusters."""
     step = 1 / BINS_PER_DECADE
     below = np.ceil((np.log10(split) - np.log10(alive.min())) / step + 1e-9)
     above = np.ceil((np.log10(alive.max()) - np.log10(split)) / step + 1e-9)

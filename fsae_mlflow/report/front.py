@@ -1,4 +1,4 @@
-"""What SAEs leave unexplained against how many features they need, as a figure."""
+"""Figure of SAEs' fraction of variance unexplained against their mean number of active features."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from fsae_mlflow.report import style
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One SAE: mean number of active features, fraction of variance unexplained, and its standing among the others."""
+    """One SAE: its l0 and fvu, whether no other SAE is better in both, and whether it is the best within the limit."""
 
     l0: float
     fvu: float
@@ -19,7 +19,7 @@ class Point:
 
 
 def front_figure(points: Sequence[Point], path: Path, *, max_l0: float) -> Path:
-    """Draw a point per SAE on log axes, the front of fvu against L0, the limit on L0 and the best within it."""
+    """Draw a point per SAE on log axes, the Pareto front of fvu and L0, the limit on L0 and the best SAE within it."""
     with style.plot(path, 6.4, 4.4, grid="both") as axes:
         axes.scatter([p.l0 for p in points], [p.fvu for p in points], s=28, color=style.GRAY, label="trials")
         front = sorted((p for p in points if p.on_front), key=lambda p: p.l0)

@@ -1,6 +1,5 @@
-"""Figure 3 of the paper: for each feature the faces that fire it most beside the images made to fire it."""
+"""Figure 3 of the paper: for each feature, the faces that fire it most and the images optimized to fire it."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ GAP = 0.15
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """A picture with what stands under it."""
+    """A picture and the caption under it."""
 
     picture: Image.Image = field(repr=False)
     caption: str = ""
@@ -25,7 +24,7 @@ class Tile:
 
 @dataclass(frozen=True, kw_only=True)
 class GridRow:
-    """One feature: a heading, its faces of highest activation, and the images made for it."""
+    """One feature: a heading, its faces of highest activation, and its optimized images."""
 
     heading: str
     faces: Sequence[Tile]
@@ -38,7 +37,7 @@ def feature_grid(rows: Sequence[GridRow], path: Path, *, title: str = "") -> Pat
     Raises: ValueError without rows.
     """
     if not rows:
-        raise ValueError("features: there is none to draw; name at least one.")
+        raise ValueError("features: there is no feature to draw; name at least one.")
     n_faces, n_images = (max(len(getattr(row, kind)) for row in rows) for kind in ("faces", "images"))
     width = TILE * (n_faces + n_images + GAP) + 0.3
     with style.canvas(path, max(width, 5.5), 1.36 * len(rows) + (0.4 if title else 0.0)) as figure:
@@ -59,24 +58,6 @@ def _draw_row(part: SubFigure, row: GridRow, n_faces: int, n_images: int) -> Non
     for place, tile in zip(places[n_faces + 1 :], row.images, strict=False):
         _show(place, tile, style.GREEN)
     part.suptitle(row.heading, x=0.01, ha="left", fontsize=9)
-
-
-def contact_sheet(tiles: Sequence[Tile], path: Path, *, columns: int = 8) -> Path:
-    """Draw tiles in rows of `columns`.
-
-    Raises: ValueError without tiles.
-    """
-    if not tiles:
-        raise ValueError("A contact sheet needs at least one picture.")
-    columns = min(columns, len(tiles))
-    n_rows = math.ceil(len(tiles) / columns)
-    with style.canvas(path, TILE * columns, (TILE + 0.2) * n_rows) as figure:
-        places = figure.subplots(n_rows, columns, squeeze=False).ravel()
-        for place in places:
-            place.axis("off")
-        for place, tile in zip(places, tiles, strict=False):
-            _show(place, tile, style.INK)
-    return path
 
 
 def _show(axes: Axes, tile: Tile, color: str) -> None:

@@ -1,4 +1,4 @@
-"""One look for every figure."""
+"""The common look of all figures."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from fsae_mlflow.atomic import atomic_write
 
-# Okabe and Ito's palette, distinguishable with any color vision.
+# Okabe and Ito's palette, distinguishable with color blindness.
 BLUE, GREEN, VERMILION = "#0072B2", "#009E73", "#D55E00"
 INK, GRAY, PALE = "#222222", "#767676", "#E4E4E4"
 
@@ -45,8 +45,9 @@ LOOK: dict[Any, Any] = {
 
 @contextmanager
 def canvas(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """Give an empty figure of so many inches, known to no global state, and write it to `path` as PNG when the block is
-    left.
+    """Give an empty figure of `width` × `height` inches, and write it to `path` as PNG when the block ends.
+
+    Matplotlib's global state stays unchanged.
     """
     with rc_context(LOOK):
         figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
@@ -58,9 +59,7 @@ def canvas(path: Path, width: float, height: float) -> Iterator[Figure]:
 
 @contextmanager
 def plot(path: Path, width: float, height: float, *, grid: Literal["x", "y", "both"] = "y") -> Iterator[Axes]:
-    """Give the one plot of a figure, with pale lines from the given axis, and write it to `path` when the block is
-    left.
-    """
+    """Give the axes of a figure with one plot, with grid lines, and write it to `path` as PNG when the block ends."""
     with canvas(path, width, height) as figure:
         axes = figure.add_subplot()
         axes.grid(axis=grid)

@@ -1,1 +1,1 @@
-"""Pairs of faces in, verification accuracy out."""
+"""From pairs of faces to verification accuracy."""

@@ -1,15 +1,18 @@
-"""The paper's table 1: verification with original templates and with what an SAE keeps of them."""
+"""The paper's table 1: verification with original templates and with templates decoded from an SAE's features."""
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float32, Float64
 
 from fsae_mlflow.compute import choose_device
-from fsae_mlflow.features.density import clusters, densities
-from fsae_mlflow.progress import OnMetrics, progress
+from fsae_mlflow.features.clusters import clusters
+from fsae_mlflow.features.survey import encoded, survey
+from fsae_mlflow.metrics import Fidelity, Sparsity
+from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.verification.figures import write_figures
@@ -25,6 +28,16 @@ from fsae_mlflow.verification.settings import EvaluateSettings
 from fsae_mlflow.verification.tables import Evaluation, Row, write_tables
 
 
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """Templates decoded from `n_features` features alone, of which `l0` fire on average, and how close they are."""
+
+    templates: Float32[np.ndarray, "n d_in"]
+    n_features: int
+    l0: float
+    fidelity: Fidelity
+
+
 def evaluate(
     settings: EvaluateSettings,
     *,
@@ -34,19 +47,20 @@ def evaluate(
     density_templates: TemplateSet | None = None,
     on_metrics: OnMetrics | None = None,
 ) -> Evaluation:
-    """Verify pairs of `templates` as they are and decoded from the high-density cluster, the low-density cluster and
-    all features.
+    """Verify pairs of original templates, and of templates decoded from the high-density cluster, the low-density
+    cluster and all features.
 
-    The clusters come from densities on the SAE's training set: counted on `density_templates` where given, else those
-    stored in the SAE, else (an SAE that never kept any) counted on `templates`. A decoded template is W_dec f + b_dec
-    over the cluster's features alone, its scale undone; it is compared, like every template, after L2 normalization.
-    Without an SAE only the first row is measured.
+    The clusters come from densities on the SAE's training set: counted on `density_templates` if given, else stored in
+    the SAE, else (where the SAE has none) counted on `templates`. A decoded template is W_dec f + b_dec over the
+    cluster's features alone, in the recognizer's units. All templates are compared after L2 normalization. Without an
+    SAE only the original templates are verified.
 
-    Writes to `output` table.csv and table.md (a line per row), folds.csv (accuracy and threshold of every fold),
-    pairs.csv (every pair with its distances; it can be read again as a pairs file), and table.png, roc.png and
-    density.png.
+    Writes to `output`: table.csv and table.md (a line per row), folds.csv (accuracy and threshold of every fold),
+    pairs.csv (every pair with its distances; it can be read again as a pairs file), and the figures table.png, roc.png
+    and density.png.
 
-    Raises: ValueError for pairs that do not fit the templates, or templates as wide as no input of the SAE.
+    Raises: ValueError for pairs that do not fit the templates, or where the templates' width differs from the SAE's
+    d_in.
     """
     pairs = choose_pairs(settings, templates)
     rows = pairs.rows
@@ -59,13 +73,9 @@ def evaluate(
     density, source = _density(sae, templates, density_templates, settings.batch_size)
     split = clusters(density)
     masks = {"high": split.high, "low": split.low, "all": np.ones(sae.d_sae, dtype=bool)}
-    decoded, l0 = decode_masked(sae, original, masks, batch_size=settings.batch_size)
-    target = decoding_target(sae, original)
-    for name, mask in masks.items():
-        x_hat = decoded[name]
-        distances = squared_distances(x_hat[first], x_hat[second])
-        fvu, cosine = fraction_of_variance_unexplained(target, x_hat), mean_cosine(target, x_hat)
-        table.append(_row(name, distances, pairs, n_features=int(mask.sum()), l0=l0[name], fvu=fvu, cosine=cosine))
+    for name, decoded in decode_masked(sae, original, masks, batch_size=settings.batch_size).items():
+        distances = squared_distances(decoded.templates[first], decoded.templates[second])
+        table.append(_row(name, distances, pairs, decoded))
     evaluation = Evaluation(rows=table, pairs=pairs, density=density, clusters=split, density_source=source)
     return _finished(evaluation, templates, output, on_metrics)
 
@@ -81,11 +91,7 @@ def _row(
     name: str,
     distances: Float64[np.ndarray, " pairs"],
     pairs: RowPairs,
-    *,
-    n_features: int = 0,
-    l0: float = 0.0,
-    fvu: float = 0.0,
-    cosine: float = 1.0,
+    decoded: Decoded | None = None,
 ) -> Row:
     return Row(
         name=name,
@@ -95,10 +101,10 @@ def _row(
         tar_far_1e3=tar_at_far(distances, pairs.genuine, 1e-3),
         eer=equal_error_rate(distances, pairs.genuine),
         auc=area_under_curve(distances, pairs.genuine),
-        n_features=n_features,
-        l0=l0,
-        fvu=fvu,
-        cosine=cosine,
+        n_features=decoded.n_features if decoded else 0,
+        l0=decoded.l0 if decoded else 0.0,
+        fvu=decoded.fidelity.fvu if decoded else 0.0,
+        cosine=decoded.fidelity.cosine if decoded else 1.0,
     )
 
 
@@ -122,53 +128,43 @@ def choose_pairs(settings: EvaluateSettings, templates: TemplateSet) -> RowPairs
 def _density(
     sae: SparseAutoencoder, templates: TemplateSet, density_templates: TemplateSet | None, batch_size: int
 ) -> tuple[Float64[np.ndarray, " d_sae"], str]:
+    """The densities that split the features into clusters, and which templates they were counted on."""
     if density_templates is not None:
-        return densities(
-            sae, density_templates.templates, batch_size=batch_size
-        ), f"{len(density_templates):,} given templates"
+        density = survey(sae, density_templates, batch_size=batch_size).density
+        return density, f"{len(density_templates):,} given templates"
     stored = sae.density.double().cpu().numpy()
     if stored.any():
         return stored, "the training templates"
-    return densities(
-        sae, templates.templates, batch_size=batch_size
-    ), f"the {len(templates):,} templates that are verified"
+    return survey(sae, templates, batch_size=batch_size).density, f"the {len(templates):,} verified templates"
 
 
 def decode_masked(
-    sae: SparseAutoencoder, templates: np.ndarray, masks: dict[str, Bool[np.ndarray, " d_sae"]], *, batch_size: int
-) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Decode raw templates from each mask's features alone (b_dec stays), and the mean number of them that fire."""
+    sae: SparseAutoencoder,
+    templates: Float32[np.ndarray, "n d_in"],
+    masks: dict[str, Bool[np.ndarray, " d_sae"]],
+    *,
+    batch_size: int,
+) -> dict[str, Decoded]:
+    """Decode raw templates from each mask's features alone (b_dec stays).
+
+    Fidelity is relative to what a perfect SAE would decode: the templates, of unit length where the SAE normalizes.
+    """
     chosen = {name: torch.from_numpy(mask).to(sae.W_dec.device) for name, mask in masks.items()}
+    sparsity, fidelities = Sparsity(sae.d_sae), {name: Fidelity() for name in masks}
     decoded: dict[str, list[np.ndarray]] = {name: [] for name in masks}
-    fired = dict.fromkeys(masks, 0)
-    batches = range(0, len(templates), batch_size)
-    for start in progress(batches, total=len(batches), label="evaluate", unit="batches"):
-        with torch.no_grad():
-            features = sae.encode(torch.from_numpy(templates[start : start + batch_size]).to(sae.W_dec.device))
-            for name, mask in chosen.items():
-                kept = features * mask
-                fired[name] += int((kept > 0).sum())
-                decoded[name].append(sae.decode(kept).cpu().numpy())
-    return {name: np.concatenate(parts) for name, parts in decoded.items()}, {
-        name: count / len(templates) for name, count in fired.items()
+    for x, features in encoded(sae, templates, batch_size=batch_size, label="evaluate"):
+        sparsity.add(features)
+        target = sae.scaled(x) / sae.scale + sae.center
+        for name, mask in chosen.items():
+            x_hat = sae.decode(features * mask)
+            fidelities[name].add(target, x_hat)
+            decoded[name].append(x_hat.cpu().numpy())
+    return {
+        name: Decoded(
+            templates=np.concatenate(decoded[name]),
+            n_features=int(mask.sum()),
+            l0=float(sparsity.density[mask].sum()),
+            fidelity=fidelities[name],
+        )
+        for name, mask in masks.items()
     }
-
-
-def decoding_target(sae: SparseAutoencoder, templates: np.ndarray) -> np.ndarray:
-    """What a perfect SAE would decode raw templates to: the templates, of unit length where the SAE normalizes them."""
-    with torch.no_grad():
-        scaled = sae.scaled(torch.from_numpy(templates).to(sae.W_dec.device))
-        return (scaled / sae.scale + sae.center).cpu().numpy()
-
-
-def fraction_of_variance_unexplained(x: np.ndarray, x_hat: np.ndarray) -> float:
-    """Σ‖x − x̂‖² / Σ‖x − mean(x)‖²: 0 exact, 1 no better than the mean."""
-    x, x_hat = x.astype(np.float64), x_hat.astype(np.float64)
-    return float(np.square(x - x_hat).sum() / np.square(x - x.mean(axis=0)).sum())
-
-
-def mean_cosine(x: np.ndarray, x_hat: np.ndarray) -> float:
-    """Mean cosine, −1…1, between each template and its estimate."""
-    x, x_hat = x.astype(np.float64), x_hat.astype(np.float64)
-    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(x_hat, axis=1)
-    return float(((x * x_hat).sum(axis=1) / np.maximum(norms, np.finfo(np.float64).tiny)).mean())

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: accuracies, ROC curves and the densities that part the clusters."""
+"""The figures of an evaluation: accuracies, ROC curves, and densities with their clusters."""
 
 from pathlib import Path
 

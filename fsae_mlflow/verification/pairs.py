@@ -1,4 +1,4 @@
-"""Which faces are compared: read from a file, or made from the identities of a template set."""
+"""The pairs of faces to compare: read from a file, or made from the identities of a template set."""
 
 import csv
 import logging
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two images, whether one person is on both, the fold (from 0) and where the pair was read."""
+    """Two images, whether they show the same person, the fold (from 0), and the line of the pairs file."""
 
     image_id_a: str
     image_id_b: str
@@ -44,23 +44,23 @@ class RowPairs:
 
     @property
     def n_folds(self) -> int:
-        """How many folds the pairs are in."""
+        """Number of folds."""
         return int(self.fold.max()) + 1
 
     @property
     def rows(self) -> Int64[np.ndarray, " rows"]:
-        """Every row that takes part, once, in ascending order."""
+        """All rows that occur in pairs, each once, in ascending order."""
         return np.unique(np.concatenate([self.first, self.second]))
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """Read LFW's pairs.txt (any number of folds), a folder that holds it, or a comma or tab separated table.
+    """Read LFW's pairs.txt (with any number of folds), the folder that holds it, or a comma- or tab-separated table.
 
-    LFW: header `folds<TAB>pairs`, then per fold that many lines `name n m` (genuine) and as many `name n name m`
-    (impostor); the image is NAME/NAME_0001 (Huang et al. 2007, View 2). Table: a header with the columns image_id_a,
+    LFW: a header `folds<TAB>pairs`; then, per fold, `pairs` lines `name n m` (genuine) and `pairs` lines `name n name
+    m` (impostor); the image is NAME/NAME_0001 (Huang et al. 2007, View 2). Table: a header with the columns image_id_a,
     image_id_b, genuine (0 or 1) and fold.
 
-    Raises: ValueError naming file, line and what was expected there.
+    Raises: ValueError naming the file, the line and what is expected there.
     """
     if path.is_dir():
         path = path / "pairs.txt"
@@ -77,7 +77,7 @@ def read_pairs(path: Path) -> list[Pair]:
     pairs = _read_lfw(path, lines) if lines[0].split()[0].isdigit() else _read_table(path, lines)
     if len({pair.fold for pair in pairs}) < 2:
         raise ValueError(
-            f"pairs: {path} has a single fold; at least two are needed, for the threshold is chosen on the others."
+            f"pairs: {path} has a single fold; give at least two, since the threshold is chosen on the other folds."
         )
     return pairs
 
@@ -86,7 +86,7 @@ def _read_lfw(path: Path, lines: list[str]) -> list[Pair]:
     header = lines[0].split()
     if len(header) != 2 or not all(word.isdigit() and int(word) > 0 for word in header):
         raise ValueError(
-            f"pairs: {path}, line 1: expected the number of folds and of genuine pairs in each "
+            f"pairs: {path}, line 1: expected the number of folds and of genuine pairs per fold "
             f"(10 300), found {lines[0].strip()!r}."
         )
     folds, size = map(int, header)
@@ -141,17 +141,16 @@ def _read_table(path: Path, lines: list[str]) -> list[Pair]:
     if not pairs:
         raise ValueError(f"pairs: {path} has a header but no pairs; add one line per pair.")
     if {pair.genuine for pair in pairs} != {True, False}:
-        raise ValueError(f"pairs: {path} must have genuine and impostor pairs (genuine 1 and 0), a line for each.")
+        raise ValueError(f"pairs: {path} must have both genuine (1) and impostor (0) pairs; add the missing kind.")
     return pairs
 
 
 def find_rows(pairs: Sequence[Pair], templates: TemplateSet, *, source: Path | str) -> RowPairs:
-    """Find each pair's images in a template set, with or without file extension.
+    """The rows of each pair's images in a template set; images may be named without their extension.
 
-    Every pair stays, so that fold boundaries do not move.
+    No pair is skipped, since that would move the fold boundaries.
 
-    Raises: ValueError naming the file, the line and the image that has no template (with extraction's reason, where it
-    left one).
+    Raises: ValueError naming the file, the line and the image that has no template, with extraction's reason if known.
     """
     rows = _index(templates.image_ids)
     found = np.empty((len(pairs), 2), np.int64)
@@ -162,7 +161,7 @@ def find_rows(pairs: Sequence[Pair], templates: TemplateSet, *, source: Path | s
                 raise ValueError(f"pairs: {source}, line {pair.line}: {_why_missing(image_id, templates)}")
             if row < 0:
                 raise ValueError(
-                    f"pairs: {source}, line {pair.line}: the image {image_id!r} fits several images of "
+                    f"pairs: {source}, line {pair.line}: the image {image_id!r} matches several images of "
                     f"{templates.folder}; give its extension."
                 )
             found[position, side] = row
@@ -173,7 +172,7 @@ def find_rows(pairs: Sequence[Pair], templates: TemplateSet, *, source: Path | s
 
 
 def _index(image_ids: Sequence[str]) -> dict[str, int]:
-    """Row by image id and by image id without extension; -1 where the latter is ambiguous."""
+    """The row of each image id, with and without extension; -1 where the name without extension is ambiguous."""
     stems: dict[str, int] = {}
     for row, image_id in enumerate(image_ids):
         stem = str(PurePosixPath(image_id).with_suffix(""))
@@ -186,7 +185,7 @@ def _why_missing(image_id: str, templates: TemplateSet) -> str:
         if image_id in (failed, str(PurePosixPath(failed).with_suffix(""))):
             return (
                 f"the image {image_id!r} has no template in {templates.folder} ({reason}); "
-                "extract with no_face=central_crop to give every readable picture one."
+                "extract again with no_face=central_crop, which gives every readable image a template."
             )
     return f"the image {image_id!r} is not in {templates.folder}; extract the images that the pairs name."
 
@@ -199,11 +198,11 @@ def make_pairs(
     pairs_per_fold: int = 300,
     seed: int = 0,
 ) -> RowPairs:
-    """Make balanced pairs in `folds` folds that share no identity, the same for any order of the rows.
+    """Make pairs in `folds` folds that share no identity; the result does not depend on the order of the rows.
 
-    Every fold has as many genuine as impostor pairs, and as many as every other fold: at most `pairs_per_fold` of each.
+    Every fold has the same number of genuine and of impostor pairs, at most `pairs_per_fold` of each.
 
-    Raises: ValueError where there are too few identities for two in every fold, one of them with two images.
+    Raises: ValueError with fewer than two identities per fold, one of them with at least two images.
     """
     order = np.array(sorted(range(len(image_ids)), key=lambda row: image_ids[row]), dtype=np.int64)
     names = np.asarray(identities, dtype=object)[order]
@@ -217,7 +216,7 @@ def make_pairs(
     if several < folds or len(members) < 2 * folds:
         raise ValueError(
             f"folds={folds} needs at least {2 * folds} identities, {folds} of them with two images or more; "
-            f"the templates have {len(members)}, {several} of them with two or more: give fewer folds or a pairs file."
+            f"the templates have {len(members)}, {several} of them with two or more; use fewer folds or a pairs file."
         )
     people = [[members[name] for name in shuffled[fold::folds]] for fold in range(folds)]
     size = min(pairs_per_fold, *(count for fold in people for count in _n_pairs(fold)))
@@ -231,7 +230,7 @@ def make_pairs(
 
 
 def _n_pairs(people: list[list[int]]) -> tuple[int, int]:
-    """How many genuine and how many impostor pairs there are among some people's images."""
+    """How many genuine and impostor pairs the images of these people can form."""
     genuine = sum(math.comb(len(rows), 2) for rows in people)
     return genuine, math.comb(sum(map(len, people)), 2) - genuine
 

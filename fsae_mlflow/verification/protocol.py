@@ -1,7 +1,7 @@
-"""Accuracy of deciding from a distance whether two faces show one person.
+"""Accuracy of the decision, by distance, whether two faces show the same person.
 
-Every function takes squared Euclidean distances between L2-normalized templates (0 same direction, 2 orthogonal, 4
-opposite) and the truth. A pair is accepted as genuine where its distance is strictly below the threshold.
+All functions take squared Euclidean distances between L2-normalized templates (0 same direction, 2 orthogonal, 4
+opposite), and which pairs are genuine. A pair is accepted where its distance is strictly below the threshold.
 """
 
 import math
@@ -24,7 +24,7 @@ def squared_distances(
 
 @dataclass(frozen=True, kw_only=True)
 class CrossValidation:
-    """Accuracy of every fold at the threshold that was best on all the others; shares of 1."""
+    """Accuracy, 0…1, of every fold at the threshold that was best on all other folds."""
 
     accuracies: Float64[np.ndarray, " folds"]
     thresholds: Float64[np.ndarray, " folds"]
@@ -38,21 +38,22 @@ class CrossValidation:
 
     @property
     def std(self) -> float:
-        """Standard deviation over folds with divisor k (ddof 0), as facenet and insightface report and as the paper's ±
-        is taken.
+        """Standard deviation over the k folds with divisor k (ddof 0), as in facenet and insightface; the paper's ± is
+        taken to be the same.
         """
         return float(self.accuracies.std())
 
     @property
     def standard_error(self) -> float:
-        """σ/√k for k folds, with the σ of `std` (LFW's own report divides by k − 1 within σ, which makes it 5 % larger
-        at ten folds).
+        """σ/√k for k folds, with the σ of `std`.
+
+        LFW's own report uses divisor k − 1 in σ, which gives 5 % more for ten folds.
         """
         return self.std / math.sqrt(len(self.accuracies))
 
     @property
     def wilson(self) -> tuple[float, float]:
-        """95 % Wilson interval of the share of pairs decided rightly, all folds together."""
+        """95 % Wilson interval of the share of correct decisions, over the pairs of all folds."""
         return wilson_interval(self.n_correct, self.n_pairs)
 
 
@@ -62,8 +63,8 @@ def cross_validate(
     fold: Int64[np.ndarray, " pairs"],
     grid: Float64[np.ndarray, " thresholds"] = GRID,
 ) -> CrossValidation:
-    """LFW's View 2: each fold is measured at the threshold of `grid` that is best on all the others (the first of
-    equals).
+    """LFW's View 2: each fold is measured at the threshold of `grid` that is best on all other folds (the lowest of
+    equally good ones).
 
     Source: insightface's and facenet's evaluation (grid 0…4 in steps of 0.01, strict <).
 
@@ -72,7 +73,7 @@ def cross_validate(
     folds = np.unique(fold)
     if len(folds) < 2:
         raise ValueError(
-            f"folds must be at least 2, for the threshold is chosen on the others; the pairs have {len(folds)}."
+            f"folds must be at least 2, since the threshold is chosen on the other folds; the pairs have {len(folds)}."
         )
     correct = np.stack([_correct(distances[fold == k], genuine[fold == k], grid) for k in folds])
     sizes = np.array([(fold == k).sum() for k in folds])
@@ -87,14 +88,14 @@ def cross_validate(
 def _correct(
     distances: Float64[np.ndarray, " pairs"], genuine: Bool[np.ndarray, " pairs"], grid: Float64[np.ndarray, " t"]
 ) -> Int64[np.ndarray, " t"]:
-    """How many pairs each threshold decides rightly."""
+    """How many pairs each threshold decides correctly."""
     accepted = np.searchsorted(np.sort(distances[genuine]), grid, side="left")
     wrongly = np.searchsorted(np.sort(distances[~genuine]), grid, side="left")
     return (accepted + (~genuine).sum() - wrongly).astype(np.int64)
 
 
 def wilson_interval(successes: int, trials: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Score interval of a share (Wilson 1927); `z` is the normal quantile, 1.96 for 95 %."""
+    """Score interval of a proportion (Wilson 1927); `z` is the normal quantile, 1.96 for 95 %."""
     share = successes / trials
     center = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = z / (1 + z**2 / trials) * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
@@ -104,7 +105,7 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959963984540054) -
 def tar_at_far(distances: Float64[np.ndarray, " pairs"], genuine: Bool[np.ndarray, " pairs"], far: float) -> float:
     """Share of genuine pairs accepted at the highest threshold that accepts at most the share `far` of impostor pairs.
 
-    nan where there are fewer than 1/far impostor pairs: such a rate cannot be seen in them.
+    nan where there are fewer than 1/far impostor pairs, which cannot show such a rate.
     """
     impostors = np.sort(distances[~genuine])
     allowed = math.floor(far * len(impostors) + 1e-9)
@@ -117,8 +118,8 @@ def tar_at_far(distances: Float64[np.ndarray, " pairs"], genuine: Bool[np.ndarra
 def roc_curve(
     distances: Float64[np.ndarray, " pairs"], genuine: Bool[np.ndarray, " pairs"]
 ) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
-    """Share of impostor (FAR) and of genuine (TAR) pairs accepted as the threshold rises past each distance, from (0,
-    0) to (1, 1).
+    """Shares of impostor (FAR) and of genuine (TAR) pairs accepted at thresholds just above each distance, from (0, 0)
+    to (1, 1).
     """
     values = np.unique(distances)
     far = np.searchsorted(np.sort(distances[~genuine]), values, side="right") / (~genuine).sum()
@@ -127,8 +128,8 @@ def roc_curve(
 
 
 def equal_error_rate(distances: Float64[np.ndarray, " pairs"], genuine: Bool[np.ndarray, " pairs"]) -> float:
-    """The rate, 0…1, at which as large a share of impostors is accepted as of genuine pairs refused; linear between the
-    ROC's points.
+    """The rate, 0…1, at which the share of accepted impostor pairs equals the share of rejected genuine pairs; linear
+    between the points of the ROC curve.
     """
     far, tar = roc_curve(distances, genuine)
     surplus = far - (1 - tar)
@@ -139,7 +140,7 @@ def equal_error_rate(distances: Float64[np.ndarray, " pairs"], genuine: Bool[np.
 
 
 def area_under_curve(distances: Float64[np.ndarray, " pairs"], genuine: Bool[np.ndarray, " pairs"]) -> float:
-    """Probability, 0…1, that a genuine pair is nearer than an impostor pair, equal distances counting half
+    """Probability, 0…1, that a genuine pair has a smaller distance than an impostor pair; equal distances count half
     (Mann–Whitney).
     """
     impostors = np.sort(distances[~genuine])

@@ -1,8 +1,7 @@
-"""What an evaluation found, as rows, as numbers to log, and as CSV files."""
+"""The results of an evaluation: rows, metrics to log, and tables on disk."""
 
-import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from fsae_mlflow.atomic import atomic_write
-from fsae_mlflow.features.density import Clusters
+from fsae_mlflow.features.clusters import Clusters
+from fsae_mlflow.report.tables import write_csv
 from fsae_mlflow.verification.pairs import COLUMNS, RowPairs
 from fsae_mlflow.verification.protocol import CrossValidation
 
@@ -39,11 +39,11 @@ HEADER = [
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table.
+    """One row of the table.
 
     `distances`: squared Euclidean distance of each pair, 0…4. `l0`: mean number of the row's `n_features` that fire.
-    `fvu`: Σ‖x − x̂‖² / Σ‖x − mean(x)‖² and `cosine`: mean cos(x, x̂), over the images of the pairs. The original row
-    has no features, fvu 0 and cosine 1.
+    `fvu` and `cosine`: as in metrics.py, over the images of the pairs. The original row has no features, fvu 0 and
+    cosine 1.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Row:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Every number of the row, by name."""
+        """All metrics of the row, by name."""
         low, high = self.accuracy.wilson
         return {
             "accuracy": self.accuracy.mean,
@@ -86,8 +86,9 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The table, the pairs it was measured on, the densities (of `density_source`) that split the features, and the
-    files written.
+    """The rows of the table, the pairs they were measured on, and the files written.
+
+    `density`: share of the templates (`density_source`) that fire each feature; it splits the features into `clusters`.
     """
 
     rows: list[Row]
@@ -99,22 +100,22 @@ class Evaluation:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Every finite number, named `row/figure`, ready to log."""
-        numbers = {f"{row.name}/{name}": value for row in self.rows for name, value in row.metrics.items()}
-        numbers |= {"n_pairs": float(len(self.pairs)), "n_folds": float(self.pairs.n_folds)}
+        """All finite metrics, named `row/metric`, ready to log."""
+        metrics = {f"{row.name}/{name}": value for row in self.rows for name, value in row.metrics.items()}
+        metrics |= {"n_pairs": float(len(self.pairs)), "n_folds": float(self.pairs.n_folds)}
         if self.clusters is not None:
-            numbers |= {
+            metrics |= {
                 "density_split": self.clusters.split,
                 "clusters_separated": float(self.clusters.separated),
                 "n_high": float(self.clusters.high.sum()),
                 "n_low": float(self.clusters.low.sum()),
                 "n_dead": float(self.clusters.n_dead),
             }
-        return {name: value for name, value in numbers.items() if math.isfinite(value)}
+        return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def markdown(evaluation: Evaluation) -> str:
-    """The table in Markdown: accuracies over folds, interval over pairs, the rest over all pairs together."""
+    """The table in Markdown, with notes on how its columns are computed."""
     lines = [HEADER, ["---"] + ["---:"] * (len(HEADER) - 1), *(_cells(row) for row in evaluation.rows)]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     pairs = evaluation.pairs
@@ -127,7 +128,7 @@ def markdown(evaluation: Evaluation) -> str:
             f"Densities counted on {evaluation.density_source}; clusters split at {evaluation.clusters.split:.3g}."
         )
         if not evaluation.clusters.separated:
-            notes.append("The densities have no valley: the split is Otsu's threshold, a convention.")
+            notes.append("The densities have no valley; the split is Otsu's threshold, a convention.")
     return table + "\n\n" + " ".join(notes) + "\n"
 
 
@@ -142,17 +143,18 @@ def _cells(row: Row) -> list[str]:
         f"{row.accuracy.standard_error:.4f}",
         f"{low:.4f} … {high:.4f}",
         *("too few pairs" if math.isnan(share) else f"{share:.4f}" for share in (row.tar_far_1e2, row.tar_far_1e3)),
-        *(f"{figure:.4f}" for figure in (row.eer, row.auc, row.fvu, row.cosine)),
+        *(f"{value:.4f}" for value in (row.eer, row.auc, row.fvu, row.cosine)),
     ]
 
 
 def write_tables(evaluation: Evaluation, image_ids: Sequence[str], folder: Path) -> list[Path]:
-    """Write table.csv, table.md, folds.csv and pairs.csv; in the last, distances are squared Euclidean between
-    L2-normalized templates, 0…4.
+    """Write table.csv, table.md, folds.csv and pairs.csv.
+
+    Distances in pairs.csv are squared Euclidean, 0…4, between L2-normalized templates.
     """
     rows, pairs = evaluation.rows, evaluation.pairs
     table = [["row", *rows[0].metrics], *([row.name, *row.metrics.values()] for row in rows)]
-    header = ["fold", *(f"{figure}_{row.name}" for row in rows for figure in ("accuracy", "threshold"))]
+    header = ["fold", *(f"{metric}_{row.name}" for row in rows for metric in ("accuracy", "threshold"))]
     folds = np.column_stack(
         [column for row in rows for column in (row.accuracy.accuracies, row.accuracy.thresholds)]
     ).tolist()
@@ -163,9 +165,9 @@ def write_tables(evaluation: Evaluation, image_ids: Sequence[str], folder: Path)
         temporary.write_text(markdown(evaluation), encoding="utf-8")
     return [
         folder / "table.md",
-        _write_csv(folder / "table.csv", table),
-        _write_csv(folder / "folds.csv", [header, *([fold, *values] for fold, values in enumerate(folds))]),
-        _write_csv(
+        write_csv(folder / "table.csv", table),
+        write_csv(folder / "folds.csv", [header, *([fold, *values] for fold, values in enumerate(folds))]),
+        write_csv(
             folder / "pairs.csv",
             [
                 [*COLUMNS, *(f"distance_{row.name}" for row in rows)],
@@ -173,9 +175,3 @@ def write_tables(evaluation: Evaluation, image_ids: Sequence[str], folder: Path)
             ],
         ),
     ]
-
-
-def _write_csv(path: Path, lines: Iterable[Sequence[object]]) -> Path:
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(lines)
-    return path

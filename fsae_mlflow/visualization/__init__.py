@@ -1,1 +1,1 @@
-"""A feature in, images that fire it out."""
+"""From features to images that fire them."""

@@ -1,7 +1,6 @@
-"""Did an optimized image do what it was made for? Measured on the saved 8-bit file, not on the optimizer's numbers."""
+"""Whether an optimized image fires its feature, measured on the saved 8-bit file."""
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.faces.aligned import to_float, to_pixels
 from fsae_mlflow.sae.base import SparseAutoencoder
 
 SHIFT = 2
@@ -20,8 +20,10 @@ JPEG_QUALITY = 90
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """A feature on real faces: its density there, its largest activation, the 99.9 percentile over all faces, and the
-    faces' mean ‖x‖.
+    """A feature on the real faces of a template set.
+
+    `density`: share of the faces, 0…1, that fire it. `maximum`: its largest activation. `percentile`: its 99.9th
+    percentile over all faces, where a face that does not fire it counts as 0. `mean_norm`: the faces' mean ‖x‖.
     """
 
     density: float
@@ -32,12 +34,12 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class Assessment:
-    """How an image fires its feature.
+    """How strongly an image fires its feature.
 
-    `activation`: of the saved image; `shifted`: mean over shifts by 2 pixels to each side; `jpeg`: after JPEG at
-    quality 90. `to_maximum` and `to_percentile`: `activation` over that of the strongest real face and of the 99.9
-    percentile (nan where that is zero). `rank`: place of the feature among all features of the image, 1 the strongest.
-    `norm_ratio`: ‖x‖ over the real faces' mean ‖x‖.
+    `activation`: of the saved image. `shifted`: mean over four shifts by 2 pixels. `jpeg`: after JPEG at quality 90.
+    `to_maximum` and `to_percentile`: `activation` divided by the reference's `maximum` and `percentile` (nan where that
+    is 0). `rank`: place of the feature among all features of the image, 1 for the strongest. `norm_ratio`: ‖x‖ divided
+    by the real faces' mean ‖x‖.
     """
 
     activation: float
@@ -51,18 +53,9 @@ class Assessment:
 
 def save_image(image: Float[Tensor, "3 h w"], path: Path) -> Path:
     """Write an image (RGB, 0…1) as an 8-bit PNG."""
-    pixels = (image.detach().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     with atomic_write(path) as temporary:
-        Image.fromarray(pixels).save(temporary, "PNG")
+        Image.fromarray(to_pixels(image[None])[0]).save(temporary, "PNG")
     return path
-
-
-def as_faces(images: Sequence[Image.Image]) -> Float[Tensor, "images 3 h w"]:
-    """Images of one size as the recognizer takes them, RGB in 0…1."""
-    return (
-        torch.from_numpy(np.stack([np.array(image.convert("RGB")) for image in images])).permute(0, 3, 1, 2).float()
-        / 255
-    )
 
 
 @torch.no_grad()
@@ -75,10 +68,10 @@ def assess(
     reference: Reference,
     device: torch.device,
 ) -> Assessment:
-    """Read the image back and measure `feature` on it, on shifted copies and on a JPEG of it."""
+    """Read a saved image and measure `feature` on it, on shifted copies and on a JPEG of it."""
     with Image.open(path) as file:
         image = file.convert("RGB")
-    face = as_faces([image, _as_jpeg(image)])
+    face = to_float(np.stack([np.asarray(image), np.asarray(_as_jpeg(image))]))
     padded = torch.nn.functional.pad(face[:1], [SHIFT] * 4, mode="replicate")
     height, width = face.shape[2:]
     corners = [(SHIFT, 0), (SHIFT, 2 * SHIFT), (0, SHIFT), (2 * SHIFT, SHIFT)]

@@ -1,4 +1,4 @@
-"""The picture of a visualization: figure 3 of the paper."""
+"""The figure of a visualization: figure 3 of the paper."""
 
 from pathlib import Path
 
@@ -12,20 +12,17 @@ TITLE = "Left: faces that fire the feature most. Right: images optimized for it.
 
 
 def write_grid(visualization: Visualization, templates: TemplateSet, path: Path) -> Path:
-    """Draw a row per feature; under each picture stands the feature's activation, of optimized images that of the saved
-    file.
-    """
-    rows = [_row(visualization, templates, position) for position in range(len(visualization.features))]
-    return feature_grid(rows, path, title=TITLE)
+    """Draw a row per feature, with its activation under each picture (for optimized images: that of the saved file)."""
+    return feature_grid(
+        [_row(visualization, templates, feature) for feature in visualization.features], path, title=TITLE
+    )
 
 
-def _row(visualization: Visualization, templates: TemplateSet, position: int) -> GridRow:
-    feature = visualization.features[position]
-    top = visualization.top.firing(position, visualization.n_top_faces)
-    activations = visualization.top.activations[position]
+def _row(visualization: Visualization, templates: TemplateSet, feature: int) -> GridRow:
+    rows, activations = (values[: visualization.n_top_faces] for values in visualization.top.of(feature))
     faces = [
         Tile(picture=face, caption=f"{value:.3g}")
-        for face, value in zip(templates.faces(top), activations, strict=False)
+        for face, value in zip(templates.faces(rows), activations, strict=True)
     ]
     images = []
     for image in visualization.of(feature):

@@ -1,4 +1,4 @@
-"""What an image is optimized for."""
+"""What an image is optimized for: the gate of a feature."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,10 @@ from fsae_mlflow.sae.base import SparseAutoencoder
 def gate_objective(
     sae: SparseAutoencoder, features: Int64[Tensor, " images"], templates: Float[Tensor, "images d_in"]
 ) -> Float[Tensor, " images"]:
-    """W_gate (s·x − b_dec) of image i's raw template x for feature i, s being the SAE's scale (the paper, section 3).
+    """W_gate (s·x − b_dec) for raw template x and feature of each image, where s is the SAE's scale (the paper, section
+    3).
 
-    It is linear in x, so it also grows with ‖x‖ alone: watch the norm beside it.
+    It is linear in x and so grows with ‖x‖ alone; the norm is recorded with it.
     """
     return ((sae.scaled(templates) - sae.b_dec) * sae.feature_directions[features]).sum(dim=1)
 
@@ -23,8 +24,8 @@ def gate_objective(
 def jittered(
     images: Float[Tensor, "images 3 h w"], generators: Sequence[torch.Generator], *, largest: int
 ) -> Float[Tensor, "images 3 h w"]:
-    """Every image shifted by up to `largest` pixels either way, edges continued, each shift drawn from the image's own
-    generator.
+    """Every image shifted by up to `largest` pixels in each direction, with edges replicated; each shift is drawn from
+    the image's own generator.
     """
     if largest == 0:
         return images

@@ -1,11 +1,11 @@
-"""Gradient ascent on many images at once, none of which influences another."""
+"""Gradient ascent on several images at once that do not influence each other."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from fsae_mlflow.progress import progress
@@ -16,29 +16,29 @@ from fsae_mlflow.visualization.parametrizations.base import Parametrization
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One image to make: of which feature, from which seed."""
+    """One image to make: its feature and its seed."""
 
     feature: int
     seed: int
 
     def generator(self) -> torch.Generator:
-        """The source of this image's randomness: the same for the same feature and seed, whatever else is made."""
+        """The image's random generator; it depends on feature and seed alone."""
         mixed = np.random.SeedSequence([self.feature, self.seed]).generate_state(1, np.uint64)[0]
         return torch.Generator().manual_seed(int(mixed >> np.uint64(1)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """Where the images stood after `step` steps, a number per image.
+    """The images after `step` steps, one number per image.
 
-    `objective`: W_gate(s·x − b_dec)_i. `activation`: the feature f_i itself. `norm`: ‖x‖ of the template in the
-    recognizer's units.
+    `objective`: W_gate (s·x − b_dec) of the image's feature. `activation`: the feature itself. `norm`: ‖x‖ of the
+    template in the recognizer's units.
     """
 
     step: int
-    objective: Float32[np.ndarray, " images"]
-    activation: Float32[np.ndarray, " images"]
-    norm: Float32[np.ndarray, " images"]
+    objective: Float[np.ndarray, " images"]
+    activation: Float[np.ndarray, " images"]
+    norm: Float[np.ndarray, " images"]
 
 
 def optimize(
@@ -54,13 +54,12 @@ def optimize(
     device: torch.device,
     label: str = "visualize",
 ) -> tuple[Float[Tensor, "images 3 h w"], list[Record]]:
-    """Raise the gate objective of every job's feature by AdamW; give the images (RGB, 0…1) and records of the way
-    there.
+    """Maximize the gate objective of every job's feature by AdamW; return the images (RGB, 0…1) and the records.
 
-    Losses are summed, gradients are never clipped together, and the recognizer stays in eval mode: an image's path
-    depends on its own job only.
+    The result of a job does not depend on the other jobs: losses are summed, gradients are not clipped, and the
+    recognizer is in eval mode.
 
-    Raises: FloatingPointError where an objective stops being finite.
+    Raises: FloatingPointError where an objective is not finite.
     """
     generators = [job.generator() for job in jobs]
     parametrization = make(generators).to(device)
@@ -73,7 +72,7 @@ def optimize(
         images = parametrization()
         objective = gate_objective(sae, features, recognizer(jittered(images, generators, largest=jitter)))
         if not torch.isfinite(objective).all():
-            raise FloatingPointError(f"The objective is no longer finite at step {step}; lower lr (now {lr}).")
+            raise FloatingPointError(f"The objective is not finite at step {step}; lower lr (now {lr}).")
         if step % record_every == 0 or step == 1:
             records.append(_record(step - 1, images.detach(), features, recognizer, sae))
         objective.sum().neg().backward()

@@ -1,6 +1,5 @@
-"""What a visualization made and measured, and its tables."""
+"""The images of a visualization, their metrics, and the table of both."""
 
-import csv
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -9,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fsae_mlflow.atomic import atomic_write
-from fsae_mlflow.features.top_faces import TopRows
+from fsae_mlflow.features.survey import TopRows
 from fsae_mlflow.visualization.assessment import Assessment, Reference
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizedImage:
-    """One saved image, the feature and seed it was made for, and how well it fires."""
+    """One saved image, its feature and seed, and how strongly it fires the feature."""
 
     feature: int
     seed: int
@@ -26,9 +24,7 @@ class OptimizedImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Visualization:
-    """Images of every feature, its figures on real faces, and the rows of the template set that fire it most;
-    features[i] is top.features[i].
-    """
+    """The images of every feature, the feature on real faces, and the rows of the template set that fire it most."""
 
     features: list[int]
     references: dict[int, Reference]
@@ -45,19 +41,19 @@ class Visualization:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Means over all images, ready to log: the share that fires its feature, ratios to real faces, rank, norm."""
+        """Means over all images, ready to log: how many fire their feature or rank it first, ratios to real faces."""
         found = [image.assessment for image in self.images]
-        numbers = {
+        metrics = {
             "fires": float(np.mean([one.activation > 0 for one in found])),
             "rank_first": float(np.mean([one.rank == 1 for one in found])),
         }
         for name in ("to_maximum", "to_percentile", "norm_ratio"):
-            numbers[f"mean_{name}"] = float(np.nanmean([getattr(one, name) for one in found]))
-        return {name: value for name, value in numbers.items() if math.isfinite(value)}
+            metrics[f"mean_{name}"] = float(np.nanmean([getattr(one, name) for one in found]))
+        return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def image_table(images: Sequence[OptimizedImage], references: dict[int, Reference]) -> list[Sequence[object]]:
-    """A header and a line per image: where it is, how it fires, and its feature on real faces."""
+    """A header, and a line per image: its file, its assessment, and its feature on real faces."""
     header = [
         "feature",
         "seed",
@@ -76,10 +72,3 @@ def image_table(images: Sequence[OptimizedImage], references: dict[int, Referenc
         for image in images
     ]
     return [header, *lines]
-
-
-def write_csv(path: Path, lines: Sequence[Sequence[object]]) -> Path:
-    """Write lines of values as CSV."""
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(lines)
-    return path

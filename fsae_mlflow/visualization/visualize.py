@@ -1,23 +1,25 @@
-"""The stage: chosen features → optimized images, measured beside the real faces that fire the same features most."""
+"""The stage: chosen features → optimized images, beside the real faces that fire the same features most."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
 from fsae_mlflow.compute import choose_device
-from fsae_mlflow.features.density import Survey, clusters, survey
-from fsae_mlflow.features.top_faces import TopRows, choose_features, top_rows
+from fsae_mlflow.features.clusters import choose_features, clusters
+from fsae_mlflow.features.survey import Survey, encoded
 from fsae_mlflow.progress import OnMetrics
+from fsae_mlflow.report.tables import write_csv
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.visualization.assessment import Reference, assess, save_image
 from fsae_mlflow.visualization.figures import write_grid
 from fsae_mlflow.visualization.optimization import Job, Record, optimize
-from fsae_mlflow.visualization.parametrizations.registry import PARAMETRIZATIONS
-from fsae_mlflow.visualization.results import OptimizedImage, Visualization, image_table, write_csv
+from fsae_mlflow.visualization.parametrizations.registry import load_parametrization
+from fsae_mlflow.visualization.results import OptimizedImage, Visualization, image_table
 from fsae_mlflow.visualization.settings import VisualizeSettings
 
 TOP_SHARE = 0.001
@@ -34,21 +36,18 @@ def visualize(
 ) -> Visualization:
     """Make `n_images` images of every chosen feature through `recognizer`, the one that made `templates`.
 
-    Writes to `output` images/feature-00042-seed-0.png, features.png (figure 3), table.csv (an image a line) and
-    history.csv (an image and recorded step a line). `on_metrics` gets objective, activation and norm_ratio of every
-    image as it is made, its step being the optimizer's.
+    Writes to `output`: images/feature-00042-seed-0.png and so on, features.png (figure 3), table.csv (a line per image)
+    and history.csv (a line per image and recorded step). `on_metrics` gets objective, activation and norm_ratio of
+    every image at the optimizer's recorded steps.
 
-    Raises: ValueError for a feature that does not exist, or templates as wide as no input of the SAE.
+    Raises: ValueError for a feature that does not exist, or where the templates' width differs from the SAE's d_in.
     """
     device = choose_device(settings.device)
     sae, recognizer = sae.to(device), recognizer.to(device)
-    vectors = templates.templates
-    counted = survey(sae, vectors, batch_size=settings.batch_size)
-    features = chosen_features(settings, sae, counted)
-    kept = max(settings.n_top_faces, math.ceil(TOP_SHARE * len(templates)) + 1)
-    top = top_rows(sae, vectors, features, k=kept, batch_size=settings.batch_size)
-    mean_norm = float(np.linalg.norm(vectors.astype(np.float64), axis=1).mean())
-    references = {feature: reference(counted, top, position, mean_norm) for position, feature in enumerate(features)}
+    named = named_features(settings.features, sae.d_sae)
+    survey, mean_norm = survey_of(sae, templates, n_top_faces=settings.n_top_faces, batch_size=settings.batch_size)
+    features = named or best_features(settings, sae, survey)
+    references = {feature: reference(survey, feature, mean_norm) for feature in features}
 
     jobs = [
         Job(feature=feature, seed=settings.seed + image) for feature in features for image in range(settings.n_images)
@@ -59,7 +58,7 @@ def visualize(
     for number, batch in enumerate(batches, start=1):
         made, records = optimize(
             batch,
-            PARAMETRIZATIONS[settings.parametrization],
+            load_parametrization(settings.parametrization),
             recognizer=recognizer,
             sae=sae,
             steps=settings.steps,
@@ -70,12 +69,15 @@ def visualize(
             label=f"visualize {number} of {len(batches)}",
         )
         for record in records:
-            standing = _standing(record, batch, mean_norm)
-            history += [[job.feature, job.seed, record.step, *numbers.values()] for job, numbers in standing]
+            per_image = _metrics(record, batch, mean_norm)
+            history += [[job.feature, job.seed, record.step, *metrics.values()] for job, metrics in per_image]
             if on_metrics is not None:
-                paths = {job: f"feature-{job.feature}-seed-{job.seed}" for job in batch}
                 on_metrics(
-                    {f"{paths[job]}/{name}": value for job, numbers in standing for name, value in numbers.items()},
+                    {
+                        f"feature-{job.feature}-seed-{job.seed}/{name}": value
+                        for job, metrics in per_image
+                        for name, value in metrics.items()
+                    },
                     record.step,
                 )
         for job, image in zip(batch, made, strict=True):
@@ -90,7 +92,7 @@ def visualize(
         features=features,
         references=references,
         images=images,
-        top=top,
+        top=survey.top,
         n_top_faces=settings.n_top_faces,
         table=write_csv(output / "table.csv", image_table(images, references)),
         history=write_csv(output / "history.csv", [header, *history]),
@@ -102,51 +104,63 @@ def visualize(
     return done
 
 
-def chosen_features(settings: VisualizeSettings, sae: SparseAutoencoder, counted: Survey) -> list[int]:
-    """The features that the settings name, or the best of both clusters (clusters by the SAE's own training densities
-    where it has them).
+def survey_of(
+    sae: SparseAutoencoder, templates: TemplateSet, *, n_top_faces: int, batch_size: int
+) -> tuple[Survey, float]:
+    """How the templates fire all features, and the templates' mean norm, in one pass.
 
-    Raises: ValueError for words that are no feature numbers.
+    The survey keeps `n_top_faces` rows a feature, and as many as the 99.9th percentile needs: 0.1 % of the templates
+    and one more.
     """
-    if settings.features != "best":
-        words = [word.strip() for word in settings.features.split(",")]
-        if unknown := [word for word in words if not word.isdigit() or int(word) >= sae.d_sae]:
-            raise ValueError(
-                f"features must be best, or numbers from 0 to {sae.d_sae - 1} with commas between; "
-                f"one is {unknown[0]!r}."
-            )
-        return list(dict.fromkeys(int(word) for word in words))
+    survey = Survey(sae.d_sae, k=max(n_top_faces, math.ceil(TOP_SHARE * len(templates)) + 1))
+    norms = 0.0
+    for x, features in encoded(sae, templates, batch_size=batch_size):
+        survey.add(features)
+        norms += float(torch.linalg.vector_norm(x, dim=1, dtype=torch.float64).sum())
+    return survey, norms / len(templates)
+
+
+def named_features(features: str, d_sae: int) -> list[int]:
+    """The feature numbers that the setting `features` names, each once; none for "best".
+
+    Raises: ValueError for words that are not feature numbers.
+    """
+    if features == "best":
+        return []
+    words = [word.strip() for word in features.split(",")]
+    if unknown := [word for word in words if not word.isdigit() or int(word) >= d_sae]:
+        raise ValueError(
+            f"features must be best, or numbers from 0 to {d_sae - 1} separated by commas; one is {unknown[0]!r}."
+        )
+    return list(dict.fromkeys(int(word) for word in words))
+
+
+def best_features(settings: VisualizeSettings, sae: SparseAutoencoder, survey: Survey) -> list[int]:
+    """The best features of both clusters; the clusters come from the SAE's training densities, if it has them."""
     trained = sae.density.double().cpu().numpy()
-    return choose_features(
-        counted,
-        clusters(trained if trained.any() else counted.density),
-        n=settings.n_features,
-        enough=settings.n_top_faces,
-    )
+    both = clusters(trained if trained.any() else survey.density)
+    return choose_features(survey, both, n=settings.n_features, enough=settings.n_top_faces)
 
 
-def reference(counted: Survey, top: TopRows, position: int, mean_norm: float) -> Reference:
-    """A feature's figures on real faces; the percentile is over all faces, those that do not fire it counting as
-    zero.
-    """
-    feature = int(top.features[position])
-    ranked = top.activations[position].astype(np.float64)
-    place = TOP_SHARE * (counted.n - 1)
-    above = min(math.floor(place), len(ranked) - 1)
-    below = min(above + 1, len(ranked) - 1)
-    percentile = ranked[above] + (place - above) * (ranked[below] - ranked[above])
+def reference(survey: Survey, feature: int, mean_norm: float) -> Reference:
+    """A feature on real faces; the percentile is over all faces, where one that does not fire it counts as 0."""
+    _, activations = survey.top.of(feature)
+    ranked = np.append(activations.astype(np.float64), [0.0, 0.0])
+    place = TOP_SHARE * (survey.n - 1)
+    above = min(math.floor(place), len(activations))
+    percentile = ranked[above] + (place - above) * (ranked[above + 1] - ranked[above])
     return Reference(
-        density=float(counted.density[feature]),
-        maximum=float(counted.maxima[feature]),
+        density=float(survey.density[feature]),
+        maximum=float(ranked[0]),
         percentile=float(percentile),
         mean_norm=mean_norm,
     )
 
 
-def _standing(record: Record, batch: Sequence[Job], mean_norm: float) -> list[tuple[Job, dict[str, float]]]:
-    """Each image's numbers at a recorded step, its norm as a ratio to the real faces' mean."""
+def _metrics(record: Record, batch: Sequence[Job], mean_norm: float) -> list[tuple[Job, dict[str, float]]]:
+    """Each image's metrics at a recorded step, its norm divided by the real faces' mean."""
     columns = (record.objective.tolist(), record.activation.tolist(), (record.norm / mean_norm).tolist())
     return [
-        (job, dict(zip(("objective", "activation", "norm_ratio"), numbers, strict=True)))
-        for job, *numbers in zip(batch, *columns, strict=True)
+        (job, dict(zip(("objective", "activation", "norm_ratio"), values, strict=True)))
+        for job, *values in zip(batch, *columns, strict=True)
     ]

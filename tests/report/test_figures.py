@@ -5,11 +5,11 @@ import pytest
 from matplotlib import rcParams
 from PIL import Image
 
-from fsae_mlflow.features.density import clusters
+from fsae_mlflow.features.clusters import clusters
 from fsae_mlflow.report import style
 from fsae_mlflow.report.accuracy import Series, accuracy_figure, roc_figure
 from fsae_mlflow.report.densities import _edges, density_histogram
-from fsae_mlflow.report.grid import GridRow, Tile, contact_sheet, feature_grid
+from fsae_mlflow.report.grid import GridRow, Tile, feature_grid
 
 
 def is_drawn(path: Path) -> bool:
@@ -75,11 +75,5 @@ def test_a_grid_with_rows_of_different_length(tmp_path: Path) -> None:
         GridRow(heading="Feature 9", faces=tiles(1), images=[]),
     ]
     assert is_drawn(feature_grid(rows, tmp_path / "grid.png", title="Left and right"))
-    with pytest.raises(ValueError, match="there is none to draw"):
+    with pytest.raises(ValueError, match="there is no feature to draw"):
         feature_grid([], tmp_path / "none.png")
-
-
-def test_a_contact_sheet(tmp_path: Path) -> None:
-    assert is_drawn(contact_sheet(tiles(11), tmp_path / "sheet.png"))
-    with pytest.raises(ValueError, match="at least one picture"):
-        contact_sheet([], tmp_path / "none.png")

@@ -90,7 +90,7 @@ FAULTY: dict[str, tuple[str, str]] = {
     "itself": (HEADER + "a,a,1,0\n", "line 2: the image 'a' is compared with itself"),
     "no pairs": (HEADER, "has a header but no pairs"),
     "one fold": (HEADER + "a,b,1,0\na,c,0,0\n", "single fold"),
-    "no impostors": (HEADER + "a,b,1,0\nb,c,1,1\n", "must have genuine and impostor pairs"),
+    "no impostors": (HEADER + "a,b,1,0\nb,c,1,1\n", r"must have both genuine \(1\) and impostor \(0\) pairs"),
 }
 
 
@@ -135,7 +135,7 @@ def test_a_missing_image_is_named_with_file_line_and_reason(tmp_path: Path) -> N
 def test_an_ambiguous_name_asks_for_its_extension(tmp_path: Path) -> None:
     templates = template_set(tmp_path, ["a/1.jpg", "a/1.png", "a/2.png"])
     pair = Pair(image_id_a="a/1", image_id_b="a/2", genuine=True, fold=0, line=4)
-    with pytest.raises(ValueError, match="line 4: the image 'a/1' fits several"):
+    with pytest.raises(ValueError, match="line 4: the image 'a/1' matches several"):
         find_rows([pair], templates, source="my.txt")
     exact = Pair(image_id_a="a/1.png", image_id_b="a/2", genuine=True, fold=0, line=4)
     assert find_rows([exact], templates, source="my.txt").first.tolist() == [1]

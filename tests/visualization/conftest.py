@@ -8,7 +8,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
+from fsae_mlflow.faces.aligned import FACE_SIZE, to_float
 from fsae_mlflow.sae.variants.gated import GatedSAE
+from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
 from tests.template_sets import TemplateWriter, face_row
 
@@ -36,7 +38,7 @@ def recognizer() -> nn.Module:
 @pytest.fixture(scope="session")
 def sae() -> GatedSAE:
     torch.manual_seed(1)
-    return GatedSAE(D_IN, D_SAE, scale=0.7).eval().requires_grad_(False)
+    return GatedSAE(D_IN, D_SAE, GatedSettings(), scale=0.7).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="session")
@@ -46,9 +48,9 @@ def templates(tmp_path_factory: pytest.TempPathFactory, recognizer: nn.Module) -
     with TemplateWriter(tmp_path_factory.mktemp("templates"), width=D_IN, metadata={}) as writer:
         for index in range(40):
             picture = Image.fromarray(generator.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize(
-                (112, 112), Image.Resampling.NEAREST
+                (FACE_SIZE, FACE_SIZE), Image.Resampling.NEAREST
             )
-            face = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
+            face = to_float(np.array(picture)[None])
             content = io.BytesIO()
             picture.save(content, "JPEG", quality=95)
             writer.write([face_row(f"p{index // 4}/{index}.png", recognizer(face)[0].numpy(), content.getvalue())])

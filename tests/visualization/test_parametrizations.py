@@ -1,15 +1,26 @@
+from collections.abc import Sequence
+from pathlib import Path
+
 import pytest
 import torch
+from click.testing import CliRunner
+from PIL import Image
+from torch import nn
 
+from fsae_mlflow.sae.variants.gated import GatedSAE
+from fsae_mlflow.templates.set import TemplateSet
+from fsae_mlflow.tracking.command import command
 from fsae_mlflow.visualization.parametrizations.base import Parametrization
 from fsae_mlflow.visualization.parametrizations.dip import DeepImagePrior
-from fsae_mlflow.visualization.parametrizations.registry import PARAMETRIZATIONS
+from fsae_mlflow.visualization.parametrizations.registry import PARAMETRIZATIONS, load_parametrization
+from fsae_mlflow.visualization.settings import VisualizeSettings
+from fsae_mlflow.visualization.visualize import visualize
 
 KINDS = pytest.mark.parametrize("name", PARAMETRIZATIONS)
 
 
 def make(name: str, seeds: list[int], size: int = 32) -> Parametrization:
-    return PARAMETRIZATIONS[name]([torch.Generator().manual_seed(seed) for seed in seeds], size=size)
+    return load_parametrization(name)([torch.Generator().manual_seed(seed) for seed in seeds], size=size)
 
 
 @KINDS
@@ -46,3 +57,28 @@ def test_the_noise_of_a_deep_image_prior_is_no_parameter() -> None:
 def test_a_size_that_cannot_be_halved_is_refused() -> None:
     with pytest.raises(ValueError, match="multiple of 16 for 4 halvings; it is 100"):
         DeepImagePrior([torch.Generator()], size=100)
+
+
+class Uniform(Parametrization):
+    """One gray level an image."""
+
+    def __init__(self, generators: Sequence[torch.Generator], *, size: int = 112) -> None:
+        super().__init__(generators, size=size)
+        self.level = nn.Parameter(torch.zeros(len(generators), 1, 1, 1))
+
+    def forward(self) -> torch.Tensor:
+        return self.level.sigmoid().expand(-1, 3, self.size, self.size)
+
+
+def test_a_parametrization_is_one_class_and_one_line(
+    templates: TemplateSet, sae: GatedSAE, recognizer: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match=r"parametrization must be one of dip, fourier, pixels; it is 'uniform'\."):
+        VisualizeSettings(parametrization="uniform")
+    monkeypatch.setitem(PARAMETRIZATIONS, "uniform", f"{__name__}:Uniform")
+    shown = CliRunner().invoke(command(VisualizeSettings, stage="visualize")(lambda settings, run: None), ["--help"])
+    assert "[dip|fourier|pixels|uniform]" in shown.output
+    settings = VisualizeSettings(parametrization="uniform", features="3", n_images=1, steps=2, device="cpu")
+    done = visualize(settings, templates=templates, sae=sae, recognizer=recognizer, output=tmp_path)
+    with Image.open(done.images[0].path) as image:
+        assert image.size == (112, 112) and len(image.getcolors()) == 1

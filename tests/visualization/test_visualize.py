@@ -7,9 +7,11 @@ import torch
 from PIL import Image
 from torch import nn
 
+from fsae_mlflow.faces.aligned import to_float
 from fsae_mlflow.sae.variants.gated import GatedSAE
+from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
-from fsae_mlflow.visualization.assessment import Reference, as_faces, assess, save_image
+from fsae_mlflow.visualization.assessment import Reference, assess, save_image
 from fsae_mlflow.visualization.settings import VisualizeSettings
 from fsae_mlflow.visualization.visualize import Visualization, visualize
 
@@ -60,7 +62,7 @@ def test_an_image_per_feature_and_seed_is_written(done: Visualization) -> None:
 def test_the_assessment_is_of_the_saved_file(done: Visualization, sae: GatedSAE, recognizer: nn.Module) -> None:
     for image in done.images:
         with Image.open(image.path) as file:
-            features = sae.encode(recognizer(as_faces([file])))[0]
+            features = sae.encode(recognizer(to_float(np.asarray(file)[None].copy())))[0]
         assert image.assessment.activation == pytest.approx(float(features[image.feature]), rel=1e-5)
         assert image.assessment.rank == 1 + int((features > features[image.feature]).sum())
         assert image.assessment.to_maximum == pytest.approx(
@@ -119,7 +121,7 @@ def test_best_features_come_from_both_clusters(
     settings = VisualizeSettings(
         n_features=4, n_images=1, n_top_faces=2, parametrization="pixels", steps=1, device="cpu"
     )
-    known = GatedSAE(sae.d_in, sae.d_sae).requires_grad_(False)
+    known = GatedSAE(sae.d_in, sae.d_sae, GatedSettings()).requires_grad_(False)
     known.load_state_dict(sae.state_dict())
     known.density[:4] = torch.tensor([0.4, 0.41, 1e-4, 1e-4])
     done = visualize(settings, templates=templates, sae=known, recognizer=recognizer, output=tmp_path)

@@ -1,4 +1,4 @@
-"""What a parametrization of images is."""
+"""The interface of a parametrization of images."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -7,16 +7,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-SIZE = 112
+from fsae_mlflow.faces.aligned import FACE_SIZE
 
 
 class Parametrization(nn.Module, ABC):
-    """As many images as generators, each a function of parameters of its own.
+    """One image of `size` × `size` pixels per generator, each a function of parameters of its own.
 
-    Image i is drawn from generators[i] alone and depends on no other image, so it comes out the same in any company.
+    Image i uses random numbers of generators[i] alone and depends on no other image, so it is the same whichever images
+    are made with it.
     """
 
-    def __init__(self, generators: Sequence[torch.Generator], *, size: int = SIZE) -> None:
+    def __init__(self, generators: Sequence[torch.Generator], *, size: int = FACE_SIZE) -> None:
         super().__init__()
         self.n_images = len(generators)
         self.size = size
@@ -27,7 +28,5 @@ class Parametrization(nn.Module, ABC):
 
 
 def normal(generators: Sequence[torch.Generator], *shape: int) -> Float[Tensor, "images ..."]:
-    """Standard normal numbers of `shape` for every generator, drawn on the CPU so that they are the same for every
-    device.
-    """
+    """Standard normal numbers of `shape` from every generator, drawn on the CPU: the same for every device."""
     return torch.stack([torch.randn(*shape, generator=generator) for generator in generators])

@@ -1,4 +1,4 @@
-"""Deep image prior (Ulyanov et al. 2018): an image is what a small U-Net makes of fixed white noise."""
+"""Deep image prior (Ulyanov et al. 2018): the image is the output of a small U-Net for fixed white noise."""
 
 import math
 from collections.abc import Sequence
@@ -9,22 +9,25 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fsae_mlflow.visualization.parametrizations.base import SIZE, Parametrization, normal
+from fsae_mlflow.faces.aligned import FACE_SIZE
+from fsae_mlflow.visualization.parametrizations.base import Parametrization, normal
 
 NOISE_CHANNELS = 8
-# 112 = 16 · 7 can be halved four times.
+# Four halvings: an aligned face has 112 = 2^4 · 7 pixels a side.
 CHANNELS = (16, 32, 64, 64, 64)
 
 
 class DeepImagePrior(Parametrization):
-    """I = UNET(z): the U-Net's weights are the parameters, the noise z stays as it was drawn (the paper, section 3).
+    """I = UNET(z): the parameters are the weights of the U-Net; the noise z is fixed (the paper, section 3).
 
-    The U-Nets of all images run as one network of grouped convolutions, a group per image; normalization is per image
+    The U-Nets of all images run as one network of grouped convolutions, one group per image. Normalization is per image
     and channel.
+
+    Raises: ValueError for a size that cannot be halved len(channels) − 1 times.
     """
 
     def __init__(
-        self, generators: Sequence[torch.Generator], *, size: int = SIZE, channels: Sequence[int] = CHANNELS
+        self, generators: Sequence[torch.Generator], *, size: int = FACE_SIZE, channels: Sequence[int] = CHANNELS
     ) -> None:
         super().__init__(generators, size=size)
         halvings = len(channels) - 1
@@ -52,12 +55,12 @@ class DeepImagePrior(Parametrization):
         return self.exit(x).sigmoid().unflatten(1, (self.n_images, 3))[0]
 
     def _joined(self, *maps: Float[Tensor, "1 _ h w"]) -> Float[Tensor, "1 _ h w"]:
-        """Channels of several maps side by side, image by image."""
+        """The channels of several maps, concatenated per image."""
         return torch.cat([x.unflatten(1, (self.n_images, -1)) for x in maps], dim=2).flatten(1, 2)
 
 
 class GroupedConv(nn.Module):
-    """A convolution with own weights for every image, whose channels lie side by side: (1, images · channels, h, w)."""
+    """A convolution with its own weights for every image; the channels of all images lie side by side."""
 
     def __init__(
         self, generators: Sequence[torch.Generator], n_in: int, n_out: int, *, kernel: int, stride: int = 1
@@ -69,14 +72,14 @@ class GroupedConv(nn.Module):
         self.groups, self.stride, self.padding = len(generators), stride, kernel // 2
 
     def forward(self, x: Float[Tensor, "1 channels h w"]) -> Float[Tensor, "1 more_channels h2 w2"]:
-        """Every image's channels through its own weights."""
+        """Each image's channels, convolved with the image's own weights."""
         return functional.conv2d(
             x, self.weight, self.bias, stride=self.stride, padding=self.padding, groups=self.groups
         )
 
 
 class Block(nn.Module):
-    """3 × 3 convolution, normalization of each image's channel over its pixels, leaky ReLU."""
+    """3 × 3 convolution, instance normalization, leaky ReLU."""
 
     def __init__(self, generators: Sequence[torch.Generator], n_in: int, n_out: int, *, stride: int = 1) -> None:
         super().__init__()
@@ -85,7 +88,7 @@ class Block(nn.Module):
         self.shift = nn.Parameter(torch.zeros(len(generators) * n_out))
 
     def forward(self, x: Float[Tensor, "1 channels h w"]) -> Float[Tensor, "1 more_channels h2 w2"]:
-        """Every image's channels through its own weights."""
+        """Each image's channels, convolved with the image's own weights."""
         return functional.leaky_relu(
             functional.instance_norm(self.convolution(x), weight=self.gain, bias=self.shift), 0.2
         )

@@ -1,4 +1,4 @@
-"""A complex spectrum in decorrelated colors (Mordvintsev et al. 2018), the paper's alternative to RGB pixels."""
+"""Complex Fourier coefficients in decorrelated colors (Mordvintsev et al. 2018), the paper's alternative to pixels."""
 
 from collections.abc import Sequence
 
@@ -6,22 +6,23 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
-from fsae_mlflow.visualization.parametrizations.base import SIZE, Parametrization, normal
+from fsae_mlflow.faces.aligned import FACE_SIZE
+from fsae_mlflow.visualization.parametrizations.base import Parametrization, normal
 
-# Lucid's square root of the color covariance of ImageNet, each column over the largest column norm.
+# Square root of the color covariance of ImageNet, from Lucid; __init__ divides it by its largest column norm.
 COLOR = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 CONTRAST = 0.01
 
 
 class FourierSpectrum(Parametrization):
-    """The inverse transform of coefficients weighted by one over four times their frequency, as in Lucid: coarse and
-    fine detail move alike.
+    """The inverse Fourier transform of coefficients, each divided by four times its frequency, as in Lucid: coarse and
+    fine detail then change at the same rate.
     """
 
     weight: Tensor
     color: Tensor
 
-    def __init__(self, generators: Sequence[torch.Generator], *, size: int = SIZE) -> None:
+    def __init__(self, generators: Sequence[torch.Generator], *, size: int = FACE_SIZE) -> None:
         super().__init__(generators, size=size)
         self.spectrum = nn.Parameter(CONTRAST * normal(generators, 3, size, size // 2 + 1, 2))
         frequency = torch.hypot(torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None])

@@ -1,12 +1,15 @@
-"""The parametrizations by name."""
+"""The parametrizations by name, each as "module:Class"; the module is imported when used, so `--help` stays fast."""
 
-from fsae_mlflow.visualization.parametrizations.base import Parametrization
-from fsae_mlflow.visualization.parametrizations.dip import DeepImagePrior
-from fsae_mlflow.visualization.parametrizations.fourier import FourierSpectrum
-from fsae_mlflow.visualization.parametrizations.pixels import Pixels
+from pkgutil import resolve_name
 
-PARAMETRIZATIONS: dict[str, type[Parametrization]] = {
-    "dip": DeepImagePrior,
-    "fourier": FourierSpectrum,
-    "pixels": Pixels,
+HERE = "fsae_mlflow.visualization.parametrizations"
+PARAMETRIZATIONS = {
+    "dip": f"{HERE}.dip:DeepImagePrior",
+    "fourier": f"{HERE}.fourier:FourierSpectrum",
+    "pixels": f"{HERE}.pixels:Pixels",
 }
+
+
+def load_parametrization(name: str) -> type:
+    """The class (a Parametrization) called `name`."""
+    return resolve_name(PARAMETRIZATIONS[name])

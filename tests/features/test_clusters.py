@@ -1,53 +1,10 @@
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsae_mlflow.features.density import clusters, densities, survey
-from fsae_mlflow.sae.variants.gated import GatedSAE
-
-
-def hand_set_sae() -> GatedSAE:
-    """Four features on two dimensions: +x, −x, +y above one half, and one that never fires."""
-    sae = GatedSAE(2, 4, scale=0.5)
-    with torch.no_grad():
-        sae.W_enc.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]))
-        sae.W_dec.copy_(sae.W_enc)
-        sae.b_gate.copy_(torch.tensor([0.0, 0.0, -0.5, -100.0]))
-    return sae.eval().requires_grad_(False)
-
-
-TEMPLATES = np.array([[2, 0], [4, 2], [-2, 4], [6, 0.5]], dtype=np.float32)
-
-
-@pytest.mark.parametrize("batch_size", [1, 3, 100])
-def test_survey_counts_what_a_hand_set_sae_fires(batch_size: int) -> None:
-    found = survey(hand_set_sae(), TEMPLATES, batch_size=batch_size)
-    assert found.counts.tolist() == [3, 1, 2, 0]
-    assert found.maxima.tolist() == [3, 1, 2, 0]
-    assert found.sums.tolist() == [6, 1, 3, 0]
-    assert found.alive == 0.75
-
-
-def test_mean_l0_is_the_sum_of_densities() -> None:
-    sae = GatedSAE(8, 64)
-    templates = np.random.default_rng(0).normal(size=(37, 8)).astype(np.float32)
-    found = survey(sae, templates, batch_size=10)
-    fired = (sae.encode(torch.from_numpy(templates)) > 0).sum(dim=1).double().mean()
-    assert found.l0 == pytest.approx(float(fired), rel=1e-12)
-    assert found.density.sum() == pytest.approx(found.l0, rel=1e-12)
-    np.testing.assert_array_equal(densities(sae, templates, batch_size=7), found.density)
-
-
-def test_templates_of_another_width_are_refused() -> None:
-    with pytest.raises(ValueError, match="3 wide"):
-        survey(hand_set_sae(), np.zeros((1, 3), np.float32))
-
-
-def test_an_empty_set_is_refused() -> None:
-    with pytest.raises(ValueError, match="empty"):
-        survey(hand_set_sae(), np.zeros((0, 2), np.float32))
+from fsae_mlflow.features.clusters import Clusters, choose_features, clusters
+from fsae_mlflow.features.survey import Survey
 
 
 def test_the_papers_clusters_are_found() -> None:
@@ -89,9 +46,9 @@ def test_otsu_is_the_brute_force_best_cut() -> None:
     density = 10 ** np.random.default_rng(3).normal(-2, 0.3, 60).clip(max=-0.01)
     found = clusters(density)
     logs = np.sort(np.log10(density))
-    spread = [logs[:cut].var() * cut + logs[cut:].var() * (60 - cut) for cut in range(1, 60)]
+    within = [logs[:cut].var() * cut + logs[cut:].var() * (60 - cut) for cut in range(1, 60)]
     assert not found.separated
-    assert found.low.sum() == 1 + int(np.argmin(spread))
+    assert found.low.sum() == 1 + int(np.argmin(within))
 
 
 @given(
@@ -109,3 +66,38 @@ def test_every_feature_is_low_high_or_dead(counts: list[int]) -> None:
 def test_nothing_alive_is_refused() -> None:
     with pytest.raises(ValueError, match="0 of 5 features"):
         clusters(np.zeros(5))
+
+
+def survey_of(counts: list[int], maxima: list[float], sums: list[float], *, n: int = 100) -> Survey:
+    """A survey of `n` templates: each feature fires `counts` times, once at its maximum and else at one lower value."""
+    features = np.zeros((n, len(counts)), np.float32)
+    for feature, (count, maximum, total) in enumerate(zip(counts, maxima, sums, strict=True)):
+        if count:
+            features[:count, feature] = [maximum, *[(total - maximum) / max(count - 1, 1)] * (count - 1)]
+    found = Survey(len(counts))
+    found.add(features)
+    return found
+
+
+def clusters_of(high: list[int], low: list[int], n: int) -> Clusters:
+    index = np.arange(n)
+    return Clusters(low=np.isin(index, low), high=np.isin(index, high), split=0.1, separated=True)
+
+
+def test_both_clusters_are_represented_by_their_best() -> None:
+    found = survey_of(counts=[50, 50, 40, 3, 9, 9, 0], maxima=[2, 6, 2, 9, 4, 5, 0], sums=[50, 100, 40, 3, 9, 9, 0])
+    both = clusters_of(high=[0, 1, 2], low=[3, 4, 5], n=7)
+    assert choose_features(found, both, n=4, enough=6) == [1, 0, 5, 4]
+    assert choose_features(found, both, n=1, enough=6) == [1]
+    assert choose_features(found, both, n=100, enough=6) == [1, 0, 2, 5, 4, 3]
+
+
+def test_a_short_cluster_leaves_its_places_to_the_other() -> None:
+    found = survey_of(counts=[50, 50, 40, 3], maxima=[3, 2, 1, 1], sums=[50, 50, 40, 3])
+    assert choose_features(found, clusters_of(high=[0, 1, 2], low=[3], n=4), n=4, enough=6) == [0, 1, 2, 3]
+    assert choose_features(found, clusters_of(high=[0], low=[1, 2, 3], n=4), n=4, enough=6) == [0, 1, 2, 3]
+
+
+def test_no_firing_feature_is_refused() -> None:
+    with pytest.raises(ValueError, match="no feature that fires"):
+        choose_features(survey_of([0, 0], [0, 0], [0, 0]), clusters_of([0], [1], 2), n=2, enough=1)
