@@ -20,8 +20,8 @@ WAITING = 2**18
 class TopRows:
     """The `k` rows that fire each feature most, found batch by batch; of equal activations the earlier row stays.
 
-    Memory: 20 bytes an entry (feature, activation, row), for at most d_sae · k entries and never more than the
-    templates fire; while batches are added, twice as many.
+    Memory: 20 bytes per entry (feature, activation, row). There are at most d_sae · k entries and at most n · L0; while
+    batches are added, up to twice as many and 2^18 more.
     """
 
     def __init__(self, d_sae: int, k: int) -> None:
@@ -39,7 +39,12 @@ class TopRows:
             self._sorted()
 
     def of(self, feature: int) -> tuple[Int64[np.ndarray, " rows"], Float32[np.ndarray, " rows"]]:
-        """The rows, at most `k`, that fire a feature most, and their activations, highest first."""
+        """The rows, at most `k`, that fire a feature most, and their activations, highest first.
+
+        Raises: ValueError for a feature that the SAE does not have.
+        """
+        if not 0 <= feature < len(self._least):
+            raise ValueError(f"feature must be a number from 0 to {len(self._least) - 1}; it is {feature}.")
         indices, activations, rows = self._sorted()
         first, last = torch.searchsorted(indices, torch.tensor([feature, feature + 1], device=indices.device)).tolist()
         return rows[first:last].cpu().numpy(), activations[first:last].cpu().numpy()
@@ -73,7 +78,7 @@ class TopRows:
 class Survey(Sparsity):
     """How one template set fires the features of an SAE, and the `k` rows that fire each most (`top`).
 
-    All parts add up over disjoint parts of the rows.
+    Surveys of parts of a set could be merged exactly: counts and sums add up, and so do the top rows, cut to `k` again.
     """
 
     def __init__(self, d_sae: int, *, k: int = 1) -> None:
@@ -98,7 +103,7 @@ class Survey(Sparsity):
 def survey(
     sae: SparseAutoencoder, templates: TemplateSet | Float32[np.ndarray, "n d_in"], *, k: int = 1, batch_size: int = 512
 ) -> Survey:
-    """Count, in one pass, how often and how strongly raw templates fire each feature, and keep its `k` top rows.
+    """Count, in one pass, how often and how strongly raw templates fire each feature, and keep its top `k` rows.
 
     Raises: ValueError without templates, or where their width differs from the SAE's d_in.
     """
@@ -121,7 +126,7 @@ def encoded(
     Raises: ValueError without templates, or where their width differs from the SAE's d_in.
     """
     if len(templates) == 0:
-        raise ValueError("templates: the set is empty, so no feature can be counted; extract some faces first.")
+        raise ValueError("templates: the set is empty; extract some faces first.")
     parts = [templates] if isinstance(templates, np.ndarray) else templates.chunks("template")
     batches = (part[first : first + batch_size] for part in parts for first in range(0, len(part), batch_size))
     for batch in progress(batches, total=math.ceil(len(templates) / batch_size), label=label, unit="batches"):

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,6 +94,14 @@ def _row(
     pairs: RowPairs,
     decoded: Decoded | None = None,
 ) -> Row:
+    of_features: dict[str, Any] = {}
+    if decoded is not None:
+        of_features = {
+            "n_features": decoded.n_features,
+            "l0": decoded.l0,
+            "fvu": decoded.fidelity.fvu,
+            "cosine": decoded.fidelity.cosine,
+        }
     return Row(
         name=name,
         distances=distances,
@@ -101,10 +110,7 @@ def _row(
         tar_far_1e3=tar_at_far(distances, pairs.genuine, 1e-3),
         eer=equal_error_rate(distances, pairs.genuine),
         auc=area_under_curve(distances, pairs.genuine),
-        n_features=decoded.n_features if decoded else 0,
-        l0=decoded.l0 if decoded else 0.0,
-        fvu=decoded.fidelity.fvu if decoded else 0.0,
-        cosine=decoded.fidelity.cosine if decoded else 1.0,
+        **of_features,
     )
 
 

@@ -21,9 +21,7 @@ class VisualizeSettings:
 
     templates: Annotated[str, "Template set with the real faces: a folder, a run id, or latest.", EXECUTION] = "latest"
     sae: Annotated[str, "Sparse autoencoder: a folder, a models:/ address, or latest.", EXECUTION] = "latest"
-    recognizer: Annotated[
-        str, "Recognizer whose templates are optimized; empty: the one that made the template set."
-    ] = ""
+    recognizer: Annotated[str, "Recognizer that images are optimized for; empty: the one that made the templates."] = ""
     recognizer_card: Annotated[str, "JSON card of that recognizer; empty: the one given to extract."] = ""
     preset: Annotated[
         Literal["default", "paper"],

@@ -118,3 +118,9 @@ def test_rows_that_do_not_fire_are_left_out() -> None:
         [[2], [3]],
         [[], []],
     ]
+
+
+@pytest.mark.parametrize("feature", [-1, 2])
+def test_an_unknown_feature_is_refused(feature: int) -> None:
+    with pytest.raises(ValueError, match=f"from 0 to 1; it is {feature}"):
+        Survey(2).top.of(feature)

@@ -73,11 +73,12 @@ class Uniform(Parametrization):
 def test_a_parametrization_is_one_class_and_one_line(
     templates: TemplateSet, sae: GatedSAE, recognizer: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ValueError, match=r"parametrization must be one of dip, fourier, pixels; it is 'uniform'\."):
+    known = list(PARAMETRIZATIONS)
+    with pytest.raises(ValueError, match=f"parametrization must be one of {', '.join(known)}; it is 'uniform'"):
         VisualizeSettings(parametrization="uniform")
     monkeypatch.setitem(PARAMETRIZATIONS, "uniform", f"{__name__}:Uniform")
     shown = CliRunner().invoke(command(VisualizeSettings, stage="visualize")(lambda settings, run: None), ["--help"])
-    assert "[dip|fourier|pixels|uniform]" in shown.output
+    assert f"[{'|'.join(known)}|uniform]" in shown.output
     settings = VisualizeSettings(parametrization="uniform", features="3", n_images=1, steps=2, device="cpu")
     done = visualize(settings, templates=templates, sae=sae, recognizer=recognizer, output=tmp_path)
     with Image.open(done.images[0].path) as image:
