@@ -13,6 +13,7 @@ def main(settings, run):
 
     The same command continues the same study.
     """
+    from fsae_mlflow.errors import UserError
     from fsae_mlflow.report.front import front_figure
     from fsae_mlflow.sae.saved import load_sae
     from fsae_mlflow.sweep.stage import sweep
@@ -32,9 +33,7 @@ def main(settings, run):
     run.log_table(found.rows, "trials.json")
     run.log_path(front_figure(found.points, found.folder / "front.png", max_l0=settings.max_l0))
     if found.best is None:
-        raise ValueError(
-            f"max_l0={settings.max_l0}: every trial has a larger L0; increase max_l0, lam_max or n_trials."
-        )
+        raise UserError(f"max_l0={settings.max_l0}: every trial has a larger L0; increase max_l0, lam_max or n_trials.")
     run.set_tags({"fsae.best_trial": str(found.best.number)})
     run.on_metrics(found.best.metrics | {"best_lam": found.best.lam, "best_expansion": found.best.expansion})
     log_sae(run, found.best.folder)

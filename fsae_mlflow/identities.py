@@ -2,16 +2,18 @@
 
 import numpy as np
 
+from fsae_mlflow.errors import UserError
+
 
 def holdout_rows(identities: np.ndarray, share: float, *, seed: int) -> np.ndarray:
     """A mask of the rows whose identity is held out: a random `share` of the identities, at least one if share > 0.
 
-    Raises: ValueError if no identity is left to train on.
+    Raises: UserError if no identity is left to train on.
     """
     people = np.unique(identities)
     n_held = max(1, round(share * len(people))) if share > 0 else 0
     if n_held >= len(people):
-        raise ValueError(
+        raise UserError(
             f"holdout={share} of {len(people)} identities leaves nobody to train on; "
             "use holdout=0 or templates of more identities."
         )

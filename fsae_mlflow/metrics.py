@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from fsae_mlflow.errors import UserError
+
 CHUNK = 512
 """Rows converted to float64 at once: few enough to stay in the processor's cache."""
 
@@ -22,7 +24,7 @@ CHUNK = 512
 class Fidelity:
     """How far estimates x̂ are from templates x, in float64, over all batches added so far.
 
-    Raises (when a metric is read): ValueError where no template was added.
+    Raises (when a metric is read): UserError where no template was added.
     """
 
     def __init__(self) -> None:
@@ -85,7 +87,7 @@ class Fidelity:
 class Sparsity:
     """How often each of `d_sae` features fires, over all batches added so far.
 
-    Raises (when density or l0 is read): ValueError where no template was added.
+    Raises (when density or l0 is read): UserError where no template was added.
     """
 
     def __init__(self, d_sae: int) -> None:
@@ -133,5 +135,5 @@ def _squared_norm(x: Float64[Tensor, "n d"]) -> Float64[Tensor, ""]:
 
 def _at_least_one(n: int) -> int:
     if n == 0:
-        raise ValueError("There are no templates to measure the SAE on; give a template set with at least one row.")
+        raise UserError("There are no templates to measure the SAE on; give a template set with at least one row.")
     return n

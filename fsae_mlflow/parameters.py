@@ -24,6 +24,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform,
 import pydantic
 from pydantic.dataclasses import dataclass as validated
 
+from fsae_mlflow.errors import UserError
+
 T = TypeVar("T")
 
 
@@ -79,7 +81,7 @@ def settings(cls: type[T]) -> type[T]:
 
     A method `check(self)` of the class runs last, for rules that join several fields.
 
-    Raises (when an instance is made): ValueError naming the field, its requirement and the value.
+    Raises (when an instance is made): UserError naming the field, its requirement and the value.
     """
     if "check" in vars(cls):
         cls.__post_init__ = lambda self: self.check()  # pyright: ignore[reportAttributeAccessIssue]
@@ -91,7 +93,7 @@ def settings(cls: type[T]) -> type[T]:
         try:
             validate(self, **values)
         except pydantic.ValidationError as error:
-            raise ValueError(sentence(error, known=[field.name for field in dataclasses.fields(made)])) from None
+            raise UserError(sentence(error, known=[field.name for field in dataclasses.fields(made)])) from None
 
     made.__init__ = construct
     return made
@@ -155,7 +157,7 @@ def parse(cls: type[T], values: Mapping[str, Any], *, preset: Mapping[str, Any] 
     """The settings that flat values ask for. What they leave out comes from `preset`, as far as it fits the choices
     made, else from the defaults.
 
-    Raises: ValueError naming the field, its requirement and the value; for a field of another choice, naming the
+    Raises: UserError naming the field, its requirement and the value; for a field of another choice, naming the
     choices that have it.
     """
     known, wanted = list(options(cls)), {**(preset or {}), **values}
@@ -166,13 +168,13 @@ def parse(cls: type[T], values: Mapping[str, Any], *, preset: Mapping[str, Any] 
             continue
         kinds, chosen = option.one_of.choices(), given.get(option.name, option.default)
         if chosen not in kinds:
-            raise ValueError(f"{option.name} must be one of {', '.join(kinds)}; it is {chosen!r}.")
+            raise UserError(f"{option.name} must be one of {', '.join(kinds)}; it is {chosen!r}.")
         own: dict[str, Any] = {}
         for one in known:
             if one.choice != option.name:
                 continue
             if one.name in values and chosen not in one.defaults:
-                raise ValueError(
+                raise UserError(
                     f"{one.name} is a parameter of {option.name} {', '.join(one.defaults)}, and {option.name} is "
                     f"{chosen}; leave {one.name} out, or choose one of these."
                 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.extraction.settings import ExtractSettings
 from fsae_mlflow.faces.pictures import Inventory, Source
 from fsae_mlflow.parameters import fingerprint
@@ -64,16 +65,16 @@ class Plan:
     def agree(self, folder: Path) -> None:
         """Write the plan into a new folder, or check that a folder's plan is the same.
 
-        Raises: ValueError naming what differs.
+        Raises: UserError naming what differs.
         """
         path, plan = folder / PLAN, dataclasses.asdict(self)
         if not path.is_file():
             if {file.name for file in folder.glob("[!.]*")} - {PLAN}:  # another process may have just written the plan
-                raise ValueError(f"output: {folder} holds other files; choose an empty or new folder.")
+                raise UserError(f"output: {folder} holds other files; choose an empty or new folder.")
             with atomic_write(path) as temporary:
                 temporary.write_text(json.dumps(plan, indent=2))
         elif differences := list(_differences(json.loads(path.read_text()), plan)):
-            raise ValueError(
+            raise UserError(
                 f"output: {folder.parent} holds another extraction; different are {'; '.join(differences)}. "
                 "Choose another output, or use the former values."
             )

@@ -50,7 +50,7 @@ def extract(settings: ExtractSettings, *, on_metrics: OnMetrics) -> Extraction:
     depend on `workers` and `threads`, and on `batch_size` only by rounding. An unfinished extraction with the same plan
     is continued. Under torchrun every process writes some of the shards, and the first one finishes the set.
 
-    Raises: ValueError for a source, recognizer or device that does not exist, or an `output` with another extraction.
+    Raises: UserError for a source, recognizer or device that does not exist, or an `output` with another extraction.
     """
     source = open_source(settings.faces)
     inventory = take_inventory(source)

@@ -54,7 +54,7 @@ def write_shards(
 ) -> None:
     """Write these shards of the plan, in ascending order; each is written while the next one is made.
 
-    Raises: ValueError if the recognizer gives a wrong template; OSError if remote storage or the disk fails.
+    Raises: UserError if the recognizer gives a wrong template; OSError if remote storage or the disk fails.
     """
     device, width = recognizer.mean.device, recognizer.card.template_width
     on_cpu = device.type == "cpu"

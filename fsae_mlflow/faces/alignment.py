@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.aligned import FACE_SIZE, FacePixels
 
 # Left eye, right eye, nose, left and right mouth corner as seen in the image: the ArcFace template (arXiv 1801.07698).
@@ -28,13 +29,13 @@ def similarity(source: Float[np.ndarray, "n 2"], target: Float[np.ndarray, "n 2"
     Umeyama, "Least-squares estimation of transformation parameters between two point patterns", 1991. With points of
     the plane as complex numbers, rotation and scale are one factor, which linear regression gives.
 
-    Raises: ValueError if all source points are the same.
+    Raises: UserError if all source points are the same.
     """
     here, there = (points.astype(np.float64) @ (1, 1j) for points in (source, target))
     centered = here - here.mean()
     variance = np.vdot(centered, centered).real
     if variance == 0:
-        raise ValueError("The keypoints are all the same point, so the picture cannot be aligned.")
+        raise UserError("The keypoints are all the same point, so the picture cannot be aligned.")
     factor = np.vdot(centered, there) / variance
     shift = there.mean() - factor * here.mean()
     return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.storage import Location
 
 JPEG, NETPBM, TIFF = (".jpg", ".jpeg", ".jpe", ".jfif"), (".pgm", ".ppm", ".pbm", ".pnm"), (".tif", ".tiff")
@@ -57,7 +58,7 @@ class Inventory:
 def take_inventory(source: Source) -> Inventory:
     """List a source once, without reading its pictures.
 
-    Raises: ValueError if it has none.
+    Raises: UserError if it has none.
     """
     n_pictures, content = 0, hashlib.sha256()
     for picture in source:
@@ -65,7 +66,7 @@ def take_inventory(source: Source) -> Inventory:
         length = picture.length if picture.content is None else len(picture.content)
         content.update(repr((picture.image_id, picture.identity, length, picture.attributes)).encode())
     if not n_pictures:
-        raise ValueError(
+        raise UserError(
             f"faces: {source.name} holds no picture (a file that ends in {', '.join(sorted(PICTURE_SUFFIXES))}); "
             "give a folder with one folder of pictures per identity, a list, a .bin or .tar shards."
         )

@@ -8,6 +8,8 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, cast
 
+from fsae_mlflow.errors import UserError
+
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
@@ -23,7 +25,7 @@ class Location:
     def of(cls, text: str) -> "Location":
         """The location that a path or URI (s3://bucket/folder, gs://…, memory://…) names.
 
-        Raises: ValueError for a URI that neither pyarrow nor fsspec can open.
+        Raises: UserError for a URI that neither pyarrow nor fsspec can open.
         """
         if "://" not in text:
             return cls(str(Path(text).expanduser()))
@@ -104,4 +106,4 @@ def _file_system(uri: str) -> "tuple[FileSystem, str]":
         system, path = fsspec.core.url_to_fs(uri)
         return PyFileSystem(FSSpecHandler(system)), path
     except (ValueError, ImportError) as error:
-        raise ValueError(f"faces: {uri} cannot be opened by pyarrow or fsspec ({error}).") from error
+        raise UserError(f"faces: {uri} cannot be opened by pyarrow or fsspec ({error}).") from error

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.features.survey import Survey
 
 # Counts of 1 and 2 lie 0.30 decades apart; a kernel of this width joins them, so that small counts form no cluster.
@@ -41,11 +42,11 @@ def clusters(density: Float64[np.ndarray, " d_sae"]) -> Clusters:
     a valley the features form one cluster; Otsu's threshold on log10 density then splits them by convention, and
     `separated` is False.
 
-    Raises: ValueError where fewer than two features are alive.
+    Raises: UserError where fewer than two features are alive.
     """
     alive = density > 0
     if alive.sum() < 2:
-        raise ValueError(
+        raise UserError(
             f"sae: {int(alive.sum())} of {len(density)} features fire, and a split into clusters needs at least 2; "
             "train the SAE longer or with a smaller lam."
         )
@@ -99,7 +100,7 @@ def choose_features(survey: Survey, clusters: Clusters, *, n: int, enough: int) 
     equals, the higher ratio of the largest activation to the mean activation (over the faces that fire the feature)
     comes first. If a cluster has too few features, the other one gives more.
 
-    Raises: ValueError where no feature fires.
+    Raises: UserError where no feature fires.
     """
     counts = survey.counts
     mean = survey.sums / np.maximum(counts, 1)
@@ -111,7 +112,7 @@ def choose_features(survey: Survey, clusters: Clusters, *, n: int, enough: int) 
         ranked.append(features[order].tolist())
     high, low = ranked
     if not high and not low:
-        raise ValueError(
+        raise UserError(
             "features=best finds no feature that fires on these templates; train the SAE longer or with a smaller lam."
         )
     n_low = min(len(low), max(n // 2, n - len(high)))

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.metrics import Sparsity
 from fsae_mlflow.progress import progress
 from fsae_mlflow.sae.base import SparseAutoencoder
@@ -41,10 +42,10 @@ class TopRows:
     def of(self, feature: int) -> tuple[Int64[np.ndarray, " rows"], Float32[np.ndarray, " rows"]]:
         """The rows, at most `k`, that fire a feature most, and their activations, highest first.
 
-        Raises: ValueError for a feature that the SAE does not have.
+        Raises: UserError for a feature that the SAE does not have.
         """
         if not 0 <= feature < len(self._least):
-            raise ValueError(f"feature must be a number from 0 to {len(self._least) - 1}; it is {feature}.")
+            raise UserError(f"feature must be a number from 0 to {len(self._least) - 1}; it is {feature}.")
         indices, activations, rows = self._sorted()
         first, last = torch.searchsorted(indices, torch.tensor([feature, feature + 1], device=indices.device)).tolist()
         return rows[first:last].cpu().numpy(), activations[first:last].cpu().numpy()
@@ -105,7 +106,7 @@ def survey(
 ) -> Survey:
     """Count, in one pass, how often and how strongly raw templates fire each feature, and keep its top `k` rows.
 
-    Raises: ValueError without templates, or where their width differs from the SAE's d_in.
+    Raises: UserError without templates, or where their width differs from the SAE's d_in.
     """
     found = Survey(sae.d_sae, k=k)
     for _, features in encoded(sae, templates, batch_size=batch_size):
@@ -123,10 +124,10 @@ def encoded(
 ) -> Iterator[tuple[Float[Tensor, "batch d_in"], Float[Tensor, "batch d_sae"]]]:
     """Raw templates and their features batch by batch, on the SAE's device; a template set is read shard by shard.
 
-    Raises: ValueError without templates, or where their width differs from the SAE's d_in.
+    Raises: UserError without templates, or where their width differs from the SAE's d_in.
     """
     if len(templates) == 0:
-        raise ValueError("templates: the set is empty; extract some faces first.")
+        raise UserError("templates: the set is empty; extract some faces first.")
     parts = [templates] if isinstance(templates, np.ndarray) else templates.chunks("template")
     batches = (part[first : first + batch_size] for part in parts for first in range(0, len(part), batch_size))
     for batch in progress(batches, total=math.ceil(len(templates) / batch_size), label=label, unit="batches"):

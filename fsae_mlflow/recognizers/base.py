@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.recognizers.card import RecognizerCard
 
 
@@ -30,11 +31,11 @@ class Recognizer(nn.Module):
 
         Faces of another size than the card's input_size are resized first.
 
-        Raises: ValueError for faces that do not have 3 channels, and for templates that are not finite or whose width
+        Raises: UserError for faces that do not have 3 channels, and for templates that are not finite or whose width
         differs from the card's.
         """
         if faces.shape[1] != 3:
-            raise ValueError(f"Recognizer {self.card.name} takes RGB faces of 3 channels; these have {faces.shape[1]}.")
+            raise UserError(f"Recognizer {self.card.name} takes RGB faces of 3 channels; these have {faces.shape[1]}.")
         size = self.card.input_size
         if faces.shape[-2:] != (size, size):
             faces = functional.interpolate(faces, (size, size), mode="bilinear", align_corners=False, antialias=True)
@@ -42,12 +43,12 @@ class Recognizer(nn.Module):
             faces = faces.flip(1)
         templates = self.network((faces - self.mean) / self.std)
         if templates.ndim != 2 or templates.shape[1] != self.card.template_width:
-            raise ValueError(
+            raise UserError(
                 f"Recognizer {self.card.name} must return templates of width {self.card.template_width}, as its card "
                 f"says; it returns {list(templates.shape[1:])} values per face: correct template_width in the card."
             )
         if not torch.isfinite(templates).all():
-            raise ValueError(
+            raise UserError(
                 f"Recognizer {self.card.name} returned NaN or infinite templates; check its weights and its card."
             )
         return templates

@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.aligned import FACE_SIZE
 from fsae_mlflow.parameters import sentence
 
@@ -75,21 +76,21 @@ class RecognizerCard:
     def from_json(cls, path: Path) -> "RecognizerCard":
         """The card in the JSON file at `path`; missing fields take their defaults, a missing `name` the file's name.
 
-        Raises: ValueError naming the file, the field, its requirement and the value.
+        Raises: UserError naming the file, the field, its requirement and the value.
         """
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise ValueError(f"Recognizer card {path} does not exist; give the path of a JSON file.") from error
+            raise UserError(f"Recognizer card {path} does not exist; give the path of a JSON file.") from error
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(f"Recognizer card {path} is not readable JSON ({error}).") from error
+            raise UserError(f"Recognizer card {path} is not readable JSON ({error}).") from error
         if not isinstance(values, dict):
-            raise ValueError(f"Recognizer card {path} must hold one JSON object; it holds a {type(values).__name__}.")
+            raise UserError(f"Recognizer card {path} must hold one JSON object; it holds a {type(values).__name__}.")
         try:
             return cls(**{"name": Path(path).stem, **values})
         except pydantic.ValidationError as error:
             known = [field.name for field in dataclasses.fields(cls)]
-            raise ValueError(sentence(error, place=f" in the recognizer card {path}", known=known)) from None
+            raise UserError(sentence(error, place=f" in the recognizer card {path}", known=known)) from None
 
 
 def sha256(path: Path) -> str:

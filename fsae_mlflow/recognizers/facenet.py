@@ -4,6 +4,7 @@ import os
 import warnings
 from pathlib import Path
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.card import RecognizerCard
 from fsae_mlflow.recognizers.checkpoint import load_exactly, read_checkpoint, state_dict, with_digest
@@ -19,7 +20,7 @@ def load_facenet(argument: str, card: RecognizerCard | None) -> Recognizer:
 
     The classifier's weights (`logits.*`) are ignored.
 
-    Raises: ValueError when the download fails, and for a checkpoint with missing or unexpected keys.
+    Raises: UserError when the download fails, and for a checkpoint with missing or unexpected keys.
     """
     from facenet_pytorch import InceptionResnetV1
 
@@ -31,7 +32,7 @@ def load_facenet(argument: str, card: RecognizerCard | None) -> Recognizer:
         if not path.is_file():
             _download(name, path)
     elif not path.is_file():
-        raise ValueError(
+        raise UserError(
             f"recognizer facenet takes vggface2, casia-webface or the path of a checkpoint; it is {name!r}."
         )
     weights = state_dict(read_checkpoint(str(path)), str(path))
@@ -65,7 +66,7 @@ def _download(name: str, path: Path) -> None:
             InceptionResnetV1(pretrained=name)
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise ValueError(
+        raise UserError(
             f"FaceNet's {name} weights could not be downloaded ({error}); fetch {path.name} from facenet-pytorch's "
             "releases and write recognizer=facenet:/path/to/it."
         ) from error

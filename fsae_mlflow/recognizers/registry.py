@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.card import RecognizerCard
 from fsae_mlflow.recognizers.facenet import load_facenet
@@ -29,15 +30,15 @@ def load_recognizer(name: str, *, card: str = "") -> Recognizer:
     Its card is the JSON file `card`; without one, the file `model.json` beside the weights `model.onnx`; without that,
     the family's own.
 
-    Raises: ValueError for an unknown family (naming the known ones) and for weights or cards that cannot be used.
+    Raises: UserError for an unknown family (naming the known ones) and for weights or cards that cannot be used.
     """
     family, _, argument = name.partition(":")
     if family not in FAMILIES:
         known = ", ".join(pattern for pattern, _ in FAMILIES.values())
-        raise ValueError(f"recognizer must be one of {known}; it is {name!r}.")
+        raise UserError(f"recognizer must be one of {known}; it is {name!r}.")
     pattern, load = FAMILIES[family]
     if not argument and pattern.startswith(f"{family}:"):
-        raise ValueError(f"recognizer {name!r} needs an argument: write {pattern}.")
+        raise UserError(f"recognizer {name!r} needs an argument: write {pattern}.")
     return load(argument, _card(argument, card))
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.aligned import FACE_SIZE
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.card import RecognizerCard
@@ -56,7 +57,7 @@ class MeanPool(nn.Module):
 class StudentNetwork(nn.Module):
     """Backbone → 1 × 1 convolution to `head_width` → pooling → linear → batch norm: a template, not L2-normalized.
 
-    Raises: ValueError for a backbone that timm does not know or that does not return feature maps.
+    Raises: UserError for a backbone that timm does not know or that does not return feature maps.
     """
 
     def __init__(self, architecture: StudentArchitecture) -> None:
@@ -69,7 +70,7 @@ class StudentNetwork(nn.Module):
             maps = self.backbone.forward_features(torch.zeros(1, 3, size, size))  # pyright: ignore[reportCallIssue]
             self.backbone.train()
         if maps.ndim != 4:
-            raise ValueError(
+            raise UserError(
                 f"backbone must be a timm network whose features are maps (batch, channels, height, width); "
                 f"{architecture.backbone} returns {list(maps.shape)}: choose a convolutional one."
             )
@@ -95,11 +96,11 @@ def _backbone(architecture: StudentArchitecture) -> nn.Module:
             architecture.backbone, pretrained=False, num_classes=0, global_pool="", **arguments
         )
     except json.JSONDecodeError as error:
-        raise ValueError(
+        raise UserError(
             f"backbone_args must be a JSON object; it is {architecture.backbone_args!r} ({error})."
         ) from error
     except (RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"backbone must be a name that timm knows, with backbone_args that it accepts; {architecture.backbone!r} "
             f"with {architecture.backbone_args} fails: {error}."
         ) from error
@@ -123,24 +124,24 @@ def write_student(network: StudentNetwork, path: Path) -> None:
 def read_student(path: Path) -> StudentNetwork:
     """The student in a safetensors file that `write_student` wrote, in float32.
 
-    Raises: ValueError for a missing or broken file, and for a file without a student.
+    Raises: UserError for a missing or broken file, and for a file without a student.
     """
     if not path.is_file():
-        raise ValueError(f"Student weights {path} do not exist; give the path of a file that train_recognizer wrote.")
+        raise UserError(f"Student weights {path} do not exist; give the path of a file that train_recognizer wrote.")
     try:
         with safe_open(path, framework="pt") as file:
             described = (file.metadata() or {}).get("architecture")
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except SafetensorError as error:
-        raise ValueError(f"Student weights {path} are not a readable safetensors file ({error}).") from error
+        raise UserError(f"Student weights {path} are not a readable safetensors file ({error}).") from error
     if described is None:
-        raise ValueError(
+        raise UserError(
             f"Student weights {path} must name their architecture, and do not; give a file that train_recognizer wrote."
         )
     try:
         architecture = StudentArchitecture(**json.loads(described))
     except (TypeError, json.JSONDecodeError) as error:
-        raise ValueError(
+        raise UserError(
             f"Student weights {path} have an architecture of another version ({error}); distill them again."
         ) from error
     network = StudentNetwork(architecture)
@@ -151,7 +152,7 @@ def read_student(path: Path) -> StudentNetwork:
 def load_student(path: str, card: RecognizerCard | None) -> Recognizer:
     """The student at `path`; without a card, the `card.json` beside it.
 
-    Raises: ValueError for unreadable weights and for a card of other weights.
+    Raises: UserError for unreadable weights and for a card of other weights.
     """
     weights = Path(path)
     network = read_student(weights)

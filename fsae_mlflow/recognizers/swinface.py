@@ -50,7 +50,7 @@ class SwinFace(nn.Module):
 def load_swinface(argument: str, card: RecognizerCard | None) -> Recognizer:
     """SwinFace with the weights of the released checkpoint at a path, or of its `state_dict_backbone` saved alone.
 
-    Raises: ValueError naming missing or unexpected keys.
+    Raises: UserError naming missing or unexpected keys.
     """
     content = read_checkpoint(argument)
     weights = state_dict(content.get("state_dict_backbone", content), argument)

@@ -5,6 +5,7 @@ from pathlib import Path
 import timm
 from torch import nn
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.aligned import FACE_SIZE
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.card import RecognizerCard
@@ -20,7 +21,7 @@ def load_timm(argument: str, card: RecognizerCard | None) -> Recognizer:
     weights come from the hub or a file; else the pooled features before the classifier. Without a card, size and
     normalization are the model's own.
 
-    Raises: ValueError for a name that timm does not know, weights that cannot be loaded, and a card whose
+    Raises: UserError for a name that timm does not know, weights that cannot be loaded, and a card whose
     template_width is neither of the two widths.
     """
     name, path = split_checkpoint(argument)
@@ -36,9 +37,7 @@ def load_timm(argument: str, card: RecognizerCard | None) -> Recognizer:
     if not own:
         if card.template_width != features:
             widths = " or ".join(str(width) for width in (outputs, features) if width)
-            raise ValueError(
-                f"template_width in the card of timm:{name} must be {widths}; it is {card.template_width}."
-            )
+            raise UserError(f"template_width in the card of timm:{name} must be {widths}; it is {card.template_width}.")
         network.reset_classifier(0)  # pyright: ignore[reportCallIssue]
     return Recognizer(network, with_digest(card, Path(path)) if path else card)
 
@@ -53,7 +52,7 @@ def _create(name: str, *, pretrained: bool) -> nn.Module:
     try:
         return timm.create_model(name, pretrained=pretrained)
     except Exception as error:  # the hub client raises errors of its own and of the network library
-        raise ValueError(
+        raise UserError(
             f"recognizer timm:{name} cannot be created ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
             "give a name of timm.list_models(pretrained=True), hf_hub:OWNER/NAME, or NAME@/path/weights.safetensors."
         ) from error

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 from PIL import Image
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.report import style
 
 TILE = 0.95
@@ -34,10 +35,10 @@ class GridRow:
 def feature_grid(rows: Sequence[GridRow], path: Path, *, title: str = "") -> Path:
     """Draw a row per feature, faces on the left and optimized images on the right.
 
-    Raises: ValueError without rows.
+    Raises: UserError without rows.
     """
     if not rows:
-        raise ValueError("features: there is no feature to draw; name at least one.")
+        raise UserError("features: there is no feature to draw; name at least one.")
     n_faces, n_images = (max(len(getattr(row, kind)) for row in rows) for kind in ("faces", "images"))
     width = TILE * (n_faces + n_images + GAP) + 0.3
     with style.canvas(path, max(width, 5.5), 1.36 * len(rows) + (0.4 if title else 0.0)) as figure:

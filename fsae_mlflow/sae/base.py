@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import flat
 from fsae_mlflow.sae.settings import VariantSettings
 from fsae_mlflow.sae.terms import Activations, Competition, Expand, Loss, SaelensForm, least_positive
@@ -73,7 +74,7 @@ class SparseAutoencoder(nn.Module, ABC):
     def encode(self, templates: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
         """The features of templates.
 
-        Raises: ValueError for templates of another width.
+        Raises: UserError for templates of another width.
         """
         return self.features(self.scaled(templates))
 
@@ -92,10 +93,10 @@ class SparseAutoencoder(nn.Module, ABC):
     def scaled(self, templates: Float[Tensor, "batch d"]) -> Float[Tensor, "batch d"]:
         """Templates in the units of training, E‖x‖² = 1.
 
-        Raises: ValueError for templates of another width.
+        Raises: UserError for templates of another width.
         """
         if templates.shape[-1] != self.d_in:
-            raise ValueError(
+            raise UserError(
                 f"Template width {templates.shape[-1]} differs from the SAE's d_in {self.d_in}; "
                 "use templates of the recognizer that the SAE was trained on."
             )
@@ -248,9 +249,9 @@ class SparseAutoencoder(nn.Module, ABC):
     def saelens(self) -> SaelensForm:
         """The SAE in SAELens' terms (version 6).
 
-        Raises: ValueError where SAELens has no such architecture.
+        Raises: UserError where SAELens has no such architecture.
         """
-        raise ValueError(f"SAELens has no architecture for {type(self).__name__}; export another variant.")
+        raise UserError(f"SAELens has no architecture for {type(self).__name__}; export another variant.")
 
     # What training does to the weights beside optimizer steps.
 

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.sae.base import SparseAutoencoder
 
 
@@ -18,11 +19,11 @@ def export_saelens(sae: SparseAutoencoder, folder: Path) -> None:
     Features are the same, and reconstructions are in the recognizer's units. Batch top-k and Matryoshka, whose features
     fire above a threshold outside training, become jumprelu.
 
-    Raises: ValueError for an SAE that brings templates to unit length, which SAELens' layout cannot express, and for a
+    Raises: UserError for an SAE that brings templates to unit length, which SAELens' layout cannot express, and for a
     variant that SAELens does not have.
     """
     if sae.normalize:
-        raise ValueError(
+        raise UserError(
             "SAELens' format has no step that brings inputs to unit length; export an SAE trained with normalize=False."
         )
     form = sae.saelens()

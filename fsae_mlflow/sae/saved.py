@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.variants.registry import VARIANT, VARIANTS, untrained
 
@@ -39,12 +40,12 @@ def save_sae(sae: SparseAutoencoder, folder: Path, *, settings: dict[str, Any], 
 def load_sae(folder: Path | str) -> SparseAutoencoder:
     """The SAE saved in `folder`, on the CPU and in evaluation mode.
 
-    Raises: ValueError where the folder holds no complete SAE or one of an unknown variant.
+    Raises: UserError where the folder holds no complete SAE or one of an unknown variant.
     """
     folder = Path(folder)
     config = read_config(folder)
     if config["variant"] not in VARIANTS:
-        raise ValueError(
+        raise UserError(
             f"sae: {folder / CONFIG} names the variant {config['variant']!r}; known are {', '.join(VARIANTS)}."
         )
     kind, values = VARIANTS[config["variant"]], config["hyperparameters"]
@@ -54,7 +55,7 @@ def load_sae(folder: Path | str) -> SparseAutoencoder:
     try:
         sae.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise ValueError(
+        raise UserError(
             f"sae: {folder / WEIGHTS} is missing, damaged or of another shape; train the SAE again."
         ) from error
     return sae.eval().requires_grad_(False)
@@ -63,11 +64,11 @@ def load_sae(folder: Path | str) -> SparseAutoencoder:
 def read_config(folder: Path | str) -> dict[str, Any]:
     """The config.json of a saved SAE: variant, hyperparameters, training settings, template set.
 
-    Raises: ValueError where there is none.
+    Raises: UserError where there is none.
     """
     path = Path(folder) / CONFIG
     if not path.is_file():
-        raise ValueError(f"sae: {folder} holds no trained SAE (no {CONFIG}); make one with the train_sae entry point.")
+        raise UserError(f"sae: {folder} holds no trained SAE (no {CONFIG}); make one with the train_sae entry point.")
     return json.loads(path.read_text())
 
 

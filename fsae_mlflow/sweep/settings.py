@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import EXECUTION, flat, options, parse, settings
 from fsae_mlflow.sae.training.settings import TrainSettings
 
@@ -41,12 +42,12 @@ class SweepSettings:
     def check(self) -> None:
         """Rules that join fields.
 
-        Raises: ValueError for an empty λ range or expansions that are not positive integers.
+        Raises: UserError for an empty λ range or expansions that are not positive integers.
         """
         if self.lam_max < self.lam_min:
-            raise ValueError(f"lam_max must be at least lam_min ({self.lam_min}); it is {self.lam_max}.")
+            raise UserError(f"lam_max must be at least lam_min ({self.lam_min}); it is {self.lam_max}.")
         if not all(part.strip().isdecimal() and int(part) > 0 for part in self.expansions.split(",")):
-            raise ValueError(f"expansions must be positive integers separated by commas; it is {self.expansions!r}.")
+            raise UserError(f"expansions must be positive integers separated by commas; it is {self.expansions!r}.")
 
     def trial(self, lam: float, expansion: int) -> TrainSettings:
         """The training settings of one trial: what a sweep and a training both have, with this λ and expansion."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import deciding, fingerprint, output_folder
 from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.report.front import Point
@@ -91,7 +92,7 @@ def sweep(settings: SweepSettings, *, templates: Any, trial_run: TrialRun) -> Sw
     The study is a SQLite file in `output` or, without one, in outputs/sweep/FINGERPRINT, so that the same command
     continues it. Each trial is trained inside `trial_run(number, settings)`.
 
-    Raises: ValueError where `output` holds the study of another search.
+    Raises: UserError where `output` holds the study of another search.
     """
     from fsae_mlflow.sae.training.stage import train
 
@@ -142,7 +143,7 @@ def _open_study(folder: Path, name: str, settings: SweepSettings) -> Any:
     study = optuna.create_study(storage=storage, study_name="sweep", directions=directions, load_if_exists=True)
     # Studies of version 0.1 have no fingerprint.
     if study.user_attrs.get(FINGERPRINT, name) != name:
-        raise ValueError(
+        raise UserError(
             f"output: {folder} holds the study of another search (other settings or templates); "
             "choose another folder, or leave output empty."
         )

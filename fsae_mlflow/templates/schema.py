@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32
 
+from fsae_mlflow.errors import UserError
+
 SCHEMA_VERSION = 1
 
 
@@ -38,7 +40,7 @@ class FaceRow:
 def schema(width: int, attributes: Mapping[str, str] | None = None) -> pa.Schema:
     """The columns of a template shard for templates of `width` numbers, followed by the source's extra columns.
 
-    Raises: ValueError if an extra column has the name of a column that every set has.
+    Raises: UserError if an extra column has the name of a column that every set has.
     """
     number = pa.float32()
     more = [pa.field(name, ATTRIBUTE_TYPES[kind]) for name, kind in (attributes or {}).items()]
@@ -58,7 +60,7 @@ def schema(width: int, attributes: Mapping[str, str] | None = None) -> pa.Schema
         ]
     )
     if taken := sorted(set(own.names) & {column.name for column in more}):
-        raise ValueError(
+        raise UserError(
             f"faces: the list's columns must not be named {', '.join(taken)}, as every template set has these; rename."
         )
     return pa.schema([*own, *more])

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32
 from PIL import Image
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.templates.schema import SCHEMA_VERSION, schema
 
 MARKER = "set.json"
@@ -41,7 +42,7 @@ class TemplateSet:
     def open(cls, folder: Path | str) -> "TemplateSet":
         """Open a finished set.
 
-        Raises: ValueError if the folder is not a finished template set, or has a newer schema.
+        Raises: UserError if the folder is not a finished template set, or has a newer schema.
         """
         folder = Path(folder)
         marker = folder / MARKER
@@ -51,10 +52,10 @@ class TemplateSet:
                 if any(folder.glob("*.parquet"))
                 else "make one with the extract entry point"
             )
-            raise ValueError(f"templates: {folder} is not a finished template set (no {MARKER}); {found}.")
+            raise UserError(f"templates: {folder} is not a finished template set (no {MARKER}); {found}.")
         metadata = json.loads(marker.read_text())
         if metadata["schema_version"] > SCHEMA_VERSION:
-            raise ValueError(
+            raise UserError(
                 f"templates: {folder} has schema version {metadata['schema_version']}; "
                 f"this version of fsae_mlflow reads up to {SCHEMA_VERSION}; update it."
             )

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from fsae_mlflow import __version__
 from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.templates.schema import FACE_SCHEMA, FAILURE_SCHEMA, SCHEMA_VERSION, FaceRow, schema
 from fsae_mlflow.templates.set import MARKER, TemplateSet
 
@@ -26,7 +27,7 @@ def write_shard(
 ) -> None:
     """Write a shard of an unfinished set: faces and failures first, because the templates mark the shard as complete.
 
-    Raises: ValueError for a template of another width or with a value that is not finite.
+    Raises: UserError for a template of another width or with a value that is not finite.
     """
     for row in rows:
         _check(row, width)
@@ -51,7 +52,7 @@ def finish(
 ) -> TemplateSet:
     """Merge the failures of a set whose shards are all written, and mark it as finished.
 
-    Raises: ValueError if no picture gave a row; the set then stays unfinished.
+    Raises: UserError if no picture gave a row; the set then stays unfinished.
     """
     for stale in folder.glob(".*.tmp"):
         stale.unlink()
@@ -67,7 +68,7 @@ def finish(
     reasons = pq.read_table(folder / "failures.parquet").column("reason").to_pylist()
     if not n_rows:
         most = f", most often: {max(set(reasons), key=reasons.count)}" if reasons else "."
-        raise ValueError(f"templates: none of the {len(reasons)} pictures gave a face{most}")
+        raise UserError(f"templates: none of the {len(reasons)} pictures gave a face{most}")
     marker = {
         "schema_version": SCHEMA_VERSION,
         "fsae_mlflow": __version__,
@@ -87,7 +88,7 @@ def finish(
 
 def _check(row: FaceRow, width: int) -> None:
     if row.template.shape != (width,) or not np.isfinite(row.template).all():
-        raise ValueError(f"{row.image_id}: the template must be {width} finite numbers; check the recognizer.")
+        raise UserError(f"{row.image_id}: the template must be {width} finite numbers; check the recognizer.")
 
 
 def _shard(folder: Path, kind: str, number: int) -> Path:

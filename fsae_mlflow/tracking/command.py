@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import Option, options, parse
 from fsae_mlflow.tracking.signals import reason_of, terminable
 
@@ -22,7 +23,7 @@ def command(settings_class: type, *, stage: str) -> Callable[[Callable[[Any, "Ru
 
     Option names keep their underscores, so that `mlflow run -P batch_size=8` and `--batch_size 8` are spelled alike.
     An empty value means "not given". Where the class has PRESETS, values that are not given come from the chosen
-    preset. A user's mistake (ValueError, OSError) is printed as one sentence, with a non-zero exit code; the run ends
+    preset. A user's mistake (UserError, OSError) is printed as one sentence, with a non-zero exit code; the run ends
     FAILED or KILLED, with the reason as a tag. FSAE_TRACEBACK=1 in the environment prints the traceback instead.
     """
 
@@ -37,7 +38,7 @@ def command(settings_class: type, *, stage: str) -> Callable[[Callable[[Any, "Ru
 
                     with attached_run(settings, stage=stage) as run:
                         function(settings, run)
-            except (ValueError, OSError, FloatingPointError) as error:
+            except (UserError, OSError) as error:
                 if os.environ.get("FSAE_TRACEBACK"):
                     raise
                 raise click.ClickException(" ".join(str(error).split())) from error
@@ -69,7 +70,7 @@ class StageCommand(click.Command):
             preset = getattr(self.settings_class, "PRESETS", {}).get(given.get("preset"))
             try:
                 ctx.obj = parse(self.settings_class, given, preset=preset)
-            except ValueError as error:
+            except UserError as error:
                 raise click.UsageError(str(error), ctx) from error
         except click.UsageError as error:
             _end_waiting_run("FAILED", error.format_message())

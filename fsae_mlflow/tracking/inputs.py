@@ -10,6 +10,7 @@ from mlflow.entities import DatasetInput, InputTag
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.tracking.runs import STAGE_TAG, Run
 
@@ -20,7 +21,7 @@ SAE = "sae"
 def open_templates(run: Run, name: str, *, context: str, parameter: str = "templates") -> TemplateSet:
     """Open the template set that `name` means (a folder, a run id, or `latest`), and log it as the run's input dataset.
 
-    Raises: ValueError where there is no such finished set; it says how to make one.
+    Raises: UserError where there is no such finished set; it says how to make one.
     """
     templates = TemplateSet.open(_find(run, name, parameter=parameter, stages=("extract",), artifact=TEMPLATES))
     note_templates(run, templates, context=context)
@@ -42,14 +43,14 @@ def note_templates(run: Run, templates: TemplateSet, *, context: str) -> None:
 def find_sae(run: Run, name: str) -> Path:
     """The folder of the SAE that `name` means: a folder, a run id, `models:/NAME/VERSION` or `@ALIAS`, or `latest`.
 
-    Raises: ValueError where there is no such SAE; it says how to make one.
+    Raises: UserError where there is no such SAE; it says how to make one.
     """
     if not name.startswith("models:/"):
         return _find(run, name, parameter="sae", stages=("train_sae", "sweep"), artifact=SAE)
     try:
         model = Path(download_artifacts(artifact_uri=name))
     except MlflowException as error:
-        raise ValueError(f"sae: {name} is not in the model registry ({error.message})") from error
+        raise UserError(f"sae: {name} is not in the model registry ({error.message})") from error
     return model / "artifacts" / SAE
 
 
@@ -61,7 +62,7 @@ def _find(run: Run, name: str, *, parameter: str, stages: tuple[str, ...], artif
         found = _newest_finished(run, stages)
         if found is None:
             experiment = run.client.get_experiment(run.experiment_id).name
-            raise ValueError(
+            raise UserError(
                 f"{parameter}=latest: experiment {experiment} has no finished {stages[0]} run; {make}, or give a "
                 "folder or a run id."
             )
@@ -69,14 +70,14 @@ def _find(run: Run, name: str, *, parameter: str, stages: tuple[str, ...], artif
         try:
             found = run.client.get_run(name)
         except MlflowException as error:
-            raise ValueError(
+            raise UserError(
                 f"{parameter}: {name} is neither a folder nor a run of this tracking store; give `latest`, or {make}."
             ) from error
     try:
         # From a local store this is the artifact itself, from a remote one a downloaded copy.
         return Path(download_artifacts(artifact_uri=f"{found.info.artifact_uri}/{artifact}"))
     except (MlflowException, OSError) as error:
-        raise ValueError(
+        raise UserError(
             f"{parameter}: run {found.info.run_id} has no artifact {artifact}; give a run of {' or '.join(stages)}."
         ) from error
 

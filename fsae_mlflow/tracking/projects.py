@@ -12,6 +12,7 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import ExecutionException
 from mlflow.tracking import MlflowClient
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.tracking.runs import REASON_TAG, Run
 
 
@@ -20,7 +21,7 @@ def run_entry_point(parent: Run, name: str, parameters: Mapping[str, Any]) -> Ru
 
     Ctrl-C and SIGTERM also reach the child, which ends KILLED before its parent.
 
-    Raises: ValueError with the child's reason where the child fails.
+    Raises: UserError with the child's reason where the child fails.
     """
     # env_manager="local" takes `python` from PATH: the children need the parent's environment.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -39,9 +40,7 @@ def run_entry_point(parent: Run, name: str, parameters: Mapping[str, Any]) -> Ru
         raise
     except ExecutionException as error:
         child = _newest_child(parent)
-        raise ValueError(
-            f"{name} failed: {child.data.tags.get(REASON_TAG, error)} (run {child.info.run_id})"
-        ) from error
+        raise UserError(f"{name} failed: {child.data.tags.get(REASON_TAG, error)} (run {child.info.run_id})") from error
     return Run(MlflowClient().get_run(submitted.run_id), name)
 
 

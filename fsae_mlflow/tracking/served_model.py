@@ -7,6 +7,7 @@ import torch
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.sae.saved import load_sae
 
 
@@ -21,7 +22,7 @@ class ServedSAE(PythonModel):
     ) -> np.ndarray:
         output = (params or {}).get("output", "features")
         if output not in ("features", "reconstruction"):
-            raise ValueError(f"output must be features or reconstruction; it is {output!r}.")
+            raise UserError(f"output must be features or reconstruction; it is {output!r}.")
         templates = torch.as_tensor(np.asarray(model_input), dtype=torch.float32)
         with torch.no_grad():
             return (self.sae.encode(templates) if output == "features" else self.sae(templates)).numpy()

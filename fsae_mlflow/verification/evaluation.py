@@ -60,7 +60,7 @@ def evaluate(
     pairs.csv (every pair with its distances; it can be read again as a pairs file), and the figures table.png, roc.png
     and density.png.
 
-    Raises: ValueError for pairs that do not fit the templates, or where the templates' width differs from the SAE's
+    Raises: UserError for pairs that do not fit the templates, or where the templates' width differs from the SAE's
     d_in.
     """
     pairs = choose_pairs(settings, templates)
@@ -117,7 +117,7 @@ def _row(
 def choose_pairs(settings: EvaluateSettings, templates: TemplateSet) -> RowPairs:
     """The pairs that the settings ask for, as rows of `templates`.
 
-    Raises: ValueError for a faulty pairs file, an image without a template, or too few identities to make pairs of.
+    Raises: UserError for a faulty pairs file, an image without a template, or too few identities to make pairs of.
     """
     if settings.pairs:
         path = Path(settings.pairs.removeprefix("lfw:"))

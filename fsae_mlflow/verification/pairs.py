@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.templates.set import TemplateSet
 
 COLUMNS = ("image_id_a", "image_id_b", "genuine", "fold")
@@ -60,23 +61,23 @@ def read_pairs(path: Path) -> list[Pair]:
     m` (impostor); the image is NAME/NAME_0001 (Huang et al. 2007, View 2). Table: a header with the columns image_id_a,
     image_id_b, genuine (0 or 1) and fold.
 
-    Raises: ValueError naming the file, the line and what is expected there.
+    Raises: UserError naming the file, the line and what is expected there.
     """
     if path.is_dir():
         path = path / "pairs.txt"
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise ValueError(f"pairs: {path} cannot be read ({error.strerror}); give the path of a pairs file.") from error
+        raise UserError(f"pairs: {path} cannot be read ({error.strerror}); give the path of a pairs file.") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"pairs: {path} is not a text file; give {ACCEPTED}.") from error
+        raise UserError(f"pairs: {path} is not a text file; give {ACCEPTED}.") from error
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:
-        raise ValueError(f"pairs: {path} is empty; give {ACCEPTED}.")
+        raise UserError(f"pairs: {path} is empty; give {ACCEPTED}.")
     pairs = _read_lfw(path, lines) if lines[0].split()[0].isdigit() else _read_table(path, lines)
     if len({pair.fold for pair in pairs}) < 2:
-        raise ValueError(
+        raise UserError(
             f"pairs: {path} has a single fold; give at least two, since the threshold is chosen on the other folds."
         )
     return pairs
@@ -85,13 +86,13 @@ def read_pairs(path: Path) -> list[Pair]:
 def _read_lfw(path: Path, lines: list[str]) -> list[Pair]:
     header = lines[0].split()
     if len(header) != 2 or not all(word.isdigit() and int(word) > 0 for word in header):
-        raise ValueError(
+        raise UserError(
             f"pairs: {path}, line 1: expected the number of folds and of genuine pairs per fold "
             f"(10 300), found {lines[0].strip()!r}."
         )
     folds, size = map(int, header)
     if len(lines) - 1 != 2 * folds * size:
-        raise ValueError(
+        raise UserError(
             f"pairs: {path}, line {len(lines)}: {folds} folds of {size} + {size} pairs need "
             f"{2 * folds * size} lines after the first, found {len(lines) - 1}."
         )
@@ -103,7 +104,7 @@ def _read_lfw(path: Path, lines: list[str]) -> list[Pair]:
         names, numbers = (words[:1] * 2, words[1:]) if genuine else (words[0::2], words[1::2])
         if len(words) != (3 if genuine else 4) or not all(number.isdigit() and int(number) > 0 for number in numbers):
             expected = "name, number, number (one person)" if genuine else "name, number, name, number (two people)"
-            raise ValueError(f"pairs: {path}, line {position + 2}: expected {expected}, found {line.strip()!r}.")
+            raise UserError(f"pairs: {path}, line {position + 2}: expected {expected}, found {line.strip()!r}.")
         a, b = (f"{name}/{name}_{int(number):04d}" for name, number in zip(names, numbers, strict=True))
         pairs.append(Pair(image_id_a=a, image_id_b=b, genuine=genuine, fold=position // (2 * size), line=position + 2))
     return pairs
@@ -113,7 +114,7 @@ def _read_table(path: Path, lines: list[str]) -> list[Pair]:
     reader = csv.reader(lines, delimiter="\t" if "\t" in lines[0] else ",")
     header = [name.strip() for name in next(reader)]
     if missing := [name for name in COLUMNS if name not in header]:
-        raise ValueError(
+        raise UserError(
             f"pairs: {path}, line 1: expected LFW's header (10 300) or the columns {', '.join(COLUMNS)}; "
             f"missing: {', '.join(missing)}."
         )
@@ -123,14 +124,14 @@ def _read_table(path: Path, lines: list[str]) -> list[Pair]:
         if not any(value.strip() for value in values):
             continue
         if len(values) != len(header):
-            raise ValueError(f"pairs: {path}, line {line}: expected {len(header)} values, found {len(values)}.")
+            raise UserError(f"pairs: {path}, line {line}: expected {len(header)} values, found {len(values)}.")
         row = {name: value.strip() for name, value in zip(header, values, strict=True)}
         if row["genuine"].lower() not in TRUTH:
-            raise ValueError(f"pairs: {path}, line {line}: genuine must be 0 or 1, found {row['genuine']!r}.")
+            raise UserError(f"pairs: {path}, line {line}: genuine must be 0 or 1, found {row['genuine']!r}.")
         if not row["fold"].isdigit():
-            raise ValueError(f"pairs: {path}, line {line}: fold must be a whole number from 0, found {row['fold']!r}.")
+            raise UserError(f"pairs: {path}, line {line}: fold must be a whole number from 0, found {row['fold']!r}.")
         if row["image_id_a"] == row["image_id_b"]:
-            raise ValueError(
+            raise UserError(
                 f"pairs: {path}, line {line}: the image {row['image_id_a']!r} is compared with itself; "
                 "a pair needs two images."
             )
@@ -139,9 +140,9 @@ def _read_table(path: Path, lines: list[str]) -> list[Pair]:
             Pair(image_id_a=a, image_id_b=b, genuine=TRUTH[row["genuine"].lower()], fold=int(row["fold"]), line=line)
         )
     if not pairs:
-        raise ValueError(f"pairs: {path} has a header but no pairs; add one line per pair.")
+        raise UserError(f"pairs: {path} has a header but no pairs; add one line per pair.")
     if {pair.genuine for pair in pairs} != {True, False}:
-        raise ValueError(f"pairs: {path} must have both genuine (1) and impostor (0) pairs; add the missing kind.")
+        raise UserError(f"pairs: {path} must have both genuine (1) and impostor (0) pairs; add the missing kind.")
     return pairs
 
 
@@ -150,7 +151,7 @@ def find_rows(pairs: Sequence[Pair], templates: TemplateSet, *, source: Path | s
 
     No pair is skipped, since that would move the fold boundaries.
 
-    Raises: ValueError naming the file, the line and the image that has no template, with extraction's reason if known.
+    Raises: UserError naming the file, the line and the image that has no template, with extraction's reason if known.
     """
     rows = _index(templates.image_ids)
     found = np.empty((len(pairs), 2), np.int64)
@@ -158,9 +159,9 @@ def find_rows(pairs: Sequence[Pair], templates: TemplateSet, *, source: Path | s
         for side, image_id in enumerate((pair.image_id_a, pair.image_id_b)):
             row = rows.get(image_id)
             if row is None:
-                raise ValueError(f"pairs: {source}, line {pair.line}: {_why_missing(image_id, templates)}")
+                raise UserError(f"pairs: {source}, line {pair.line}: {_why_missing(image_id, templates)}")
             if row < 0:
-                raise ValueError(
+                raise UserError(
                     f"pairs: {source}, line {pair.line}: the image {image_id!r} matches several images of "
                     f"{templates.folder}; give its extension."
                 )
@@ -202,7 +203,7 @@ def make_pairs(
 
     Every fold has the same number of genuine and of impostor pairs, at most `pairs_per_fold` of each.
 
-    Raises: ValueError with fewer than two identities per fold, one of them with at least two images.
+    Raises: UserError with fewer than two identities per fold, one of them with at least two images.
     """
     order = np.array(sorted(range(len(image_ids)), key=lambda row: image_ids[row]), dtype=np.int64)
     names = np.asarray(identities, dtype=object)[order]
@@ -214,7 +215,7 @@ def make_pairs(
     shuffled.sort(key=lambda name: len(members[name]) < 2)
     several = sum(len(rows) > 1 for rows in members.values())
     if several < folds or len(members) < 2 * folds:
-        raise ValueError(
+        raise UserError(
             f"folds={folds} needs at least {2 * folds} identities, {folds} of them with two images or more; "
             f"the templates have {len(members)}, {several} of them with two or more; use fewer folds or a pairs file."
         )

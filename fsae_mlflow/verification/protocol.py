@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 
+from fsae_mlflow.errors import UserError
+
 GRID: Float64[np.ndarray, " thresholds"] = np.arange(0, 4, 0.01)
 
 
@@ -68,11 +70,11 @@ def cross_validate(
 
     Source: insightface's and facenet's evaluation (grid 0…4 in steps of 0.01, strict <).
 
-    Raises: ValueError with fewer than two folds.
+    Raises: UserError with fewer than two folds.
     """
     folds = np.unique(fold)
     if len(folds) < 2:
-        raise ValueError(
+        raise UserError(
             f"folds must be at least 2, since the threshold is chosen on the other folds; the pairs have {len(folds)}."
         )
     correct = np.stack([_correct(distances[fold == k], genuine[fold == k], grid) for k in folds])

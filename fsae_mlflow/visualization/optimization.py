@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.progress import progress
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.visualization.objective import gate_objective, jittered
@@ -59,7 +60,7 @@ def optimize(
     The result of a job does not depend on the other jobs: losses are summed, gradients are not clipped, and the
     recognizer is in eval mode.
 
-    Raises: FloatingPointError where an objective is not finite.
+    Raises: UserError where an objective is not finite.
     """
     generators = [job.generator() for job in jobs]
     parametrization = make(generators).to(device)
@@ -72,7 +73,7 @@ def optimize(
         images = parametrization()
         objective = gate_objective(sae, features, recognizer(jittered(images, generators, largest=jitter)))
         if not torch.isfinite(objective).all():
-            raise FloatingPointError(f"The objective is not finite at step {step}; lower lr (now {lr}).")
+            raise UserError(f"The objective is not finite at step {step}; lower lr (now {lr}).")
         if step % record_every == 0 or step == 1:
             records.append(_record(step - 1, images.detach(), features, recognizer, sae))
         objective.sum().neg().backward()

@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import EXECUTION, Choice, settings
 from fsae_mlflow.visualization.parametrizations.registry import PARAMETRIZATIONS
 
@@ -51,4 +52,4 @@ class VisualizeSettings:
         """Refuse a parametrization that the registry does not have."""
         if self.parametrization not in PARAMETRIZATIONS:
             known = ", ".join(PARAMETRIZATIONS)
-            raise ValueError(f"parametrization must be one of {known}; it is {self.parametrization!r}.")
+            raise UserError(f"parametrization must be one of {known}; it is {self.parametrization!r}.")

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fsae_mlflow.compute import choose_device
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.features.clusters import choose_features, clusters
 from fsae_mlflow.features.survey import Survey, encoded
 from fsae_mlflow.progress import OnMetrics
@@ -40,7 +41,7 @@ def visualize(
     and history.csv (a line per image and recorded step). `on_metrics` gets objective, activation and norm_ratio of
     every image at the optimizer's recorded steps.
 
-    Raises: ValueError for a feature that does not exist, or where the templates' width differs from the SAE's d_in.
+    Raises: UserError for a feature that does not exist, or where the templates' width differs from the SAE's d_in.
     """
     device = choose_device(settings.device)
     sae, recognizer = sae.to(device), recognizer.to(device)
@@ -123,13 +124,13 @@ def survey_of(
 def named_features(features: str, d_sae: int) -> list[int]:
     """The feature numbers that the setting `features` names, each once; none for "best".
 
-    Raises: ValueError for words that are not feature numbers.
+    Raises: UserError for words that are not feature numbers.
     """
     if features == "best":
         return []
     words = [word.strip() for word in features.split(",")]
     if unknown := [word for word in words if not word.isdigit() or int(word) >= d_sae]:
-        raise ValueError(
+        raise UserError(
             f"features must be best, or numbers from 0 to {d_sae - 1} separated by commas; one is {unknown[0]!r}."
         )
     return list(dict.fromkeys(int(word) for word in words))

@@ -10,6 +10,7 @@ import pytest
 from annotated_types import Ge
 from click.testing import CliRunner, Result
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import OneOf, settings
 from fsae_mlflow.tracking.command import command
 from fsae_mlflow.tracking.runs import Run, nested_run
@@ -158,7 +159,7 @@ def test_attaches_to_the_run_that_mlflow_made(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_users_mistake_is_one_sentence_and_a_failed_run() -> None:
     def fail(settings: Example, run: Run) -> None:
-        raise ValueError("faces: /nowhere is not a folder.")
+        raise UserError("faces: /nowhere is not a folder.")
 
     result = invoke(fail)
     assert result.exit_code == 1 and result.output.splitlines()[-1] == "Error: faces: /nowhere is not a folder."

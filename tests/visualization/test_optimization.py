@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.sae.variants.gated import GatedSAE
 from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.visualization.objective import gate_objective, jittered
@@ -91,5 +92,5 @@ def test_an_objective_that_is_not_finite_is_reported(sae: GatedSAE) -> None:
         def forward(self, faces: torch.Tensor) -> torch.Tensor:
             return faces.flatten(1)[:, :12] / 0
 
-    with pytest.raises(FloatingPointError, match="step 1; lower lr"):
+    with pytest.raises(UserError, match="step 1; lower lr"):
         run([Job(feature=0, seed=0)], Broken(), sae)

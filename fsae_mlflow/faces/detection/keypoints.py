@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from fsae_mlflow.errors import UserError
+
 CONFIDENT = 0.9
 
 
@@ -28,7 +30,7 @@ class Faces:
         The largest and the most central are chosen among faces of probability 0.9 or more, if there are any, because
         less probable ones are often not faces.
 
-        Raises: ValueError for another choice.
+        Raises: UserError for another choice.
         """
         if not len(self):
             return np.empty(0, np.int64)
@@ -39,7 +41,7 @@ class Faces:
         offset = np.square(middle - ((width - 1) / 2, (height - 1) / 2)).sum(axis=1)
         ranks = {"largest": -extent.prod(axis=1), "central": offset, "most_confident": -self.probabilities}
         if choice not in ranks:
-            raise ValueError(f"face must be largest, central, most_confident or all; it is {choice!r}.")
+            raise UserError(f"face must be largest, central, most_confident or all; it is {choice!r}.")
         doubtful = self.probabilities < min(CONFIDENT, self.probabilities.max())
         return np.lexsort((ranks[choice], doubtful))[:1]
 

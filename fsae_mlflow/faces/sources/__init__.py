@@ -11,6 +11,7 @@ To add one, for example text files with the path of one picture per line, write 
 
     from collections.abc import Iterator, Mapping
 
+    from fsae_mlflow.errors import UserError
     from fsae_mlflow.faces.pictures import Picture, identity_of
     from fsae_mlflow.faces.storage import Location
 
@@ -18,7 +19,7 @@ To add one, for example text files with the path of one picture per line, write 
     class PathList:
         """A .txt file with one path per line; relative paths start at its folder.
 
-        Raises: ValueError if the file does not exist.
+        Raises: UserError if the file does not exist.
         """
 
         attributes: Mapping[str, str] = {}
@@ -26,7 +27,7 @@ To add one, for example text files with the path of one picture per line, write 
         def __init__(self, faces: str) -> None:
             self.name, self.location = faces, Location.of(faces)
             if self.location.kind != "file":
-                raise ValueError(f"faces: there is no file {faces}; give a text file with one path per line.")
+                raise UserError(f"faces: there is no file {faces}; give a text file with one path per line.")
 
         def __iter__(self) -> Iterator[Picture]:
             with self.location.open() as lines:
@@ -41,7 +42,7 @@ and add the line `"*.txt": PathList,` to `SOURCES` in `registry.py`. Rules:
 - `__iter__` lists pictures and does not read them: worker processes do, later. So a `Picture` says where its bytes are
   by `location` (and `offset` and `length`, as in `tars.py`). Only small sources give the bytes as `content`.
 - `Location` (`faces/storage.py`) opens local paths and URIs (s3://…) alike.
-- A mistake of the user is a ValueError that begins with "faces:" and says what to give instead.
+- A mistake of the user is a UserError (`fsae_mlflow/errors.py`) that begins with "faces:" and says what to give instead.
 
 Test it in `tests/faces/sources/`, and add a row to the table of sources in `docs/extraction.md`.
 '''

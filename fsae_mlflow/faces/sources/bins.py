@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.pictures import Picture
 from fsae_mlflow.faces.storage import Location
 
@@ -30,14 +31,14 @@ class PairBin:
     Both faces of a genuine pair have the identity N, those of an impostor pair Na and Nb. The faces are already
     aligned: use aligned=true.
 
-    Raises: ValueError if the file does not exist or is not a pair set.
+    Raises: UserError if the file does not exist or is not a pair set.
     """
 
     def __init__(self, faces: str) -> None:
         self.name, self.location = faces, Location.of(faces)
         self.attributes: Mapping[str, str] = {"pair": "int", "same": "bool"}
         if self.location.kind != "file":
-            raise ValueError(f"faces: there is no file {faces}; give a .bin file of InsightFace.")
+            raise UserError(f"faces: there is no file {faces}; give a .bin file of InsightFace.")
         self.pictures, self.same = _load(self.location)
 
     def __iter__(self) -> Iterator[Picture]:
@@ -62,9 +63,9 @@ def _load(location: Location) -> tuple[list[bytes], list[bool]]:
         contents = [_bytes(picture) for picture in pictures]
         truths = [bool(value) for value in same]
     except Exception as error:  # a broken pickle can raise any error
-        raise ValueError(f"faces: {location} is not a pair set of InsightFace ({error}); give another file.") from error
+        raise UserError(f"faces: {location} is not a pair set of InsightFace ({error}); give another file.") from error
     if len(contents) != 2 * len(truths) or not all(isinstance(content, bytes) for content in contents):
-        raise ValueError(
+        raise UserError(
             f"faces: {location} is not a pair set of InsightFace: it must hold two encoded pictures for each truth "
             f"value; it holds {len(contents)} and {len(truths)}."
         )

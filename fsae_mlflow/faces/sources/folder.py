@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import PurePosixPath
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.pictures import PICTURE_SUFFIXES, Picture
 from fsae_mlflow.faces.storage import Location
 
@@ -10,7 +11,7 @@ from fsae_mlflow.faces.storage import Location
 class Folder:
     """Every picture below a folder, sorted; its id is the path from there, its identity the first folder of that path.
 
-    Raises: ValueError if there is no such folder.
+    Raises: UserError if there is no such folder.
     """
 
     attributes: Mapping[str, str] = {}
@@ -18,7 +19,7 @@ class Folder:
     def __init__(self, faces: str, *, suffixes: Collection[str] = PICTURE_SUFFIXES) -> None:
         self.name, self.location, self.suffixes = faces, Location.of(faces), suffixes
         if self.location.kind != "folder":
-            raise ValueError(
+            raise UserError(
                 f"faces: there is no folder {faces}; give a folder with one folder of pictures per identity."
             )
 

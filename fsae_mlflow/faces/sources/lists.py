@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.pictures import Picture, identity_of
 from fsae_mlflow.faces.storage import Location
 
@@ -19,7 +20,7 @@ class CsvList:
 
     An attribute is a number if every value of its column is one (empty means unknown), else a string.
 
-    Raises: ValueError naming the file, and the line if one is wrong.
+    Raises: UserError naming the file, and the line if one is wrong.
     """
 
     def __init__(self, faces: str) -> None:
@@ -33,7 +34,7 @@ class CsvList:
     def __iter__(self) -> Iterator[Picture]:
         for line, row in self._rows():
             if not row["path"]:
-                raise ValueError(f"faces: {self.name}, line {line}: the path is empty; give the path of the picture.")
+                raise UserError(f"faces: {self.name}, line {line}: the path is empty; give the path of the picture.")
             values = tuple(CONVERT[kind](row[name]) if row[name] else None for name, kind in self.attributes.items())
             yield _picture(row["path"], row.get("identity"), self.location, values)
 
@@ -44,20 +45,20 @@ class CsvList:
                 header = _checked(self.name, [name.strip() for name in next(lines, [])])
                 for values in lines:
                     if len(values) != len(header) and values:
-                        raise ValueError(
+                        raise UserError(
                             f"faces: {self.name}, line {lines.line_num} must have {len(header)} values, "
                             f"as the header; it has {len(values)}."
                         )
                     if values:
                         yield lines.line_num, dict(zip(header, map(str.strip, values), strict=True))
             except (csv.Error, UnicodeDecodeError) as error:
-                raise ValueError(f"faces: {self.name} is not a UTF-8 CSV file ({error}); convert it.") from error
+                raise UserError(f"faces: {self.name} is not a UTF-8 CSV file ({error}); convert it.") from error
 
 
 class ParquetList:
     """A Parquet file; relative paths start at its folder.
 
-    Raises: ValueError naming the file and the mistake.
+    Raises: UserError naming the file and the mistake.
     """
 
     def __init__(self, faces: str) -> None:
@@ -68,7 +69,7 @@ class ParquetList:
             with self.location.open() as file:
                 columns = parquet.ParquetFile(file).schema_arrow
         except ArrowException as error:
-            raise ValueError(f"faces: {faces} is not a Parquet file ({error}); give another file.") from error
+            raise UserError(f"faces: {faces} is not a Parquet file ({error}); give another file.") from error
         _checked(faces, columns.names)
         self.attributes: Mapping[str, str] = {
             column.name: _kind(column.type) for column in columns if column.name not in ("path", "identity")
@@ -90,15 +91,15 @@ class ParquetList:
 def _existing(faces: str) -> Location:
     location = Location.of(faces)
     if location.kind != "file":
-        raise ValueError(f"faces: there is no file {faces}; give a list with the column path.")
+        raise UserError(f"faces: there is no file {faces}; give a list with the column path.")
     return location
 
 
 def _checked(name: str, header: list[str]) -> list[str]:
     if "path" not in header:
-        raise ValueError(f"faces: {name} must have the column path; its columns are {', '.join(header) or 'none'}.")
+        raise UserError(f"faces: {name} must have the column path; its columns are {', '.join(header) or 'none'}.")
     if twice := {column for column in header if header.count(column) > 1}:
-        raise ValueError(f"faces: {name} has two columns named {', '.join(sorted(twice))}; rename one.")
+        raise UserError(f"faces: {name} has two columns named {', '.join(sorted(twice))}; rename one.")
     return header
 
 

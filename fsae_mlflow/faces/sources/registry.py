@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.pictures import Source
 from fsae_mlflow.faces.sources.bins import PairBin
 from fsae_mlflow.faces.sources.folder import Folder
@@ -25,12 +26,12 @@ SOURCES: dict[str, Callable[[str], Source]] = {
 def open_source(faces: str) -> Source:
     """The pictures that `faces` names: a name or file that fits a line of `SOURCES`, else a folder.
 
-    Raises: ValueError if it does not exist or cannot be read.
+    Raises: UserError if it does not exist or cannot be read.
     """
     path = faces.lower().split("?")[0] if "://" in faces else faces.lower()
     for pattern, kind in SOURCES.items():
         if faces == pattern or ("*" in pattern and fnmatchcase(path, pattern)):
             return kind(faces)
     if Location.of(faces).kind == "file":
-        raise ValueError(f"faces: {faces} is a file of an unknown kind; give a folder or one of {', '.join(SOURCES)}.")
+        raise UserError(f"faces: {faces} is a file of an unknown kind; give a folder or one of {', '.join(SOURCES)}.")
     return Folder(faces)

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from itertools import groupby
 from pathlib import PurePosixPath
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.pictures import PICTURE_SUFFIXES, Picture, identity_of
 from fsae_mlflow.faces.storage import Location
 
@@ -21,7 +22,7 @@ class TarShards:
     The image id is the picture's name in the tar. The identity is the text of the sample's .cls, or `identity` in its
     .json, or the folder in the picture's name. Pictures are read in place, so the tars must not be compressed.
 
-    Raises: ValueError if there is none, or one is not a tar file.
+    Raises: UserError if there is none, or one is not a tar file.
     """
 
     attributes: Mapping[str, str] = {}
@@ -30,12 +31,12 @@ class TarShards:
         self.name = faces
         self.shards = list(_shards(faces))
         if not self.shards:
-            raise ValueError(
+            raise UserError(
                 f"faces: no file matches {faces}; give a .tar, wildcards (faces-*.tar) or a range ({{000..009}})."
             )
         for shard in self.shards:
             if shard.kind != "file":
-                raise ValueError(f"faces: there is no file {shard}; give .tar files that exist.")
+                raise UserError(f"faces: there is no file {shard}; give .tar files that exist.")
 
     def __iter__(self) -> Iterator[Picture]:
         for shard in self.shards:
@@ -45,7 +46,7 @@ class TarShards:
                     for _, sample in groupby(members, key=lambda member: _key(member.name)):
                         yield from _pictures(tar, list(sample), shard)
             except tarfile.TarError as error:
-                raise ValueError(
+                raise UserError(
                     f"faces: {shard} is not an uncompressed tar file ({error}); unpack or repack it."
                 ) from error
 
@@ -75,7 +76,7 @@ def _identity(tar: tarfile.TarFile, sample: list[tarfile.TarInfo]) -> str:
             try:
                 label = json.loads(text)
             except json.JSONDecodeError as error:
-                raise ValueError(f"faces: {member.name} in {tar.name} is not JSON ({error}).") from error
+                raise UserError(f"faces: {member.name} in {tar.name} is not JSON ({error}).") from error
             if isinstance(label, dict) and "identity" in label:
                 return str(label["identity"])
     return ""

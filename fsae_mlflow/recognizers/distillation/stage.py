@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from fsae_mlflow.compute import choose_device
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.aligned import FACE_SIZE
 from fsae_mlflow.identities import holdout_rows
 from fsae_mlflow.progress import OnMetrics, progress
@@ -47,7 +48,7 @@ def distill(settings: DistillSettings, *, output: Path, on_metrics: OnMetrics) -
     2106.05237). The student's weights are a moving average. Writes student.safetensors and card.json to `output`, and
     again every few minutes.
 
-    Raises: ValueError for faces, a teacher or a backbone that cannot be used, and for a loss that is not finite.
+    Raises: UserError for faces, a teacher or a backbone that cannot be used, and for a loss that is not finite.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -100,7 +101,7 @@ def _placed(module: Network, device: torch.device) -> Network:
 def _network(settings: DistillSettings, width: int) -> StudentNetwork:
     """A new student, or the one to go on with.
 
-    Raises: ValueError where the latter's templates have another width than the teacher's.
+    Raises: UserError where the latter's templates have another width than the teacher's.
     """
     if not settings.start:
         names = ("backbone", "backbone_args", "stem_stride", "head", "head_width")
@@ -108,7 +109,7 @@ def _network(settings: DistillSettings, width: int) -> StudentNetwork:
         return StudentNetwork(StudentArchitecture(**chosen, template_width=width, input_size=FACE_SIZE))
     network = read_student(Path(settings.start))
     if network.architecture.template_width != width:
-        raise ValueError(
+        raise UserError(
             f"start: the template width {network.architecture.template_width} of {settings.start} differs from the "
             f"teacher's {width}; start from a student of this teacher."
         )

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.aligned import to_float
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.distillation.settings import DistillSettings
@@ -32,7 +33,7 @@ def train(
 
     It ends after `n_steps` or at the time limit. The images are normalized as the card of `average` says.
 
-    Raises: ValueError when the loss is not finite.
+    Raises: UserError when the loss is not finite.
     """
     optimizer = torch.optim.AdamW(_parameter_groups(network, settings.weight_decay), lr=settings.lr, fused=True)
     network.train()
@@ -42,7 +43,7 @@ def train(
             templates = network((to_float(images) - average.mean) / average.std)
         loss = 1 - functional.cosine_similarity(templates.float(), targets.float()).mean()
         if not math.isfinite(loss.item()):
-            raise ValueError(f"lr={settings.lr:g} makes the distillation diverge at step {number}; give a lower one.")
+            raise UserError(f"lr={settings.lr:g} makes the distillation diverge at step {number}; give a lower one.")
         minutes = (time.monotonic() - started) / 60
         done = max(number / n_steps, minutes / settings.minutes if settings.minutes else 0.0)
         lr = settings.lr * _lr_factor(number, n_steps, done)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import deciding, fingerprint
 from fsae_mlflow.sae.training.settings import TrainSettings
 
@@ -60,7 +61,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 def load_checkpoint(folder: Path, settings: TrainSettings, digest: str) -> dict[str, Any] | None:
     """The state saved in `folder` by the same training; None where there is none.
 
-    Raises: ValueError for a damaged file.
+    Raises: UserError for a damaged file.
     """
     path = folder / CHECKPOINT
     if not path.is_file():
@@ -68,7 +69,7 @@ def load_checkpoint(folder: Path, settings: TrainSettings, digest: str) -> dict[
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is damaged; remove it to train from the start.") from error
+        raise UserError(f"{path} is damaged; remove it to train from the start.") from error
     if state["fingerprint"] not in (training_fingerprint(settings, digest), former_fingerprint(settings, digest)):
         logger.warning("%s belongs to another training (other settings or templates); training from the start.", path)
         return None

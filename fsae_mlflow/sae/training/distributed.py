@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.ranks import Ranks
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.variants.registry import VARIANT
@@ -21,12 +22,12 @@ def is_per_feature(name: str, tensor: Tensor, d_sae: int) -> bool:
 def part_of(sae: SparseAutoencoder, ranks: Ranks) -> SparseAutoencoder:
     """The slice of an SAE that this rank holds, as an SAE of its own.
 
-    Raises: ValueError for a variant whose features compete, because they would have to compete across ranks.
+    Raises: UserError for a variant whose features compete, because they would have to compete across ranks.
     """
     if ranks.alone:
         return sae
     if sae.competition is not None:
-        raise ValueError(
+        raise UserError(
             f"variant={VARIANT.name_of(sae.settings)} trains in one process only, because its features compete; "
             "use gated, relu or jumprelu under torchrun."
         )

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.metrics import Fidelity, Sparsity
 from fsae_mlflow.sae.base import SparseAutoencoder
 
@@ -39,7 +40,7 @@ def measure(
 ) -> Measures:
     """Measure `sae` on scaled templates, given whole or in batches.
 
-    Raises: ValueError without templates.
+    Raises: UserError without templates.
     """
     fidelity, sparsity = Fidelity(), Sparsity(sae.d_sae)
     losses: dict[str, float] = {}
@@ -50,7 +51,7 @@ def measure(
         for term, value in sae.loss(batch).as_floats().items():
             losses[term] = losses.get(term, 0.0) + value * len(batch)
     if fidelity.n == 0:
-        raise ValueError("There are no templates to measure the SAE on.")
+        raise UserError("There are no templates to measure the SAE on.")
     return Measures(
         fidelity=fidelity, sparsity=sparsity, losses={term: value / fidelity.n for term, value in losses.items()}
     )

@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import EXECUTION, settings
 from fsae_mlflow.sae.settings import VariantSettings
 from fsae_mlflow.sae.variants.registry import VARIANT
@@ -85,6 +86,6 @@ class TrainSettings:
 
     def check(self) -> None:
         if self.lr_end > self.lr:
-            raise ValueError(f"lr_end must be at most lr ({self.lr}); it is {self.lr_end}.")
+            raise UserError(f"lr_end must be at most lr ({self.lr}); it is {self.lr_end}.")
         if self.keep == "best" and not self.holdout:
-            raise ValueError("keep=best chooses by held-out people, but holdout is 0; use keep=last, or holdout=0.1.")
+            raise UserError("keep=best chooses by held-out people, but holdout is 0; use keep=last, or holdout=0.1.")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from fsae_mlflow.compute import choose_device
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.identities import holdout_rows
 from fsae_mlflow.parameters import flat
 from fsae_mlflow.progress import OnMetrics, progress
@@ -57,10 +58,10 @@ def train(settings: TrainSettings, *, templates: TemplateSet, output: Path, on_m
     on from its last checkpoint in `output`, and ends with the weights that it would have had without the stop. Under
     torchrun every rank holds a slice of the features.
 
-    Raises: ValueError for an empty template set; FloatingPointError when the loss stops being finite.
+    Raises: UserError for an empty template set; and when the loss stops being finite.
     """
     if len(templates) == 0:
-        raise ValueError(f"templates: {templates.folder} holds no template; see its failures.parquet for the reasons.")
+        raise UserError(f"templates: {templates.folder} holds no template; see its failures.parquet for the reasons.")
     with connected_ranks() as ranks:
         return _train(settings, templates, output, on_metrics, ranks)
 

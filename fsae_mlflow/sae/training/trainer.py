@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.ranks import Ranks
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.optimizer import AdamW
@@ -99,7 +100,7 @@ class Trainer:
     def run_step(self, batch: Float[Tensor, "batch d_in"]) -> Loss:
         """One optimizer step on scaled templates.
 
-        Raises: FloatingPointError when the loss is not finite, before any weight has changed.
+        Raises: UserError when the loss is not finite, before any weight has changed.
         """
         rate = learning_rate(self.settings, self.step, self.n_steps, self.steps_since_resampling)
         for group in self.optimizer.param_groups:
@@ -195,10 +196,10 @@ class Trainer:
         on_cpu = self.sae.W_dec.device.type == "cpu"
         if not self.ranks.alone:
             if not on_cpu or self.settings.step == "plain":
-                raise ValueError("Training under torchrun needs the fused step on the CPU; use device=cpu, step=auto.")
+                raise UserError("Training under torchrun needs the fused step on the CPU; use device=cpu, step=auto.")
             return True
         if self.settings.step == "fused" and not on_cpu:
-            raise ValueError(
+            raise UserError(
                 f"step=fused runs on the CPU, and the device is {self.sae.W_dec.device}; use step=auto or device=cpu."
             )
         work = 7 * self.n_steps * self.settings.batch_size * self.sae.W_enc.numel()
@@ -214,7 +215,7 @@ class Trainer:
         if math.isfinite(float(loss.total.detach())):
             return
         terms = ", ".join(f"{name} {value}" for name, value in loss.as_floats().items() if not math.isfinite(value))
-        raise FloatingPointError(
+        raise UserError(
             f"The loss is not finite at step {self.step} ({terms}); "
             f"lower lr ({self.settings.lr}) or check the templates."
         )

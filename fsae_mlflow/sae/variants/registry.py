@@ -31,6 +31,6 @@ VARIANT = OneOf(lambda: VARIANTS)
 def untrained(settings: VariantSettings, d_in: int, d_sae: int, *, normalize: bool = False) -> "SparseAutoencoder":
     """A new SAE of the variant that `settings` are of.
 
-    Raises: ValueError where the settings do not fit `d_in` and `d_sae`.
+    Raises: UserError where the settings do not fit `d_in` and `d_sae`.
     """
     return pkgutil.resolve_name(settings.sae)(d_in, d_sae, settings, normalize=normalize)

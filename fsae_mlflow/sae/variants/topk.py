@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.terms import Activations, Competition, Expand, SaelensForm
 from fsae_mlflow.sae.variants.settings import TopKSettings
@@ -15,7 +16,7 @@ class TopKSAE(SparseAutoencoder):
     ê decodes the k_aux largest dead features of each template, without b_dec, and x − x̂ has no gradient there: dead
     features learn what the others leave unexplained (appendix A.2 there; here not divided by the error's variance).
 
-    Raises: ValueError where k is larger than d_sae.
+    Raises: UserError where k is larger than d_sae.
     """
 
     feature_parameters = ("b_enc",)
@@ -24,7 +25,7 @@ class TopKSAE(SparseAutoencoder):
     def __init__(self, d_in: int, d_sae: int, settings: TopKSettings, **shared: object) -> None:
         super().__init__(d_in, d_sae, settings, **shared)  # pyright: ignore[reportArgumentType]
         if settings.k > d_sae:
-            raise ValueError(f"k must be at most the number of features, {d_sae}; it is {settings.k}.")
+            raise UserError(f"k must be at most the number of features, {d_sae}; it is {settings.k}.")
 
     @property
     def competition(self) -> Competition:

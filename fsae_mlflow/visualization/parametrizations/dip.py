@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.aligned import FACE_SIZE
 from fsae_mlflow.visualization.parametrizations.base import Parametrization, normal
 
@@ -23,7 +24,7 @@ class DeepImagePrior(Parametrization):
     The U-Nets of all images run as one network of grouped convolutions, one group per image. Normalization is per image
     and channel.
 
-    Raises: ValueError for a size that cannot be halved len(channels) − 1 times.
+    Raises: UserError for a size that cannot be halved len(channels) − 1 times.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class DeepImagePrior(Parametrization):
         super().__init__(generators, size=size)
         halvings = len(channels) - 1
         if size % 2**halvings:
-            raise ValueError(f"size must be a multiple of {2**halvings} for {halvings} halvings; it is {size}.")
+            raise UserError(f"size must be a multiple of {2**halvings} for {halvings} halvings; it is {size}.")
         self.register_buffer("noise", normal(generators, NOISE_CHANNELS, size, size).flatten(0, 1)[None])
         self.entry = Block(generators, NOISE_CHANNELS, channels[0])
         pairs = list(pairwise(channels))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.identities import holdout_rows
 from fsae_mlflow.sae.saved import load_sae, save_sae
 from fsae_mlflow.sae.training.data import TrainingData
@@ -158,7 +159,7 @@ def test_no_person_is_on_both_sides(template_set: TemplateSet) -> None:
 
 def test_loss_that_is_not_finite_stops_with_step_and_term(template_set: TemplateSet, tmp_path: Path) -> None:
     settings = train_settings(expansion=2, epochs=5, lr=1e30, lam=1.0)
-    with pytest.raises(FloatingPointError, match=r"not finite at step .*lower lr"):
+    with pytest.raises(UserError, match=r"not finite at step .*lower lr"):
         train(settings, templates=template_set, output=tmp_path / "sae", on_metrics=lambda *_: None)
     assert not (tmp_path / "sae").exists()
 
