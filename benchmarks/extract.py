@@ -1,16 +1,16 @@
-"""How fast faces become templates on the CPU, beside the plain facenet-pytorch loop and beside the networks alone.
+"""Speed of extraction on the CPU, compared with a plain facenet-pytorch loop and with the networks alone.
 
     python benchmarks/extract.py --faces FOLDER --recognizer onnx:MODEL.onnx
 
-Contenders take turns on the same pictures, so that a busy machine slows all alike; medians and their ratios are
-printed, in seconds passed and in processor time (of all threads and processes).
+Contenders take turns on the same pictures, so that a busy machine slows all of them down; medians and their ratios are
+printed, for elapsed time and for processor time (of all threads and processes).
 
 loop       one picture at a time: Pillow, MTCNN.detect, the same alignment, the recognizer
-extract    the extraction as it is, templates and JPEGs written
+extract    the stage `extract`, which also writes templates and JPEGs
 share      the same with min_face_share=0.25
-networks   the bare forward passes, on batches like those that `extract` gives them, as many at once as it has
+networks   the forward passes alone, on the batches that `extract` gives them, as many at once
 
-And where the processor time of `extract` goes, by clocks around its parts.
+It also prints which parts of `extract` take the processor time, by clocks around them.
 """
 
 import argparse
@@ -37,9 +37,9 @@ from torch import Tensor, nn
 
 from fsae_mlflow.extraction import stage as extraction
 from fsae_mlflow.extraction.settings import ExtractSettings
-from fsae_mlflow.extraction.stage import FACES_PER_CALL, embed
+from fsae_mlflow.extraction.writing import FACES_PER_CALL, embed, face_cutter
+from fsae_mlflow.faces.aligned import to_float
 from fsae_mlflow.faces.alignment import align
-from fsae_mlflow.faces.cutting import FaceCutter
 from fsae_mlflow.faces.decoding import read
 from fsae_mlflow.faces.detection.keypoints import Faces
 from fsae_mlflow.faces.detection.mtcnn import FaceFinder
@@ -78,12 +78,12 @@ def main() -> None:
         }
         peer = Loop(folder / "list.csv", given.recognizer, given.recognizer_card)
         networks = Networks(ExtractSettings(**settings))
-        extraction.load_recognizer = cache(load_recognizer)  # loading is not what is compared
+        extraction.load_recognizer = cache(load_recognizer)  # loading is not compared
         clocks = Clocks()
         contenders: dict[str, Callable[[Path], Cost]] = {
             "loop": peer,
-            "extract": lambda output: clocks.around(extracted, ExtractSettings(**settings), output),
-            "share": lambda output: extracted(ExtractSettings(**settings, min_face_share=SHARE), output),
+            "extract": lambda output: clocks.around(extracted, ExtractSettings(**settings, output=str(output))),
+            "share": lambda output: extracted(ExtractSettings(**settings, min_face_share=SHARE, output=str(output))),
             "networks": networks,
         }
         seconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -99,14 +99,14 @@ def main() -> None:
         print(json.dumps(report(seconds, processor, own, fast, peer) | {"inside_extract": clocks.shares}, indent=2))
 
 
-def extracted(settings: ExtractSettings, output: Path) -> Cost:
-    """One extraction, its processes started and ended."""
-    figures = extraction.extract(settings, output=output, on_metrics=lambda *_: None).metrics
-    return int(figures["n_images"]), figures["n_images"] / figures["images_per_second"]
+def extracted(settings: ExtractSettings) -> Cost:
+    """One extraction with the start and end of its processes."""
+    metrics = extraction.extract(settings, on_metrics=lambda *_: None).metrics
+    return int(metrics["n_images"]), metrics["n_images"] / metrics["images_per_second"]
 
 
 class Loop:
-    """What one writes with facenet-pytorch; keeps the keypoints it found."""
+    """A plain loop with facenet-pytorch; it keeps the keypoints that it found."""
 
     def __init__(self, paths: Path, recognizer: str, card: str) -> None:
         self.paths = [row["path"] for row in csv.DictReader(paths.open())]
@@ -126,19 +126,19 @@ class Loop:
             self.keypoints[path] = faces.keypoints[faces.chosen("central", *picture.size)[0]]
             face = align(np.asarray(picture), self.keypoints[path])
             with torch.inference_mode():
-                templates.append(self.recognizer(torch.from_numpy(face).permute(2, 0, 1)[None].float() / 255))
+                templates.append(self.recognizer(to_float(face[None])))
         torch.save(torch.cat(templates), output)
         return len(self.paths), time.perf_counter() - started
 
 
 class Networks:
-    """The bare forward passes of an extraction: recorded on some pictures, then repeated on as many threads."""
+    """The forward passes of an extraction alone: recorded on some pictures, then repeated on as many threads."""
 
     def __init__(self, settings: ExtractSettings) -> None:
         source = list(open_source(settings.faces))
         pictures = [read(picture) for picture in source[:: max(1, len(source) // N_RECORDED)]]
         self.n_recorded = len(pictures)
-        cutter = FaceCutter(settings, device=torch.device("cpu"))
+        cutter = face_cutter(settings, device=torch.device("cpu"))
         recognizer = load_recognizer(settings.recognizer, card=settings.recognizer_card)
         self.calls: list[tuple[nn.Module, Tensor]] = []
         networks = [cutter.find.pnet, cutter.find.rnet, cutter.find.onet, recognizer]
@@ -158,15 +158,15 @@ class Networks:
             with torch.inference_mode():
                 call[0](call[1])
 
-        n_lanes = torch.get_num_threads()
-        with ThreadPoolExecutor(n_lanes, initializer=torch.set_num_threads, initargs=(1,)) as lanes:
+        n_threads = torch.get_num_threads()
+        with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as threads:
             started = time.perf_counter()
-            list(lanes.map(forward, self.calls))
+            list(threads.map(forward, self.calls))
             return self.n_recorded, time.perf_counter() - started
 
 
 class Clocks:
-    """Processor time of an extraction's parts, each of which stays in one thread."""
+    """Processor time of the parts of an extraction, each of which runs in one thread."""
 
     parts = (
         (FaceFinder, "__call__", "MTCNN"),
@@ -198,7 +198,7 @@ class Clocks:
 
     @property
     def shares(self) -> dict[str, float]:
-        """How the processor time divides."""
+        """The share of the processor time, 0…1, that each part takes."""
         detector, networks, recognizer = (sum(spent) / self.total for spent in self.spent.values())
         return {
             "MTCNN's networks": round(networks, 3),
@@ -209,14 +209,14 @@ class Clocks:
 
 
 def processor_time() -> float:
-    """User and system seconds of this process and of those it has ended."""
+    """User and system seconds of this process and of its ended child processes."""
     return sum(sum(resource.getrusage(whose)[:2]) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def report(
     seconds: dict[str, list[float]], processor: dict[str, list[float]], own: TemplateSet, fast: TemplateSet, peer: Loop
 ) -> dict[str, object]:
-    """Medians, ratios, and how far apart the keypoints are."""
+    """Medians, ratios, and distances between the keypoints."""
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     processor_ms = {name: round(1000 * statistics.median(values), 1) for name, values in processor.items()}
     best = {name: round(1 / min(values), 1) for name, values in seconds.items()}

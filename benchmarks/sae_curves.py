@@ -17,7 +17,7 @@ import numpy as np
 
 from fsae_mlflow.report import style
 
-Figures = dict[str, list[Any]]
+Metrics = dict[str, list[Any]]
 SHOWN = {
     "gated": (style.VERMILION, "o"),
     "relu": ("#E69F00", "s"),
@@ -30,7 +30,7 @@ SHOWN = {
     "random_decoder": (style.GRAY, "d"),
     "untrained": (style.GRAY, "v"),
 }
-COLUMNS = {  # heading → figure, digits
+COLUMNS = {  # heading → metric, digits
     "L0 LFW": ("lfw/l0", 1),
     "fvu train": ("train/fvu", 3),
     "fvu held-out": ("heldout/fvu", 3),
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("lines", type=Path)
     parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
-    groups: dict[str, Figures] = defaultdict(lambda: defaultdict(list))
+    groups: dict[str, Metrics] = defaultdict(lambda: defaultdict(list))
     for line in given.lines.open():
         result = json.loads(line)
         if "lfw/fvu" in result:
@@ -56,9 +56,9 @@ def main() -> None:
                 groups[name][key].append(value)
     print("| training | n | " + " | ".join(COLUMNS) + " |")
     print("|---" * (2 + len(COLUMNS)) + "|")
-    for name, figures in groups.items():
-        cells = [spelled(figures.get(figure, []), digits) for figure, digits in COLUMNS.values()]
-        print(f"| {name.split(' | ')[0]} | {len(figures['lfw/fvu'])} | " + " | ".join(cells) + " |")
+    for name, metrics in groups.items():
+        cells = [spelled(metrics.get(metric, []), digits) for metric, digits in COLUMNS.values()]
+        print(f"| {name.split(' | ')[0]} | {len(metrics['lfw/fvu'])} | " + " | ".join(cells) + " |")
     if given.plot:
         draw(groups, given.plot)
 
@@ -78,7 +78,7 @@ def kind(training: str) -> str:
     return words.get("control", words.get("variant", "gated")) + size
 
 
-def draw(groups: dict[str, Figures], path: Path) -> None:
+def draw(groups: dict[str, Metrics], path: Path) -> None:
     """Both curves side by side; the originals' accuracy as a line."""
     original = next(iter(groups.values()))["lfw/accuracy_original"][0]
     with style.canvas(path, 10.5, 5.0) as figure:

@@ -3,14 +3,15 @@
     python benchmarks/sae_variants.py --templates SET "variant=topk k=32 lr=1e-3" "variant=gated lam=0.2" …
     python benchmarks/sae_variants.py --templates SET --lfw_templates LFW --lfw_pairs pairs.txt --study FILE
 
-Each line is one training: settings of TrainSettings as key=value. What `--output` holds
-already, LFW's figures included where they are asked for, is not trained again.
-Settings are chosen by the held-out columns; --lfw_templates and --lfw_pairs add LFW's, to be read once, for what was
-chosen. Controls: `control=pca k=32` (so many principal components), `control=untrained …` (the SAE as it is
-initialized), `control=random_decoder …` (only the encoder learns). `sae_curves.py` makes table and curves of the lines.
+Each line is one training: parameters of train_sae as key=value. What `--output` holds already, with LFW's metrics where
+they are asked for, is not trained again. Settings are chosen by the held-out columns; --lfw_templates and --lfw_pairs
+add LFW's, to be read once, for what was chosen. Controls: `control=pca variant=topk k=32` (32 principal components),
+`control=untrained …` (the SAE as it is initialized), `control=random_decoder …` (only the encoder learns).
+`sae_curves.py` makes a table and curves of the lines.
 """
 
 import argparse
+import dataclasses
 import json
 import tempfile
 import time
@@ -24,14 +25,16 @@ import numpy as np
 import torch
 
 from fsae_mlflow.identities import holdout_rows
-from fsae_mlflow.parameters import options
+from fsae_mlflow.metrics import Fidelity
+from fsae_mlflow.parameters import parse
 from fsae_mlflow.sae.base import SparseAutoencoder
+from fsae_mlflow.sae.training import stage
 from fsae_mlflow.sae.training.data import TrainingData
 from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sae.training.stage import new_sae, train
-from fsae_mlflow.sae.variants.registry import VARIANTS
+from fsae_mlflow.sae.variants import registry
+from fsae_mlflow.sae.variants.settings import PenalizedSettings, TopKSettings
 from fsae_mlflow.templates.set import TemplateSet
-from fsae_mlflow.verification.evaluation import fraction_of_variance_unexplained, mean_cosine
 from fsae_mlflow.verification.pairs import find_rows, make_pairs, read_pairs
 from fsae_mlflow.verification.protocol import cross_validate, squared_distances
 
@@ -44,7 +47,7 @@ class Contender:
 
     describe: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
     normalize: bool
-    figures: dict[str, float]
+    metrics: dict[str, float]
 
 
 def main() -> None:
@@ -54,7 +57,11 @@ def main() -> None:
     parser.add_argument("--lfw_pairs")
     parser.add_argument("--output", type=Path, default=Path("outputs/sae_variants.jsonl"))
     parser.add_argument("--study", type=Path, help="File with a training in every line; # starts a comment.")
-    parser.add_argument("--shared", default="", help="Settings of every training that does not say otherwise.")
+    parser.add_argument(
+        "--shared",
+        default="",
+        help="Parameters of every training whose variant has them and whose line does not give them.",
+    )
     parser.add_argument("trainings", nargs="*")
     given = parser.parse_args()
     lines = given.study.read_text().splitlines() if given.study else []
@@ -68,10 +75,12 @@ def main() -> None:
         if any(work.items() <= old.items() and (lfw is None or "lfw/fvu" in old) for old in done):
             continue
         started = time.monotonic()
-        chosen = dict(word.split("=", 1) for word in f"{given.shared} {line}".split())
-        contender = CONTROLS[chosen.pop("control", "none")](chosen, templates)
-        figures = contender.metrics | measured(contender, templates, lfw, int(chosen.get("seed", 0)))
-        result = work | figures | {"seconds": time.monotonic() - started}
+        shared, chosen = (dict(word.split("=", 1) for word in words.split()) for words in (given.shared, line))
+        control = CONTROLS[chosen.pop("control", "none")]
+        settings = settings_of(chosen, shared)
+        contender = control(settings, templates)
+        metrics = contender.metrics | measured(contender, templates, lfw, settings.seed)
+        result = work | metrics | {"seconds": time.monotonic() - started}
         print(
             json.dumps({key: round(value, 5) if isinstance(value, float) else value for key, value in result.items()})
         )
@@ -79,62 +88,62 @@ def main() -> None:
             file.write(json.dumps(result) + "\n")
 
 
-def settings_of(chosen: dict[str, str]) -> TrainSettings:
+def settings_of(chosen: dict[str, str], shared: dict[str, str]) -> TrainSettings:
     """Settings from their spelling.
 
     Raises: ValueError for another share of people held out than what is measured on.
     """
-    if float(chosen.get("holdout", HOLDOUT)) != HOLDOUT:
+    settings = parse(TrainSettings, chosen, preset={"holdout": HOLDOUT, **shared})
+    if settings.holdout != HOLDOUT:
         raise ValueError(
-            f"holdout must be {HOLDOUT}, for all are measured on the same people; it is {chosen['holdout']}."
+            f"holdout must be {HOLDOUT}, because all are measured on the same people; it is {settings.holdout}."
         )
-    kinds = {option.name: option.type for option in options(TrainSettings)}
-    typed = {name: value == "True" if kinds[name] is bool else kinds[name](value) for name, value in chosen.items()}
-    return TrainSettings(**{"holdout": HOLDOUT, **typed})
+    return settings
 
 
-def trained(chosen: dict[str, str], templates: TemplateSet) -> Contender:
+def trained(settings: TrainSettings, templates: TemplateSet) -> Contender:
     """An SAE after training."""
     with tempfile.TemporaryDirectory() as folder:
-        result = train(settings_of(chosen), templates=templates, output=Path(folder), on_metrics=lambda *_: None)
+        result = train(settings, templates=templates, output=Path(folder), on_metrics=lambda *_: None)
     return contender_of(
         result.sae, alive=result.metrics["train/alive"], templates_per_second=result.templates_per_second
     )
 
 
-def untrained(chosen: dict[str, str], templates: TemplateSet) -> Contender:
+def untrained(settings: TrainSettings, templates: TemplateSet) -> Contender:
     """An SAE as training would begin with it."""
-    settings = settings_of(chosen)
     held = holdout_rows(templates.identities, HOLDOUT, seed=settings.seed)
     sae = new_sae(settings, TrainingData(templates, ~held, max_bytes=2**40))
     return contender_of(sae.eval())
 
 
-def random_decoder(chosen: dict[str, str], templates: TemplateSet) -> Contender:
+def random_decoder(settings: TrainSettings, templates: TemplateSet) -> Contender:
     """An SAE of which only the encoder learns; the decoder's directions stay random."""
-    name = chosen.get("variant", TrainSettings.variant)
-    variant = VARIANTS[name]
 
-    class Frozen(variant):  # type: ignore[valid-type, misc]
-        def __init__(self, *arguments: Any, **named: Any) -> None:
-            super().__init__(*arguments, **named)
-            self.W_dec.requires_grad_(False)
+    def frozen(*arguments: Any, **named: Any) -> SparseAutoencoder:
+        sae = registry.untrained(*arguments, **named)
+        sae.W_dec.requires_grad_(False)
+        return sae
 
-    with patch.dict(VARIANTS, {name: Frozen}):
-        return trained({**chosen, "step": "plain", "resample_every": "0"}, templates)
+    variant = settings.variant
+    if isinstance(variant, PenalizedSettings):
+        variant = dataclasses.replace(variant, resample_every=0)
+    with patch.object(stage, "untrained", frozen):
+        return trained(dataclasses.replace(settings, variant=variant, step="plain"), templates)
 
 
-def pca(chosen: dict[str, str], templates: TemplateSet) -> Contender:
-    """As many principal components of the training templates as an SAE's features fire."""
-    settings = settings_of(chosen)
+def pca(settings: TrainSettings, templates: TemplateSet) -> Contender:
+    """As many principal components of the training templates as `k` says (give variant=topk k=…)."""
+    assert isinstance(settings.variant, TopKSettings), "control=pca takes variant=topk and k=…"
+    k = settings.variant.k
     x = unit(templates.templates, settings.normalize)
     x = x[~holdout_rows(templates.identities, HOLDOUT, seed=settings.seed)].astype(np.float64)
     mean = x.mean(axis=0)
-    basis = np.linalg.svd(x - mean, full_matrices=False)[2][: settings.k]
+    basis = np.linalg.svd(x - mean, full_matrices=False)[2][:k]
 
     def describe(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows = unit(rows, settings.normalize)
-        return (mean + (rows - mean) @ basis.T @ basis).astype(np.float32), np.full(len(rows), float(settings.k))
+        return (mean + (rows - mean) @ basis.T @ basis).astype(np.float32), np.full(len(rows), float(k))
 
     return Contender(describe, settings.normalize, {})
 
@@ -146,7 +155,7 @@ def unit(rows: np.ndarray, wanted: bool) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True) if wanted else rows
 
 
-def contender_of(sae: SparseAutoencoder, **figures: float) -> Contender:
+def contender_of(sae: SparseAutoencoder, **metrics: float) -> Contender:
     @torch.no_grad()
     def describe(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         decoded, n_firing = [], []
@@ -156,7 +165,7 @@ def contender_of(sae: SparseAutoencoder, **figures: float) -> Contender:
             n_firing.append((features > 0).sum(dim=1))
         return torch.cat(decoded).numpy(), torch.cat(n_firing).double().numpy()
 
-    return Contender(describe, sae.normalize, figures)
+    return Contender(describe, sae.normalize, metrics)
 
 
 def measured(
@@ -175,8 +184,8 @@ def measured(
     for name, (raw, pairs) in sets.items():
         x_hat, n_firing = contender.describe(raw)
         x = unit(raw, contender.normalize)
-        found[f"{name}/fvu"] = fraction_of_variance_unexplained(x, x_hat)
-        found[f"{name}/cosine"] = mean_cosine(x, x_hat)
+        fidelity = Fidelity.of(x, x_hat)
+        found[f"{name}/fvu"], found[f"{name}/cosine"] = fidelity.fvu, fidelity.cosine
         found[f"{name}/l0"] = float(n_firing.mean())
         for kind, rows in (("original", x), ("decoded", x_hat)) if pairs else ():
             distances = squared_distances(rows[pairs.first], rows[pairs.second])

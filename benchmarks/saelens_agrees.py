@@ -13,12 +13,12 @@ import torch
 from sae_lens import SAE  # pyright: ignore[reportMissingImports]
 
 from fsae_mlflow.sae.export import export_saelens
-from fsae_mlflow.sae.variants.registry import VARIANTS
+from fsae_mlflow.sae.variants.registry import VARIANTS, untrained
+from fsae_mlflow.sae.variants.settings import TopKSettings
 
 for variant, kind in VARIANTS.items():
     torch.manual_seed(0)
-    options: dict[str, Any] = {"k": 8} if variant in ("topk", "batchtopk", "matryoshka") else {}
-    sae: Any = kind(64, 512, **options)
+    sae: Any = untrained(kind(**({"k": 8} if issubclass(kind, TopKSettings) else {})), 64, 512)
     x = 3 * torch.randn(100, 64)
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         sae.scale.fill_(0.3)
@@ -29,9 +29,9 @@ for variant, kind in VARIANTS.items():
             sae.threshold.fill_(0.5)
         export_saelens(sae, Path(folder) / variant)
         peer = SAE.load_from_disk(Path(folder) / variant)
-        codes = peer.encode(x)
-        codes = codes.to_dense() if codes.is_sparse else codes
-        apart = float((codes - sae.encode(x)).abs().max()), float((peer.decode(codes) - sae(x)).abs().max())
+        features = peer.encode(x)
+        features = features.to_dense() if features.is_sparse else features
+        apart = float((features - sae.encode(x)).abs().max()), float((peer.decode(features) - sae(x)).abs().max())
         print(f"{variant:12} as {peer.cfg.architecture():9} features: {apart[0]:.1e} apart, templates: {apart[1]:.1e}")
         if max(apart) > 1e-3:
             raise SystemExit(f"{variant}: SAELens disagrees.")

@@ -2,8 +2,8 @@
 
     python benchmarks/train_step.py --d_sae 65536 --l0 100 --peers
 
-Every contender lives in a process of its own (so peak memory is its own) and they take their steps in turn, so that a
-busy machine slows all alike; medians and their ratios are reported. `floor` is a bare float32 product of the encoder
+Every contender has its own process, hence its own peak memory. They take their steps in turn, so that a busy machine
+slows all of them alike. Medians and their ratios are reported. `floor` is a bare float32 product of the encoder
 plus reading and writing what AdamW must touch. --peers installs the two peers under outputs/peers, on top of this
 environment.
 """
@@ -20,9 +20,9 @@ from pathlib import Path
 
 import torch
 
-from fsae_mlflow.sae.training.optimizer import make_optimizer
-from fsae_mlflow.sae.training.settings import TrainSettings
+from fsae_mlflow.sae.optimizer import AdamW
 from fsae_mlflow.sae.variants.gated import GatedSAE
+from fsae_mlflow.sae.variants.settings import GatedSettings
 
 PEERS = Path("outputs/peers")
 OWN = ["dense", "fused", "fused_float32", "floor"]
@@ -36,7 +36,7 @@ def templates(batch: int, d_in: int) -> torch.Tensor:
 def biased_sae(d_in: int, d_sae: int, l0: float) -> GatedSAE:
     """A gated SAE whose biases let about `l0` features fire."""
     torch.manual_seed(0)
-    sae = GatedSAE(d_in, d_sae, lam=LAM)
+    sae = GatedSAE(d_in, d_sae, GatedSettings(lam=LAM))
     with torch.no_grad():
         projected = sae.projected(templates(1024, d_in)[:16]).flatten()
         level = torch.topk(projected, max(1, round(16 * l0))).values[-1]
@@ -69,11 +69,11 @@ def dense_step(sae: GatedSAE, x: torch.Tensor) -> Callable[[], float]:
 def fused_step(sae: GatedSAE, x: torch.Tensor, *, screened: bool) -> Callable[[], float]:
     from fsae_mlflow.sae.fused.step import FusedStep
 
-    fused = FusedStep(sae, make_optimizer(TrainSettings(lr=RATE, lr_end=0.0), sae))
+    fused = FusedStep(sae, AdamW.of(sae, lr=RATE, betas=(0.9, 0.999), weight_decay=0.01))
     fused.screened = fused.screened and screened
 
     def step() -> float:
-        fused.forward(x)
+        fused.forward(x, sparsity_weight=LAM)
         l0 = sum(float((block.p > sae.firing_level()[block.first]).sum()) for block in fused.blocks) / len(x)
         fused.update()
         return l0

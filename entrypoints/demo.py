@@ -1,4 +1,4 @@
-"""The whole way on the embedded faces and recognizer, as child runs of one parent."""
+"""All main stages on the embedded faces and recognizer, as child runs of one run."""
 
 from typing import Annotated
 
@@ -25,18 +25,18 @@ HEADLINES = (
 
 @settings
 class DemoSettings:
-    """What the demo starts from."""
+    """The input and the size of the demo."""
 
-    faces: Annotated[str, "Pictures, as extract takes them."] = "orl"
-    recognizer: Annotated[str, "Recognizer, as extract takes it."] = "tiny"
+    faces: Annotated[str, "Pictures of faces, as for extract."] = "orl"
+    recognizer: Annotated[str, "Recognizer, as for extract."] = "tiny"
     epochs: Annotated[int, "Epochs of the SAE's training.", Ge(1)] = 60
-    folds: Annotated[int, "Folds of the pairs that are made.", Ge(2)] = 10
+    folds: Annotated[int, "Folds of the verification pairs.", Ge(2)] = 10
     steps: Annotated[int, "Steps of the optimized images.", Ge(1)] = 48
 
 
 @command(DemoSettings, stage="demo")
 def main(settings, run):
-    """Extract, train, evaluate and visualize, each as an MLflow Project run, and gather their main metrics."""
+    """Run extract, train_sae, evaluate_lfw and visualize as child runs, and gather their main metrics and pictures."""
     from fsae_mlflow.tracking.projects import run_entry_point
 
     extracted = run_entry_point(run, "extract", {"faces": settings.faces, "recognizer": settings.recognizer})

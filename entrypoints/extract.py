@@ -1,7 +1,5 @@
 """Turn pictures of faces into a template set."""
 
-from pathlib import Path
-
 from fsae_mlflow.extraction.settings import ExtractSettings
 from fsae_mlflow.tracking.command import command
 
@@ -14,8 +12,7 @@ def main(settings, run):
     from fsae_mlflow.tracking.inputs import TEMPLATES, note_templates
 
     keep_freed_memory()
-    output = Path(settings.output) if settings.output else None
-    extraction = extract(settings, output=output, on_metrics=run.on_metrics)
+    extraction = extract(settings, on_metrics=run.on_metrics)
     run.log_path(extraction.templates.folder, TEMPLATES)
     run.log_json(extraction.templates.metadata["recognizer"], "recognizer.json")
     for sheet in (extraction.accepted, extraction.rejected):

@@ -1,15 +1,17 @@
 """Distill a recognizer into a small one."""
 
+from fsae_mlflow.parameters import deciding, fingerprint, output_folder
 from fsae_mlflow.recognizers.distillation.settings import DistillSettings
 from fsae_mlflow.tracking.command import command
 
 
 @command(DistillSettings, stage="train_recognizer")
 def main(settings, run):
-    """Teach a small recognizer to give the templates of a large one, on any aligned faces."""
+    """Train a small recognizer to return the templates of a large one, on any aligned faces."""
     from fsae_mlflow.recognizers.distillation.stage import distill
 
-    student = distill(settings, output=run.output(settings.output), on_metrics=run.on_metrics)
+    output = output_folder("train_recognizer", settings.output, fingerprint(deciding(settings)))
+    student = distill(settings, output=output, on_metrics=run.on_metrics)
     for path in (student.weights, student.card):
         run.log_path(path, "recognizer")
 

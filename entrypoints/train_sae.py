@@ -1,7 +1,5 @@
 """Train a sparse autoencoder on a template set."""
 
-from pathlib import Path
-
 from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.tracking.command import command
 
@@ -12,14 +10,14 @@ def main(settings, run):
 
     The same command goes on with a training that was stopped.
     """
-    from fsae_mlflow.sae.training.checkpoint import fingerprint
+    from fsae_mlflow.parameters import output_folder
+    from fsae_mlflow.sae.training.checkpoint import training_fingerprint
     from fsae_mlflow.sae.training.stage import train
     from fsae_mlflow.tracking.inputs import open_templates
     from fsae_mlflow.tracking.registry import log_sae, register_sae
 
     templates = open_templates(run, settings.templates, context="training")
-    # Named by what decides the result, not by the run, so that the same command finds its checkpoint.
-    output = Path(settings.output or f"outputs/train_sae/{fingerprint(settings, templates.digest)}")
+    output = output_folder("train_sae", settings.output, training_fingerprint(settings, templates.digest))
     trained = train(settings, templates=templates, output=output, on_metrics=run.on_metrics)
     run.on_metrics(trained.metrics, settings.epochs)
     log_sae(run, trained.folder)

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that are written completely or not at all."""
 
 import os
 import shutil
@@ -9,11 +9,11 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a temporary sibling of `path` to write a file or a folder at, and rename it to `path` on success.
+    """Give a temporary path beside `path` for a new file or folder, and rename it to `path` on success.
 
-    What stood at `path` stays as it was until the rename; on an error the temporary is removed.
+    Until then `path` keeps its content; on an error the temporary is removed.
 
-    Raises: OSError from writing (a full disk, say), with the previous content intact.
+    Raises: OSError from writing, such as a full disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -24,7 +24,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
         if path.is_dir():
-            # A folder cannot be renamed over another: the old one steps aside for the instant between two renames.
+            # A folder cannot replace another in one rename, so the old one is moved away first.
             former = path.with_name(f".{path.name}.{os.getpid()}.old")
             path.replace(former)
             temporary.replace(path)

@@ -1,12 +1,12 @@
-"""Where tensors are computed."""
+"""The device that computes."""
 
 import torch
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`: "auto" takes a CUDA device where there is one, else the CPU.
+    """The device called `name`; "auto" is a CUDA device if there is one, else the CPU.
 
-    Raises: ValueError when the device is unknown or not on this machine.
+    Raises: ValueError if the device is unknown or not on this machine.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

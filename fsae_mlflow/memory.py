@@ -1,15 +1,17 @@
-"""What becomes of freed memory; imports nothing large, for worker processes' sake."""
+"""Keeping freed memory; imports nothing large, because worker processes import this."""
 
 import ctypes
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-KEPT, LARGEST_KEPT = 2**30, 2**25  # bytes; glibc takes nothing above 32 MiB for the second
+KEPT, LARGEST_KEPT = 2**30, 2**25  # bytes; glibc allows at most 32 MiB for the second
 
 
 def keep_freed_memory(n_bytes: int = KEPT) -> None:
-    """Have glibc keep up to `n_bytes` of freed blocks for the next ones, from now on and in the whole process: getting
-    them afresh, page by page, costs a tenth of the time. Does nothing where the C library is another one.
+    """Make glibc keep up to `n_bytes` of freed memory for later use, in the whole process and from now on.
+
+    To get it from the system again, page by page, takes a tenth of an extraction's time. Does nothing with another C
+    library.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)

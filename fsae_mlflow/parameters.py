@@ -15,7 +15,7 @@ import dataclasses
 import hashlib
 import json
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -83,7 +83,7 @@ def settings(cls: type[T]) -> type[T]:
     """
     if "check" in vars(cls):
         cls.__post_init__ = lambda self: self.check()  # pyright: ignore[reportAttributeAccessIssue]
-    config = pydantic.ConfigDict(allow_inf_nan=False)
+    config = pydantic.ConfigDict(allow_inf_nan=False, extra="forbid")
     made: Any = validated(cls, frozen=True, kw_only=True, config=config)
     validate = made.__init__
 
@@ -91,22 +91,25 @@ def settings(cls: type[T]) -> type[T]:
         try:
             validate(self, **values)
         except pydantic.ValidationError as error:
-            raise ValueError(sentence(error)) from None
+            raise ValueError(sentence(error, known=[field.name for field in dataclasses.fields(made)])) from None
 
     made.__init__ = construct
     return made
 
 
-def sentence(error: pydantic.ValidationError, *, place: str = "") -> str:
-    """The first mistake that pydantic found: field, requirement and value; `place` says where the field stands."""
+def sentence(error: pydantic.ValidationError, *, place: str = "", known: Collection[str] = ()) -> str:
+    """The first mistake that pydantic found: field, requirement and value.
+
+    `place` says where the field stands; `known` lists the fields that there are, for the sentence on an unknown one.
+    """
     first = error.errors(include_url=False)[0]
     if first["type"] == "value_error":  # from `check`, which names the fields itself
-        return str(first["ctx"]["error"])
+        return str(first.get("ctx", {}).get("error"))
     name = ".".join(map(str, first["loc"])) + place
     if first["type"] in ("missing", "missing_argument"):
         return f"{name} is required."
     if "unexpected" in first["type"]:
-        return f"{name} is not known here."
+        return f"{name} is not known; known are {', '.join(known)}." if known else f"{name} is not known here."
     requirement = first["msg"].replace("Input should be", "must be").replace("Input should have", "must have")
     return f"{name} {requirement}; it is {first['input']!r}."
 
@@ -148,33 +151,35 @@ def _own_options(choice: str, kinds: Mapping[str, type]) -> Iterator[Option]:
     yield from found.values()
 
 
-def parse(cls: type[T], values: Mapping[str, Any]) -> T:
-    """The settings that flat values ask for; what is left out takes its default.
+def parse(cls: type[T], values: Mapping[str, Any], *, preset: Mapping[str, Any] | None = None) -> T:
+    """The settings that flat values ask for. What they leave out comes from `preset`, as far as it fits the choices
+    made, else from the defaults.
 
     Raises: ValueError naming the field, its requirement and the value; for a field of another choice, naming the
     choices that have it.
     """
-    known = list(options(cls))
-    given = {name: value for name, value in values.items() if not _owners(known, name)}
+    known, wanted = list(options(cls)), {**(preset or {}), **values}
+    choice_of = {option.name: option.choice for option in known}
+    given = {name: value for name, value in wanted.items() if not choice_of.get(name)}
     for option in known:
-        if option.one_of:
-            kinds, chosen = option.one_of.choices(), values.get(option.name, option.default)
-            if chosen not in kinds:
-                raise ValueError(f"{option.name} must be one of {', '.join(kinds)}; it is {chosen!r}.")
-            own = {name: value for name, value in values.items() if option.name == _owners(known, name)}
-            for name in own:
-                having = next(one.defaults for one in known if one.name == name)
-                if chosen not in having:
-                    raise ValueError(
-                        f"{name} is a parameter of {option.name}={' or '.join(having)}, and {option.name} is {chosen}; "
-                        f"leave it out, or choose one of these."
-                    )
-            given[option.name] = parse(kinds[chosen], own)
+        if not option.one_of:
+            continue
+        kinds, chosen = option.one_of.choices(), given.get(option.name, option.default)
+        if chosen not in kinds:
+            raise ValueError(f"{option.name} must be one of {', '.join(kinds)}; it is {chosen!r}.")
+        own: dict[str, Any] = {}
+        for one in known:
+            if one.choice != option.name:
+                continue
+            if one.name in values and chosen not in one.defaults:
+                raise ValueError(
+                    f"{one.name} is a parameter of {option.name} {', '.join(one.defaults)}, and {option.name} is "
+                    f"{chosen}; leave {one.name} out, or choose one of these."
+                )
+            if one.name in wanted and chosen in one.defaults:
+                own[one.name] = wanted[one.name]
+        given[option.name] = parse(kinds[chosen], own)
     return cls(**given)
-
-
-def _owners(known: list[Option], name: str) -> str:
-    return next((option.choice for option in known if option.name == name), "")
 
 
 def flat(instance: Any) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import TypeVar
 from tqdm import tqdm
 
 T = TypeVar("T")
-# Takes a stage's numbers at a step, to be logged.
 OnMetrics = Callable[[dict[str, float], int], None]
+"""Logs the metrics of a stage at a step."""
 SECONDS_BETWEEN_LINES = 10.0
 
 logger = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 def progress(iterable: Iterable[T], *, total: int, label: str, unit: str) -> Iterator[T]:
     """Pass items through and show how many of `total` are done.
 
-    In a log one line appears every ten seconds: "extract: 1,200 of 7,701 images, 26/s, 4 min 10 s left".
+    A log gets a line every ten seconds: "extract: 1,200 of 7,701 images, 26/s, 4 min 10 s left".
     """
     if sys.stderr.isatty():
         yield from tqdm(iterable, total=total, desc=label, unit=f" {unit}")
@@ -35,7 +35,7 @@ def progress(iterable: Iterable[T], *, total: int, label: str, unit: str) -> Ite
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the two largest units that matter: 250 → "4 min 10 s"."""
+    """Seconds as text in the two largest units: 250 → "4 min 10 s"."""
     minutes, seconds = divmod(round(max(seconds, 0)), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

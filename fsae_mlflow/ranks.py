@@ -1,19 +1,29 @@
 """Several processes that work on one result, as torchrun starts them."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Shaped
+from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """One process among `size`; by default it is alone."""
+    """One process among `size`; by default it is alone.
+
+    The methods on tensors need the processes to be connected (`connected_ranks`).
+    """
 
     rank: int = 0
     size: int = 1
 
     @classmethod
     def of_environment(cls) -> "Ranks":
-        """What torchrun's RANK and WORLD_SIZE say; one process alone without them."""
+        """What torchrun's RANK and WORLD_SIZE say; without them, one process alone."""
         return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
     @property
@@ -23,7 +33,7 @@ class Ranks:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that writes what all have made, and logs it."""
+        """Whether this is the process that logs, and writes what is written once."""
         return self.rank == 0
 
     def part(self, n: int) -> slice:
@@ -33,3 +43,37 @@ class Ranks:
     def turns(self, n: int) -> range:
         """The rank's things among `n` that the ranks take in turn."""
         return range(self.rank, n, self.size)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The tensor's sum over ranks, in place."""
+        if not self.alone:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def any(self, *flags: bool) -> list[bool]:
+        """Whether each flag is set on some rank; every rank gets the same answer."""
+        if self.alone:
+            return list(flags)
+        return [bool(count) for count in self.sum(torch.tensor([float(flag) for flag in flags]))]
+
+    def joined(self, part: Shaped[Tensor, "n_part ..."], n: int) -> Shaped[Tensor, "n ..."]:
+        """All ranks' rows of a tensor of which each rank holds its `part`."""
+        if self.alone:
+            return part
+        whole = torch.zeros(n, *part.shape[1:], dtype=part.dtype)
+        whole[self.part(n)] = part
+        return self.sum(whole.to(torch.uint8)).bool() if part.dtype == torch.bool else self.sum(whole)
+
+
+@contextmanager
+def connected_ranks() -> Iterator[Ranks]:
+    """The processes that torchrun started, connected by gloo; one alone without torchrun."""
+    ranks = Ranks.of_environment()
+    if ranks.alone:
+        yield ranks
+        return
+    dist.init_process_group("gloo")
+    try:
+        yield ranks
+    finally:
+        dist.destroy_process_group()

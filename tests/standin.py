@@ -31,14 +31,14 @@ def load(name: str, *, card: str = "", seconds: float = 0.0) -> Recognizer:
     return Recognizer(Delayed(seconds), RecognizerCard(name=name, template_width=WIDTH))
 
 
-def settings(faces: Path | str, **more: object) -> ExtractSettings:
-    standing = {"aligned": True, "workers": 0, "threads": 1, "batch_size": 2, "shard_images": 3}
-    return ExtractSettings(faces=str(faces), recognizer="standin", **(standing | more))
+def settings(faces: Path | str, output: Path | str, **more: object) -> ExtractSettings:
+    plain = {"recognizer": "standin", "aligned": True, "workers": 0, "threads": 1, "batch_size": 2, "shard_images": 3}
+    return ExtractSettings(faces=str(faces), output=str(output), **(plain | more))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     extraction.load_recognizer = lambda name, card: load(name, seconds=float(sys.argv[3]))
     extraction.extract(
-        settings(sys.argv[1], workers=int(sys.argv[4])), output=Path(sys.argv[2]), on_metrics=lambda metrics, step: None
+        settings(sys.argv[1], sys.argv[2], workers=int(sys.argv[4])), on_metrics=lambda metrics, step: None
     )

@@ -56,8 +56,9 @@ def extracted(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Template
     from fsae_mlflow.extraction.settings import ExtractSettings
     from fsae_mlflow.extraction.stage import extract
 
-    settings = ExtractSettings(faces=str(faces), enlarge=2, workers=0)
-    return extract(settings, output=tmp_path_factory.mktemp("extracted"), on_metrics=lambda *_: None).templates
+    output = str(tmp_path_factory.mktemp("extracted"))
+    settings = ExtractSettings(faces=str(faces), enlarge=2, workers=0, output=output)
+    return extract(settings, on_metrics=lambda *_: None).templates
 
 
 @pytest.mark.usefixtures("store")
@@ -127,7 +128,7 @@ def test_a_sweep_goes_on_and_registers_its_champion(template_set: TemplateSet, t
 @pytest.mark.usefixtures("store")
 def test_a_sweep_without_a_feasible_trial_says_so(template_set: TemplateSet) -> None:
     sentence = refuse("sweep", n_trials=1, epochs=1, expansions="2", max_l0=0.001, templates=template_set.folder)
-    assert sentence == "max_l0=0.001: no trial is that sparse; raise max_l0, lam_max or n_trials."
+    assert sentence == "max_l0=0.001: every trial has a larger L0; increase max_l0, lam_max or n_trials."
 
 
 @pytest.mark.usefixtures("store")
@@ -144,10 +145,10 @@ def test_latest_without_a_run_names_the_way(tmp_path: Path) -> None:
         ("extract", {"faces": "empty"}, "holds no picture"),
         ("extract", {"recognizer": "facenot"}, "recognizer must be one of tiny, onnx:"),
         ("train_sae", {"device": "cuda:9"}, "device cuda:9 is not on this machine"),
-        ("evaluate_lfw", {"sae": "models:/nobody@champion"}, "models:/nobody@champion is not in the registry"),
+        ("evaluate_lfw", {"sae": "models:/nobody@champion"}, "models:/nobody@champion is not in the model registry"),
         ("evaluate_lfw", {"sae": "none", "pairs": "pairs.txt"}, "pairs.txt, line 2"),
-        ("evaluate_lfw", {"sae": "wide", "folds": "2"}, "wide"),
-        ("visualize", {"sae": "wide"}, "wide"),
+        ("evaluate_lfw", {"sae": "wide", "folds": "2"}, "Template width 512 differs from the SAE's d_in 16"),
+        ("visualize", {"sae": "wide"}, "Template width 512 differs from the SAE's d_in 16"),
         ("visualize", {"sae": "narrow", "features": "7,x"}, "features must be best, or numbers"),
     ],
 )
@@ -156,11 +157,12 @@ def test_mistakes_end_in_one_sentence(
 ) -> None:
     from fsae_mlflow.sae.saved import save_sae
     from fsae_mlflow.sae.variants.gated import GatedSAE
+    from fsae_mlflow.sae.variants.settings import GatedSettings
 
     (tmp_path / "empty").mkdir()
     (tmp_path / "pairs.txt").write_text("1\t1\ns1\t1\n")
     for folder, width in (("wide", 16), ("narrow", 512)):
-        save_sae(GatedSAE(width, 8), tmp_path / folder, settings={}, templates={})
+        save_sae(GatedSAE(width, 8, GatedSettings()), tmp_path / folder, settings={}, templates={})
     if name != "extract":
         parameters = {"templates": str(extracted.folder)} | parameters
     before = set(tmp_path.rglob("set.json"))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fsae_mlflow import metrics
 from fsae_mlflow.metrics import Fidelity, Sparsity
 from fsae_mlflow.sae.variants.gated import GatedSAE
+from fsae_mlflow.sae.variants.settings import GatedSettings
 
 KINDS: dict[str, Callable[[np.ndarray], np.ndarray | torch.Tensor]] = {
     "arrays": np.asarray,
@@ -65,7 +66,7 @@ def test_a_large_mean_leaves_fvu_exact() -> None:
 
 
 def test_fidelity_of_an_sae_with_b_dec() -> None:
-    sae = GatedSAE(6, 24, scale=0.5).requires_grad_(False)
+    sae = GatedSAE(6, 24, GatedSettings(), scale=0.5).requires_grad_(False)
     sae.b_dec.copy_(torch.linspace(-1, 1, 6))
     x = rows(30, 6)
     x_hat = sae(torch.from_numpy(x)).numpy()

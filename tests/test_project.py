@@ -5,13 +5,26 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import mlflow
 import pytest
+import yaml
+
+import fsae_mlflow
 
 ROOT = Path(__file__).parents[1]
 STAGES = ["demo", "evaluate_lfw", "extract", "train_sae", "visualize"]
+
+
+def test_one_version_and_one_license_everywhere() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert citation["version"] == fsae_mlflow.__version__
+    assert f"\n## {fsae_mlflow.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    assert citation["license"] == project["license"] == "Apache-2.0"
+    assert all((ROOT / name).is_file() for name in project["license-files"])
 
 
 def start(store: str, *command: str) -> subprocess.Popen[str]:

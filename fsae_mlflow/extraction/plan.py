@@ -1,9 +1,7 @@
-"""What an extraction is of, agreed before the first shard: a later start goes on with the same and nothing else."""
+"""The plan of an extraction, written before the first shard: only an extraction with the same plan may continue it."""
 
 import dataclasses
-import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +10,18 @@ from typing import Any
 from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.extraction.settings import ExtractSettings
 from fsae_mlflow.faces.pictures import Inventory, Source
+from fsae_mlflow.parameters import fingerprint
+from fsae_mlflow.ranks import Ranks
 from fsae_mlflow.recognizers.card import RecognizerCard
 from fsae_mlflow.templates.writing import has_shard
 
 PLAN = "plan.json"
-RECIPE = 2  # one more whenever the same settings come to mean other faces or templates
+RECIPE = 2  # add one when the same settings begin to give other faces or templates
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The pictures, the recognizer and the settings that shape a template set, and its cut into shards."""
+    """The pictures, the recognizer and the settings that decide a template set, which is written in shards."""
 
     source: dict[str, Any]
     recognizer: dict[str, Any]
@@ -29,68 +29,54 @@ class Plan:
 
     @classmethod
     def of(cls, settings: ExtractSettings, source: Source, inventory: Inventory, card: RecognizerCard) -> "Plan":
-        """What these settings ask for."""
-        pictures = {"name": source.name, "n_pictures": inventory.n_pictures, "digest": inventory.digest}
+        """The plan for these settings."""
         elsewhere = ("faces", "recognizer", "recognizer_card")
-        shaping = {name: value for name, value in settings.lasting.items() if name not in elsewhere} | {
-            "recipe": RECIPE
-        }
-        return cls(source=pictures, recognizer=json.loads(card.to_json()), settings=shaping)
+        values = {name: value for name, value in settings.deciding.items() if name not in elsewhere}
+        return cls(
+            source={"name": source.name, "n_pictures": inventory.n_pictures, "digest": inventory.digest},
+            recognizer=json.loads(card.to_json()),
+            settings=values | {"recipe": RECIPE},
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """A short hash of the plan."""
+        return fingerprint(dataclasses.asdict(self))
+
+    @property
+    def shard_images(self) -> int:
+        """The number of pictures in every shard but the last."""
+        return self.settings["shard_images"]
 
     @property
     def n_shards(self) -> int:
-        """How many shards the pictures fill."""
-        return -(-self.source["n_pictures"] // self.settings["shard_images"])
+        """The number of shards."""
+        return -(-self.source["n_pictures"] // self.shard_images)
 
     def n_pictures(self, shard: int) -> int:
-        """How many pictures a shard covers."""
-        size = self.settings["shard_images"]
-        return min(size, self.source["n_pictures"] - shard * size)
+        """The number of pictures in a shard."""
+        return min(self.shard_images, self.source["n_pictures"] - shard * self.shard_images)
 
-    @property
-    def default_output(self) -> Path:
-        """A folder that the same extraction finds again, and no other does."""
-        digest = hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
-        return Path("outputs") / "extract" / digest[:12]
+    def missing(self, folder: Path, ranks: Ranks) -> list[int]:
+        """The rank's shards that are not in the folder yet, in order."""
+        return [shard for shard in ranks.turns(self.n_shards) if not has_shard(folder, shard)]
 
     def agree(self, folder: Path) -> None:
-        """Note the plan in a new folder; in one that has a plan, see that it is the same.
+        """Write the plan into a new folder, or check that a folder's plan is the same.
 
         Raises: ValueError naming what differs.
         """
-        path = folder / PLAN
+        path, plan = folder / PLAN, dataclasses.asdict(self)
         if not path.is_file():
-            others = {file.name for file in folder.glob("[!.]*")} - {PLAN}  # other processes are starting too
-            if others:
-                raise ValueError(f"output: {folder} holds files of something else; choose an empty or new folder.")
+            if {file.name for file in folder.glob("[!.]*")} - {PLAN}:  # another process may have just written the plan
+                raise ValueError(f"output: {folder} holds other files; choose an empty or new folder.")
             with atomic_write(path) as temporary:
-                temporary.write_text(json.dumps(dataclasses.asdict(self), indent=2))
-            return
-        former = json.loads(path.read_text())
-        if differences := list(_differences(former, dataclasses.asdict(self))):
+                temporary.write_text(json.dumps(plan, indent=2))
+        elif differences := list(_differences(json.loads(path.read_text()), plan)):
             raise ValueError(
-                f"output: {folder.parent} holds an extraction that differs in {'; '.join(differences)}. "
-                "Choose another output, or go back to what it was."
+                f"output: {folder.parent} holds another extraction; different are {'; '.join(differences)}. "
+                "Choose another output, or use the former values."
             )
-
-
-@dataclass(frozen=True)
-class Share:
-    """Which of several processes this is, as torchrun's RANK and WORLD_SIZE say."""
-
-    rank: int
-    n_processes: int
-
-    @classmethod
-    def of_environment(cls) -> "Share":
-        """The share of a process: everything where it runs alone."""
-        return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
-
-    def missing(self, plan: Plan, folder: Path) -> frozenset[int]:
-        """The shards that are this process' to write and are not there."""
-        return frozenset(
-            number for number in range(self.rank, plan.n_shards, self.n_processes) if not has_shard(folder, number)
-        )
 
 
 def _differences(former: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:

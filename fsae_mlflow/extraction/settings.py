@@ -1,14 +1,10 @@
-"""What `extract` can be told."""
+"""Settings of the stage `extract`."""
 
-import dataclasses
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 
-from fsae_mlflow.parameters import EXECUTION, settings
-
-# What changes neither a row nor the shards: resuming with other values gives the same set.
-ONLY_SPEED = {"batch_size", "workers", "threads", "device", "output"}
+from fsae_mlflow.parameters import EXECUTION, deciding, settings
 
 
 @settings
@@ -29,41 +25,40 @@ class ExtractSettings:
     no_face: Annotated[
         Literal["record", "central_crop"], "Picture without a face: record a failure, or take its central crop."
     ] = "record"
-    min_face: Annotated[float, "Smallest face sought, in pixels.", Ge(12)] = 20.0
+    min_face: Annotated[float, "Smallest face to find, in pixels.", Ge(12)] = 20.0
     min_face_share: Annotated[
-        float, "Smallest face sought, as a share of a picture's shorter side; 0.25 suits face data sets.", Ge(0), Le(1)
+        float, "Smallest face to find, as a share of a picture's shorter side; 0.25 suits face data sets.", Ge(0), Le(1)
     ] = 0.0
     enlarge: Annotated[
         int | None, "Enlarge pictures this many times before detection; left out: 2 for orl, else 1.", Ge(1), Le(8)
     ] = None
     pad: Annotated[
         float | None,
-        "Repeat a picture's edge this far around it before detection, as a share of its shorter side: for pictures cut "
-        "off close to the face; left out: 0.2 for orl, else 0.",
+        "Repeat a picture's edge around it before detection, as a share of its shorter side: for pictures that end "
+        "close to the face; left out: 0.2 for orl, else 0.",
         Ge(0),
         Le(1),
     ] = None
     flip: Annotated[bool, "Average each template with that of the mirrored face."] = False
-    batch_size: Annotated[
-        int, "Pictures in work together; on a GPU also the faces embedded together.", Ge(1), EXECUTION
-    ] = 64
+    batch_size: Annotated[int, "Pictures per batch; on a GPU also the faces embedded together.", Ge(1), EXECUTION] = 64
     workers: Annotated[int, "Processes that decode pictures; 0 decodes in the main process.", Ge(0), EXECUTION] = 1
     threads: Annotated[
-        int, "Batches in work at once, one CPU thread each; 0 takes as many as PyTorch would.", Ge(0), EXECUTION
+        int, "Batches processed at once, one CPU thread each; 0 takes as many as PyTorch would.", Ge(0), EXECUTION
     ] = 0
     device: Annotated[str, "auto, cpu, cuda or cuda:N.", EXECUTION] = "auto"
-    jpeg_quality: Annotated[int, "JPEG quality of the aligned faces kept beside the templates.", Ge(1), Le(100)] = 95
-    shard_images: Annotated[int, "Pictures per shard: what an interruption can cost at most.", Ge(1)] = 2048
-    output: Annotated[str, "Folder to write to, or to go on in; empty takes one under outputs/.", EXECUTION] = ""
+    jpeg_quality: Annotated[int, "JPEG quality of the aligned faces stored beside the templates.", Ge(1), Le(100)] = 95
+    shard_images: Annotated[int, "Pictures per shard; an interruption loses at most the shards in work.", Ge(1)] = 2048
+    output: Annotated[
+        str, "Folder to write to or to continue in; empty: a folder under outputs/extract.", EXECUTION
+    ] = ""
 
     @property
     def before_detection(self) -> tuple[int, float]:
-        """How far pictures are enlarged and padded; ORL's are small and cut off close to the face."""
+        """`enlarge` and `pad` as they are used; ORL's pictures are small and end close to the face."""
         enlarge, pad = (2, 0.2) if self.faces == "orl" else (1, 0.0)
         return self.enlarge or enlarge, pad if self.pad is None else self.pad
 
     @property
-    def lasting(self) -> dict[str, Any]:
-        """The settings that shape the result, with what they are where they were left out."""
-        given = {name: value for name, value in dataclasses.asdict(self).items() if name not in ONLY_SPEED}
-        return given | dict(zip(("enlarge", "pad"), self.before_detection, strict=True))
+    def deciding(self) -> dict[str, Any]:
+        """The values that decide the result, with `enlarge` and `pad` as they are used."""
+        return deciding(self) | dict(zip(("enlarge", "pad"), self.before_detection, strict=True))

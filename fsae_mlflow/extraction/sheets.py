@@ -1,4 +1,4 @@
-"""Contact sheets: the faces that were taken and the pictures that were not, for a person to look at."""
+"""Contact sheets to check an extraction by eye: aligned faces, and the pictures that gave none."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,26 +8,27 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.faces.aligned import FACE_SIZE
 from fsae_mlflow.faces.decoding import read
 from fsae_mlflow.faces.pictures import Source
 
-TILE = 112
 N_TILES = 64
 COLUMNS = 8
+REJECTED_SIZE = 2 * FACE_SIZE  # room for the reason
 
 
 def evenly_spaced(n: int) -> list[int]:
-    """Up to 64 of `n` places, evenly spaced from the first to the last."""
+    """Up to 64 of the numbers 0…n - 1, evenly spaced from the first to the last."""
     return np.unique(np.linspace(0, n - 1, min(n, N_TILES)).round().astype(int)).tolist()
 
 
 def accepted(faces: Sequence[Image.Image], path: Path) -> Path | None:
-    """Aligned faces side by side; none where there are none."""
+    """Write aligned faces side by side; None if there are none."""
     return _sheet(faces, path) if faces else None
 
 
 def rejected(source: Source, failures: Sequence[tuple[str, str]], path: Path) -> Path | None:
-    """Up to 64 pictures that gave no row, each with its reason; none where all gave one."""
+    """Write up to 64 pictures without a row, each with its reason; None if there are none."""
     if not failures:
         return None
     wanted = dict(failures[index] for index in evenly_spaced(len(failures)))
@@ -40,13 +41,13 @@ def rejected(source: Source, failures: Sequence[tuple[str, str]], path: Path) ->
 
 
 def _labeled(pixels: UInt8[np.ndarray, "height width 3"] | None, text: str) -> Image.Image:
-    tile = Image.new("RGB", (2 * TILE, 2 * TILE), "white")
+    tile = Image.new("RGB", (REJECTED_SIZE, REJECTED_SIZE), "white")
     if pixels is not None:
         thumbnail = Image.fromarray(pixels)
-        thumbnail.thumbnail((2 * TILE, 2 * TILE - 60))
-        tile.paste(thumbnail, ((2 * TILE - thumbnail.width) // 2, 0))
+        thumbnail.thumbnail((REJECTED_SIZE, REJECTED_SIZE - 60))
+        tile.paste(thumbnail, ((REJECTED_SIZE - thumbnail.width) // 2, 0))
     lines = [line[start : start + 36] for line in text.split("\n") for start in range(0, len(line), 36)]
-    ImageDraw.Draw(tile).multiline_text((2, 2 * TILE - 58), "\n".join(lines[:5]), fill="black", spacing=1)
+    ImageDraw.Draw(tile).multiline_text((2, REJECTED_SIZE - 58), "\n".join(lines[:5]), fill="black", spacing=1)
     return tile
 
 
@@ -57,5 +58,7 @@ def _sheet(tiles: Sequence[Image.Image], path: Path) -> Path:
     for number, tile in enumerate(tiles):
         sheet.paste(tile, (number % columns * (width + 2), number // columns * (height + 2)))
     with atomic_write(path) as temporary:
-        sheet.save(temporary, "PNG", compress_level=1)  # 6, the default, takes four times as long for a tenth less
+        sheet.save(
+            temporary, "PNG", compress_level=1
+        )  # the default, 6, takes four times as long for a file a tenth smaller
     return path

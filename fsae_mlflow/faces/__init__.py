@@ -1,1 +1,1 @@
-"""From pictures to aligned faces: sources, decoding, keypoints, alignment, quality."""
+"""Pictures → aligned faces: sources, decoding, detection, alignment, quality."""

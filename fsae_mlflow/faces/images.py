@@ -1,4 +1,4 @@
-"""Encoded picture → upright 8-bit RGB array, or the reason why not."""
+"""Encoded picture → upright 8-bit RGB array, or the reason why it cannot be decoded."""
 
 import io
 import warnings
@@ -12,16 +12,16 @@ WHITE = (255, 255, 255)
 
 
 class UnreadableImageError(Exception):
-    """A picture that cannot be used; its text is one sentence for a person."""
+    """A picture that cannot be decoded; the message is one sentence with the reason."""
 
 
 def decode(content: bytes) -> UInt8[np.ndarray, "height width 3"]:
-    """Decode a picture to RGB, 0…255, turned upright as its EXIF orientation says; the array may be read-only.
+    """Decode a picture to RGB, 0…255, upright according to its EXIF orientation; the array may be read-only.
 
-    The first frame of an animation is taken; transparent pixels lie on white; 16-bit and floating-point grays are
-    scaled, not clipped.
+    Of an animation the first frame is taken. Transparent pixels become white. 16-bit and floating-point gray values are
+    scaled to 0…255, not clipped.
 
-    Raises: UnreadableImageError with a reason.
+    Raises: UnreadableImageError with the reason.
     """
     if not content:
         raise UnreadableImageError("The file is empty.")
@@ -37,13 +37,13 @@ def decode(content: bytes) -> UInt8[np.ndarray, "height width 3"]:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         limit = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         raise UnreadableImageError(
-            f"The picture claims more than {limit:.0f} megapixels: a decompression bomb?"
+            f"The picture declares more than {limit:.0f} megapixels and may be a decompression bomb."
         ) from None
     except UnidentifiedImageError:
         raise UnreadableImageError("The file is not a picture in a format or pixel layout that Pillow reads.") from None
     except MemoryError:
         raise UnreadableImageError("The picture does not fit into memory.") from None
-    except Exception as error:  # Pillow's plugins raise whatever a broken file makes them stumble over
+    except Exception as error:  # Pillow's plugins raise many kinds of errors on broken files
         if isinstance(error, UnreadableImageError):
             raise
         if "truncated" in str(error) or "bytes not processed" in str(error) or isinstance(error, EOFError):
@@ -54,7 +54,7 @@ def decode(content: bytes) -> UInt8[np.ndarray, "height width 3"]:
 def _upright(picture: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(picture)
-    except Exception:  # an EXIF block may be broken in any way, and the pixels are good all the same
+    except Exception:  # a broken EXIF block can raise any error; the pixels are still good
         return picture
 
 
@@ -72,14 +72,14 @@ def _rgb(picture: Image.Image) -> Image.Image:
 
 
 def _sixteen_bit(picture: Image.Image) -> Image.Image:
-    """0…65535 → 0…255; what lies outside (32-bit files) is spread over the range between its extremes."""
+    """0…65535 → 0…255; values outside (32-bit files) are scaled by their minimum and maximum instead."""
     values = np.asarray(picture).astype(np.float64)
     low, high = (0.0, 65535.0) if values.min() >= 0 and values.max() <= 65535 else (values.min(), values.max())
     return _gray((values - low) / max(high - low, 1e-9))
 
 
 def _floating_point(picture: Image.Image) -> Image.Image:
-    """0…1 or 0…255 as they are; anything else is spread over the range between its extremes."""
+    """0…1 or 0…255 as they are; other values are scaled by their minimum and maximum."""
     values = np.nan_to_num(np.asarray(picture).astype(np.float64))
     low, high = values.min(), values.max()
     if low >= 0 and high <= 1:
@@ -96,7 +96,7 @@ def _gray(unit: np.ndarray) -> Image.Image:
 def _lab(picture: Image.Image) -> Image.Image:
     lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
     converted = ImageCms.profileToProfile(picture, lab, srgb, outputMode="RGB")
-    assert converted is not None  # only None when converting in place
+    assert converted is not None  # None only when it converts in place
     return converted
 
 

@@ -1,4 +1,4 @@
-"""Files on this machine, and wherever pyarrow.fs or fsspec reads."""
+"""Files on this machine, and in any storage that pyarrow.fs or fsspec reads."""
 
 import io
 import os
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Location:
-    """A file or folder: `path` in the file system of the URI `root`; an empty root is this machine's."""
+    """A file or folder: `path` in the file system of the URI `root`; with an empty root, on this machine."""
 
     path: str
     root: str = ""
 
     @classmethod
     def of(cls, text: str) -> "Location":
-        """The place that a path or URI (s3://bucket/folder, gs://…, memory://…) names.
+        """The location that a path or URI (s3://bucket/folder, gs://…, memory://…) names.
 
         Raises: ValueError for a URI that neither pyarrow nor fsspec can open.
         """
@@ -43,7 +43,7 @@ class Location:
         return {"File": "file", "Directory": "folder"}.get(kind, "nothing")
 
     def beside(self, relative: str) -> "Location":
-        """What a file at this place means by `relative`: a path below its folder, or anything absolute."""
+        """What `relative` means in a list at this location: a path below its folder, or an absolute path or URI."""
         if "://" in relative or (not self.root and Path(relative).is_absolute()):
             return Location.of(relative)
         if not self.root:
@@ -51,7 +51,7 @@ class Location:
         return Location(str(PurePosixPath(self.path).parent / relative), self.root)
 
     def entries(self) -> Iterator[tuple["Location", str, int]]:
-        """What a folder holds, sorted by name: place, "file" or "folder", and size in bytes (-1 where unknown)."""
+        """What a folder holds, sorted by name: location, "file" or "folder", and size in bytes (-1 if unknown)."""
         if not self.root:
             with os.scandir(self.path) as listing:
                 found = [(entry.name, entry.is_dir(), -1 if entry.is_dir() else _size(entry)) for entry in listing]
@@ -67,7 +67,7 @@ class Location:
             yield Location(info.path, self.root), "folder" if is_folder else "file", size
 
     def open(self) -> io.BufferedReader:
-        """The file for reading, seekable."""
+        """The file, opened for reading; it is seekable."""
         if not self.root:
             return Path(self.path).open("rb")
         return io.BufferedReader(cast(io.RawIOBase, _file_system(self.root)[0].open_input_file(self.path)))
@@ -86,7 +86,7 @@ class Location:
 def _size(entry: os.DirEntry[str]) -> int:
     try:
         return entry.stat().st_size
-    except OSError:  # a dangling link: reading it will say so
+    except OSError:  # a broken link, which fails when it is read
         return -1
 
 

@@ -127,7 +127,7 @@ def encoded(
     """
     if len(templates) == 0:
         raise ValueError("templates: the set is empty; extract some faces first.")
-    parts = [templates] if isinstance(templates, np.ndarray) else templates._lists("template")
+    parts = [templates] if isinstance(templates, np.ndarray) else templates.chunks("template")
     batches = (part[first : first + batch_size] for part in parts for first in range(0, len(part), batch_size))
     for batch in progress(batches, total=math.ceil(len(templates) / batch_size), label=label, unit="batches"):
         x = torch.tensor(batch, device=sae.W_dec.device)

@@ -1,4 +1,4 @@
-"""What every recognizer is: a differentiable module from aligned faces to templates."""
+"""What every recognizer is: a frozen, differentiable module that turns aligned faces into templates."""
 
 import torch
 from jaxtyping import Float
@@ -11,8 +11,8 @@ from fsae_mlflow.recognizers.card import RecognizerCard
 class Recognizer(nn.Module):
     """A frozen face recognizer behind one interface, differentiable with respect to the faces.
 
-    `network` takes what the card describes (size, channel order, normalized pixels) and returns templates. It is put in
-    evaluation mode and stays there, so that templates depend on nothing but the face.
+    `network` takes images as the card describes them (size, channel order, normalized pixels) and returns templates.
+    It is put into evaluation mode and stays there, so that a template depends on the face alone.
     """
 
     mean: Tensor
@@ -26,9 +26,12 @@ class Recognizer(nn.Module):
         self.register_buffer("std", torch.tensor(card.std).view(1, 3, 1, 1) / 255)
 
     def forward(self, faces: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch d"]:
-        """Templates of aligned RGB faces with values 0…1; faces of another size than the card's are resized first.
+        """Templates of aligned RGB faces (0…1), not L2-normalized unless the card says so.
 
-        Raises: ValueError for faces that are not RGB and for templates of another width than the card's or not finite.
+        Faces of another size than the card's input_size are resized first.
+
+        Raises: ValueError for faces that do not have 3 channels, and for templates that are not finite or whose width
+        differs from the card's.
         """
         if faces.shape[1] != 3:
             raise ValueError(f"Recognizer {self.card.name} takes RGB faces of 3 channels; these have {faces.shape[1]}.")
@@ -41,7 +44,7 @@ class Recognizer(nn.Module):
         if templates.ndim != 2 or templates.shape[1] != self.card.template_width:
             raise ValueError(
                 f"Recognizer {self.card.name} must return templates of width {self.card.template_width}, as its card "
-                f"says; it returns {list(templates.shape[1:])} values a face: correct template_width in the card."
+                f"says; it returns {list(templates.shape[1:])} values per face: correct template_width in the card."
             )
         if not torch.isfinite(templates).all():
             raise ValueError(
@@ -50,5 +53,5 @@ class Recognizer(nn.Module):
         return templates
 
     def train(self, mode: bool = True) -> "Recognizer":
-        """Stay in evaluation mode whatever the surrounding module does."""
+        """Stay in evaluation mode when the surrounding module changes its mode."""
         return super().train(False)

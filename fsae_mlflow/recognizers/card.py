@@ -4,53 +4,56 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import pydantic
+from annotated_types import Ge, Gt
+from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from fsae_mlflow.atomic import atomic_write
-
-HALF = (127.5, 127.5, 127.5)
-RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "name": (lambda value: isinstance(value, str), "a string"),
-    "input_size": (lambda value: _is_whole(value) and value >= 8, "a whole number of pixels, at least 8"),
-    "channels": (lambda value: value in ("rgb", "bgr"), '"rgb" or "bgr"'),
-    "mean": (lambda value: _are_three(value), "three numbers (0…255 scale)"),
-    "std": (lambda value: _are_three(value) and min(value) > 0, "three numbers above 0 (0…255 scale)"),
-    "template_width": (lambda value: _is_whole(value) and value >= 2, "a whole number, at least 2"),
-    "l2_normalized": (lambda value: isinstance(value, bool), "true or false"),
-    "licence": (lambda value: isinstance(value, str), "a string"),
-    "source": (lambda value: isinstance(value, str), "a string"),
-    "training_data": (lambda value: isinstance(value, str), "a string"),
-    "weights_sha256": (lambda value: isinstance(value, str), "a string"),
-    "lfw_accuracy": (lambda value: value is None or isinstance(value, dict), "an object or null"),
-    "notes": (lambda value: isinstance(value, str), "a string"),
-}
+from fsae_mlflow.faces.aligned import FACE_SIZE
+from fsae_mlflow.parameters import sentence
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _three(requirement: str) -> pydantic.WrapValidator:
+    """One sentence about the whole field, where pydantic would speak of its elements."""
+
+    def validate(value: Any, inner: Callable[[Any], Any]) -> Any:
+        try:
+            return inner(value)
+        except pydantic.ValidationError:
+            raise PydanticCustomError("three", "Input should be {words}", {"words": requirement}) from None
+
+    return pydantic.WrapValidator(validate)
 
 
-def _are_three(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(type(one) in (int, float) for one in value)
+# Strict(False): JSON has lists where the card has tuples.
+Mean = Annotated[tuple[float, float, float], pydantic.Strict(False), _three("three numbers (0…255 scale)")]
+Positive = Annotated[float, Gt(0)]
+Std = Annotated[
+    tuple[Positive, Positive, Positive], pydantic.Strict(False), _three("three numbers above 0 (0…255 scale)")
+]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
 class RecognizerCard:
     """How a recognizer wants its images, what it returns, and where it comes from.
 
-    `mean` and `std` are on the 0…255 scale, in the order of `channels`: input = (pixel − mean) / std. `template_width`
-    is the number of values of a template; `lfw_accuracy` holds the accuracy (0…1) and the command that measured it, if
-    anyone did.
+    `input_size` is the images' height and width in pixels. `mean` and `std` are on the 0…255 scale, in the order of
+    `channels`: input = (pixel − mean) / std. `template_width` is the number of values in a template. `lfw_accuracy`
+    holds the accuracy (0…1) and the command that measured it, or is null. The fields are the keys of the JSON file.
+
+    Raises: pydantic.ValidationError (a ValueError) for a value of the wrong type or out of bounds.
     """
 
     name: str
-    input_size: int = 112
+    input_size: Annotated[int, Ge(8)] = FACE_SIZE
     channels: Literal["rgb", "bgr"] = "rgb"
-    mean: tuple[float, float, float] = HALF
-    std: tuple[float, float, float] = HALF
-    template_width: int = 512
+    mean: Mean = (127.5, 127.5, 127.5)
+    std: Std = (127.5, 127.5, 127.5)
+    template_width: Annotated[int, Ge(2)] = 512
     l2_normalized: bool = False
     licence: str = "unknown: treat as research only"
     source: str = ""
@@ -70,9 +73,9 @@ class RecognizerCard:
 
     @classmethod
     def from_json(cls, path: Path) -> "RecognizerCard":
-        """The card in the JSON file at `path`; fields left out take their defaults, a missing `name` the file's name.
+        """The card in the JSON file at `path`; missing fields take their defaults, a missing `name` the file's name.
 
-        Raises: ValueError naming the file and what is wrong with it.
+        Raises: ValueError naming the file, the field, its requirement and the value.
         """
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -82,16 +85,11 @@ class RecognizerCard:
             raise ValueError(f"Recognizer card {path} is not readable JSON ({error}).") from error
         if not isinstance(values, dict):
             raise ValueError(f"Recognizer card {path} must hold one JSON object; it holds a {type(values).__name__}.")
-        if unknown := sorted(values.keys() - RULES.keys()):
-            raise ValueError(
-                f"Recognizer card {path} has unknown fields {', '.join(unknown)}; known are {', '.join(RULES)}."
-            )
-        for field, value in values.items():
-            holds, words = RULES[field]
-            if not holds(value):
-                raise ValueError(f"{field} in the recognizer card {path} must be {words}; it is {value!r}.")
-        three = {field: tuple(map(float, values[field])) for field in ("mean", "std") if field in values}
-        return cls(**{"name": Path(path).stem, **values, **three})
+        try:
+            return cls(**{"name": Path(path).stem, **values})
+        except pydantic.ValidationError as error:
+            known = [field.name for field in dataclasses.fields(cls)]
+            raise ValueError(sentence(error, place=f" in the recognizer card {path}", known=known)) from None
 
 
 def sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""FaceNet as facenet-pytorch has it: InceptionResnetV1, 160 × 160, L2-normalized templates."""
+"""FaceNet from facenet-pytorch: InceptionResnetV1, 160 × 160 images, L2-normalized templates."""
 
 import os
 import warnings
@@ -15,11 +15,11 @@ PRETRAINED = {
 
 
 def load_facenet(argument: str, card: RecognizerCard | None) -> Recognizer:
-    """FaceNet by `vggface2` (the default) or `casia-webface`, downloaded once, or by a checkpoint's path.
+    """FaceNet with the weights `vggface2` (the default) or `casia-webface`, downloaded once, or those of a checkpoint.
 
-    The classifier's weights (`logits.*`) are not used.
+    The classifier's weights (`logits.*`) are ignored.
 
-    Raises: ValueError when the download fails or a checkpoint has missing or unexpected keys.
+    Raises: ValueError when the download fails, and for a checkpoint with missing or unexpected keys.
     """
     from facenet_pytorch import InceptionResnetV1
 
@@ -51,7 +51,7 @@ def load_facenet(argument: str, card: RecognizerCard | None) -> Recognizer:
 
 
 def _cache() -> Path:
-    """Where facenet-pytorch keeps its downloads."""
+    """The folder of facenet-pytorch's downloads."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     return Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser() / "checkpoints"
 

@@ -1,8 +1,9 @@
-"""Recognizers in ONNX files (the InsightFace zoo and the like), as torch modules through onnx2torch."""
+"""Recognizers in ONNX files, such as those of the InsightFace zoo, converted to torch modules by onnx2torch."""
 
 import warnings
 from pathlib import Path
 
+from fsae_mlflow.faces.aligned import FACE_SIZE
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.card import RecognizerCard
 from fsae_mlflow.recognizers.checkpoint import with_digest
@@ -13,7 +14,7 @@ def load_onnx(path: str, card: RecognizerCard | None) -> Recognizer:
 
     Without a card: RGB, (x − 127.5) / 127.5, size and template width as the file says.
 
-    Raises: ValueError for a missing, broken, unsupported or wrongly shaped file.
+    Raises: ValueError for a file that is missing, broken or of another shape, and for a card that contradicts it.
     """
     import onnx
 
@@ -21,11 +22,11 @@ def load_onnx(path: str, card: RecognizerCard | None) -> Recognizer:
         raise ValueError(f"ONNX recognizer {path} does not exist; write recognizer=onnx:/path/to/model.onnx.")
     try:
         model = onnx.load(path)
-    except Exception as error:  # onnx raises protobuf's own DecodeError, which is no public name
+    except Exception as error:  # onnx raises protobuf's DecodeError, which has no public name
         raise ValueError(f"ONNX recognizer {path} is not a readable ONNX file ({error}).") from error
     size, width = _shapes(model, path)
     card = card or RecognizerCard(
-        name=Path(path).stem, input_size=size or 112, template_width=width or 512, source=Path(path).name
+        name=Path(path).stem, input_size=size or FACE_SIZE, template_width=width or 512, source=Path(path).name
     )
     if size and size != card.input_size:
         raise ValueError(f"input_size in the card of {path} must be {size}, the file's input; it is {card.input_size}.")
@@ -41,13 +42,14 @@ def load_onnx(path: str, card: RecognizerCard | None) -> Recognizer:
             network = onnx2torch.convert(model)
     except NotImplementedError as error:
         raise ValueError(
-            f"ONNX recognizer {path} uses an operation that onnx2torch cannot convert ({error})."
+            f"ONNX recognizer {path} uses an operation that onnx2torch cannot convert ({error}); export the model "
+            "with standard operations."
         ) from error
     return Recognizer(network, with_digest(card, Path(path)))
 
 
 def _shapes(model, path: str) -> tuple[int, int]:
-    """Input size and template width as the file declares them, 0 where it leaves them open."""
+    """Input size and template width as the file declares them; 0 where it leaves them open."""
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
     if len(inputs) != 1 or len(model.graph.output) != 1:

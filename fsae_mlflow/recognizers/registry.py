@@ -9,7 +9,7 @@ from fsae_mlflow.recognizers.facenet import load_facenet
 from fsae_mlflow.recognizers.onnx_model import load_onnx
 from fsae_mlflow.recognizers.student import load_student
 from fsae_mlflow.recognizers.swinface import load_swinface
-from fsae_mlflow.recognizers.timm_model import load_timm, split_checkpoint
+from fsae_mlflow.recognizers.timm_model import load_timm
 from fsae_mlflow.recognizers.tiny import load_tiny
 
 FAMILIES: dict[str, tuple[str, Callable[[str, RecognizerCard | None], Recognizer]]] = {
@@ -20,30 +20,32 @@ FAMILIES: dict[str, tuple[str, Callable[[str, RecognizerCard | None], Recognizer
     "timm": ("timm:NAME[@/path/weights.safetensors]", load_timm),
     "student": ("student:/path/student.safetensors", load_student),
 }
-NEED_ARGUMENT = FAMILIES.keys() - {"tiny", "facenet"}
+"""By family: how a user writes it, and its loader. A family written `family:…` needs an argument; others do not."""
 
 
 def load_recognizer(name: str, *, card: str = "") -> Recognizer:
     """The recognizer called `name` (FAMILY or FAMILY:ARGUMENT), in evaluation mode, on the CPU.
 
-    Its card is the JSON file `card`; without one, the file `model.json` beside weights `model.onnx`; without that, the
-    family's own.
+    Its card is the JSON file `card`; without one, the file `model.json` beside the weights `model.onnx`; without that,
+    the family's own.
 
-    Raises: ValueError for an unknown family (the known ones are listed) and for weights or cards that cannot be used.
+    Raises: ValueError for an unknown family (naming the known ones) and for weights or cards that cannot be used.
     """
     family, _, argument = name.partition(":")
     if family not in FAMILIES:
         known = ", ".join(pattern for pattern, _ in FAMILIES.values())
         raise ValueError(f"recognizer must be one of {known}; it is {name!r}.")
     pattern, load = FAMILIES[family]
-    if not argument and family in NEED_ARGUMENT:
-        raise ValueError(f"recognizer {name!r} needs more: write {pattern}.")
-    return load(argument, _card(split_checkpoint(argument)[1] if family == "timm" else argument, card))
+    if not argument and pattern.startswith(f"{family}:"):
+        raise ValueError(f"recognizer {name!r} needs an argument: write {pattern}.")
+    return load(argument, _card(argument, card))
 
 
-def _card(weights: str, card: str) -> RecognizerCard | None:
+def _card(argument: str, card: str) -> RecognizerCard | None:
+    """The card that the user gave, or that lies beside the weights: the argument, or what follows its first @."""
     if card:
         return RecognizerCard.from_json(Path(card))
-    if not Path(weights).is_file() or not (sidecar := Path(weights).with_suffix(".json")).is_file():
-        return None
-    return RecognizerCard.from_json(sidecar)
+    for weights in map(Path, (argument, argument.partition("@")[2])):
+        if weights.is_file() and (sidecar := weights.with_suffix(".json")).is_file():
+            return RecognizerCard.from_json(sidecar)
+    return None

@@ -1,4 +1,4 @@
-"""Small recognizers of our own making: a timm backbone with a head that keeps track of where things are in the face."""
+"""Students, the small recognizers of train_recognizer: a timm backbone with a head that weighs places in the face."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.faces.aligned import FACE_SIZE
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.card import RecognizerCard
 from fsae_mlflow.recognizers.checkpoint import load_exactly, with_digest
@@ -20,7 +21,7 @@ from fsae_mlflow.recognizers.checkpoint import load_exactly, with_digest
 
 @dataclass(frozen=True, kw_only=True)
 class StudentArchitecture:
-    """All that is needed to build a student again; kept in its weights file."""
+    """Everything that is needed to build a student again; stored in its weights file."""
 
     backbone: str
     backbone_args: str = "{}"
@@ -28,34 +29,34 @@ class StudentArchitecture:
     head: Literal["depthwise", "mean"] = "depthwise"
     head_width: int = 512
     template_width: int = 512
-    input_size: int = 112
+    input_size: int = FACE_SIZE
 
 
 class WeightedPool(nn.Module):
-    """Global depthwise convolution (MobileFaceNet, arXiv 1804.07573, section 3.2): each channel weighs each place."""
+    """Global depthwise convolution (MobileFaceNet, arXiv 1804.07573, section 3.2): a weight per channel and place."""
 
     def __init__(self, channels: int, height: int, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.full((channels, height, width), 1 / (height * width)))
 
     def forward(self, maps: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c"]:
-        """One number a channel."""
-        # A product and a sum: the convolution's backward pass on a CPU takes ten times as long.
+        """One number per channel."""
+        # A product and a sum, because a convolution's backward pass takes ten times as long on a CPU.
         return (maps * self.weight).sum((2, 3))
 
 
 class MeanPool(nn.Module):
-    """Global mean: what most backbones were made for."""
+    """Global mean over places, which most backbones were designed for."""
 
     def forward(self, maps: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c"]:
-        """One number a channel."""
+        """One number per channel."""
         return maps.mean((2, 3))
 
 
 class StudentNetwork(nn.Module):
     """Backbone → 1 × 1 convolution to `head_width` → pooling → linear → batch norm: a template, not L2-normalized.
 
-    Raises: ValueError for a backbone that timm does not have or that does not return feature maps.
+    Raises: ValueError for a backbone that timm does not know or that does not return feature maps.
     """
 
     def __init__(self, architecture: StudentArchitecture) -> None:
@@ -82,7 +83,7 @@ class StudentNetwork(nn.Module):
         )
 
     def forward(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch d"]:
-        """Templates of normalized images."""
+        """Templates of images normalized as the card says."""
         maps = self.backbone.forward_features(images)  # pyright: ignore[reportCallIssue]
         return self.to_template(self.pool(self.expand(maps)).float())
 
@@ -99,8 +100,8 @@ def _backbone(architecture: StudentArchitecture) -> nn.Module:
         ) from error
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
-            f"backbone must be a name that timm knows, with backbone_args it takes; {architecture.backbone!r} with "
-            f"{architecture.backbone_args} gives: {error}."
+            f"backbone must be a name that timm knows, with backbone_args that it accepts; {architecture.backbone!r} "
+            f"with {architecture.backbone_args} fails: {error}."
         ) from error
     stem = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None)
     if architecture.stem_stride and stem is not None:
@@ -120,12 +121,12 @@ def write_student(network: StudentNetwork, path: Path) -> None:
 
 
 def read_student(path: Path) -> StudentNetwork:
-    """The student in a safetensors file that `write_student` made, in float32.
+    """The student in a safetensors file that `write_student` wrote, in float32.
 
-    Raises: ValueError for a missing or broken file, and for one that holds something else.
+    Raises: ValueError for a missing or broken file, and for a file without a student.
     """
     if not path.is_file():
-        raise ValueError(f"Student weights {path} do not exist; make some with the train_recognizer entry point.")
+        raise ValueError(f"Student weights {path} do not exist; give the path of a file that train_recognizer wrote.")
     try:
         with safe_open(path, framework="pt") as file:
             described = (file.metadata() or {}).get("architecture")
@@ -134,13 +135,13 @@ def read_student(path: Path) -> StudentNetwork:
         raise ValueError(f"Student weights {path} are not a readable safetensors file ({error}).") from error
     if described is None:
         raise ValueError(
-            f"Student weights {path} must name their architecture; use a file that train_recognizer wrote."
+            f"Student weights {path} must name their architecture, and do not; give a file that train_recognizer wrote."
         )
     try:
         architecture = StudentArchitecture(**json.loads(described))
     except (TypeError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"Student weights {path} name an architecture of another version ({error}); distill them again."
+            f"Student weights {path} have an architecture of another version ({error}); distill them again."
         ) from error
     network = StudentNetwork(architecture)
     load_exactly(network, {name: value.float() for name, value in weights.items()}, str(path))
@@ -148,9 +149,9 @@ def read_student(path: Path) -> StudentNetwork:
 
 
 def load_student(path: str, card: RecognizerCard | None) -> Recognizer:
-    """The distilled recognizer at `path`; without a card, the `card.json` or `NAME.json` that lies beside it.
+    """The student at `path`; without a card, the `card.json` beside it.
 
-    Raises: ValueError for unreadable weights or a card that does not belong to them.
+    Raises: ValueError for unreadable weights and for a card of other weights.
     """
     weights = Path(path)
     network = read_student(weights)

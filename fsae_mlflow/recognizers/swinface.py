@@ -1,4 +1,4 @@
-"""SwinFace (arXiv 2308.11509): the released checkpoint's recognition part, on timm's Swin Transformer."""
+"""SwinFace (arXiv 2308.11509): the recognition part of the released checkpoint, on timm's Swin Transformer."""
 
 import re
 from pathlib import Path
@@ -8,12 +8,13 @@ from jaxtyping import Float
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
+from fsae_mlflow.faces.aligned import FACE_SIZE
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.card import RecognizerCard
 from fsae_mlflow.recognizers.checkpoint import load_exactly, read_checkpoint, state_dict, with_digest
 
 ARCHITECTURE: dict[str, Any] = {
-    "img_size": 112,
+    "img_size": FACE_SIZE,
     "patch_size": 2,
     "embed_dim": 96,
     "depths": (2, 2, 6, 2),
@@ -47,7 +48,7 @@ class SwinFace(nn.Module):
 
 
 def load_swinface(argument: str, card: RecognizerCard | None) -> Recognizer:
-    """The released SwinFace checkpoint at a path (its `state_dict_backbone`, or that dictionary alone).
+    """SwinFace with the weights of the released checkpoint at a path, or of its `state_dict_backbone` saved alone.
 
     Raises: ValueError naming missing or unexpected keys.
     """
@@ -66,7 +67,10 @@ def load_swinface(argument: str, card: RecognizerCard | None) -> Recognizer:
 
 
 def from_microsoft(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights by our names: patch merging ends layer I there and starts layer I + 1 in timm; buffers and head go."""
+    """The weights by this module's names, without buffers and head.
+
+    Microsoft's Swin merges patches at the end of layer I, timm at the start of layer I + 1.
+    """
     mapped = {}
     for name, value in weights.items():
         if NOT_WEIGHTS.search(name):

@@ -1,10 +1,11 @@
-"""Any timm model as a recognizer: the face models on the Hugging Face hub, ImageNet models, one's own checkpoints."""
+"""Any timm model as a recognizer: face models of the Hugging Face hub, ImageNet models, checkpoints of your own."""
 
 from pathlib import Path
 
 import timm
 from torch import nn
 
+from fsae_mlflow.faces.aligned import FACE_SIZE
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.card import RecognizerCard
 from fsae_mlflow.recognizers.checkpoint import load_exactly, read_checkpoint, state_dict, with_digest
@@ -13,14 +14,14 @@ CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin")
 
 
 def load_timm(argument: str, card: RecognizerCard | None) -> Recognizer:
-    """Any timm model (`hf_hub:OWNER/NAME` too) with its published weights, or `NAME@/path` with weights from a file.
+    """Any timm model (also `hf_hub:OWNER/NAME`) with its published weights, or `NAME@/path` with weights from a file.
 
-    The template is the model's own output where its width is the card's template_width, or, without a card, where the
+    The template is the model's output where its width equals the card's template_width, or, without a card, where the
     weights come from the hub or a file; else the pooled features before the classifier. Without a card, size and
     normalization are the model's own.
 
-    Raises: ValueError for a name timm does not know, weights that are not to be had, and a card that fits neither
-    width.
+    Raises: ValueError for a name that timm does not know, weights that cannot be loaded, and a card whose
+    template_width is neither of the two widths.
     """
     name, path = split_checkpoint(argument)
     network = _create(name, pretrained=not path)
@@ -43,7 +44,7 @@ def load_timm(argument: str, card: RecognizerCard | None) -> Recognizer:
 
 
 def split_checkpoint(argument: str) -> tuple[str, str]:
-    """`NAME@/path/weights.pt` → NAME and path; a hub revision after @ stays with the name."""
+    """`NAME@/path/weights.pt` as NAME and path; a hub revision after @ stays with the name."""
     name, at, path = argument.partition("@")
     return (name, path) if at and path.endswith(CHECKPOINTS) else (argument, "")
 
@@ -51,9 +52,9 @@ def split_checkpoint(argument: str) -> tuple[str, str]:
 def _create(name: str, *, pretrained: bool) -> nn.Module:
     try:
         return timm.create_model(name, pretrained=pretrained)
-    except Exception as error:  # the hub client raises many kinds, of its own and of the network library's
+    except Exception as error:  # the hub client raises errors of its own and of the network library
         raise ValueError(
-            f"recognizer timm:{name} cannot be made ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
+            f"recognizer timm:{name} cannot be created ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
             "give a name of timm.list_models(pretrained=True), hf_hub:OWNER/NAME, or NAME@/path/weights.safetensors."
         ) from error
 
@@ -67,7 +68,7 @@ def _card(network: nn.Module, name: str, *, width: int) -> RecognizerCard:
     mean, std = (tuple(255 * value for value in own.get(key, (0.5, 0.5, 0.5))) for key in ("mean", "std"))
     return RecognizerCard(
         name=name,
-        input_size=int(own.get("input_size", (3, 112, 112))[-1]),
+        input_size=int(own.get("input_size", (3, FACE_SIZE, FACE_SIZE))[-1]),
         mean=mean,  # pyright: ignore[reportArgumentType]
         std=std,  # pyright: ignore[reportArgumentType]
         template_width=width,

@@ -1,4 +1,4 @@
-"""The recognizer that comes with the package: small, distilled by our own train_recognizer, for demos and tests."""
+"""The recognizer that comes with the package: a small student made by train_recognizer, for demos and tests."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ WEIGHTS = Path(__file__).with_name("weights") / "tiny.safetensors"
 
 
 def load_tiny(argument: str, card: RecognizerCard | None) -> Recognizer:
-    """The shipped student with its shipped card.
+    """The student in this package with its card.
 
-    Raises: ValueError for an argument or a card, which this recognizer does not take.
+    Raises: ValueError for an argument or a card: this recognizer takes neither.
     """
     if argument or card:
         raise ValueError(f"recognizer tiny takes no argument and no card of yours; it got {argument or 'a card'}.")

@@ -1,1 +1,1 @@
-"""Template → sparse features: the autoencoders, their training and their files."""
+"""Templates → sparse features and back: sparse autoencoders (SAEs), their training, and the finished SAE on disk."""

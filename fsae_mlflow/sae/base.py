@@ -1,8 +1,18 @@
-"""What every sparse autoencoder here can do, and the loss they share."""
+"""A sparse autoencoder (SAE), and the loss that all variants share.
+
+    x   template in the recognizer's units                               (batch, d_in)
+    │   scaled          unit length (if normalize), − center, · scale    E‖x‖² = 1 on the training set
+    │   projected       p = W_enc (x − b_dec)                            (batch, d_sae)
+    │   preactivation   p − firing level                                 positive where the feature fires
+    │   features        f ≥ 0, most of them 0                            (batch, d_sae)
+    ▼   decode          W_dec f + b_dec, then / scale, + center
+    x̂                                                                    (batch, d_in)
+
+Here "entry" means one pair of a template and a feature. A variant (variants/) says what an entry is worth, given its
+projection p: that is all that the loss needs, whether it is computed on every entry or on active entries only (fused/).
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -10,63 +20,21 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-PerEntry = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Loss:
-    """The terms of one batch's training loss, each a sum over dimensions or features, averaged over the batch.
-
-    `fired` marks the features that at least one template of the batch fires, `least` is the
-    smallest value that fired where features compete, else infinity.
-    """
-
-    reconstruction: Float[Tensor, ""]
-    sparsity: Float[Tensor, ""]
-    auxiliary: Float[Tensor, ""]
-    fired: Bool[Tensor, " d_sae"]
-    least: Float[Tensor, ""]
-
-    @property
-    def total(self) -> Float[Tensor, ""]:
-        return self.reconstruction + self.sparsity + self.auxiliary
-
-    def as_floats(self) -> dict[str, float]:
-        """The terms and their sum, ready to log."""
-        return {
-            name: float(getattr(self, name).detach()) for name in ("reconstruction", "sparsity", "auxiliary", "total")
-        }
-
-
-@dataclass(frozen=True)
-class Activations:
-    """What entries (pairs of a template and a feature) carry.
-
-    `features` decode to x̂; `gate`, where a variant has one, decodes to the auxiliary estimate; `sparsity` is their
-    penalty before λ, summed.
-    """
-
-    features: Float[Tensor, "..."]
-    gate: Float[Tensor, "..."] | None
-    sparsity: Float[Tensor, ""]
+from fsae_mlflow.parameters import flat
+from fsae_mlflow.sae.settings import VariantSettings
+from fsae_mlflow.sae.terms import Activations, Competition, Expand, Loss, SaelensForm, least_positive
 
 
 class SparseAutoencoder(nn.Module, ABC):
     """Templates of width d_in as sparse non-negative combinations of d_sae decoder directions.
 
-    Public methods take and give templates in the recognizer's own units. Kept with the weights: `scale` brings
-    templates to E‖x‖² = 1 on the training set, `center` is what was subtracted before (zeros by default), and with
-    `normalize` templates were brought to unit length first of all; decoding undoes scale and center. `density` is the
-    share of the training set's templates that fire each feature.
-
-    A variant says what an entry carries given p = W_enc (x − b_dec) at that entry (`codes`), and below which p an entry
-    carries nothing (`floor`). That is all the loss needs, whether it is computed on every entry or only on active ones.
+    Public methods take and give templates in the recognizer's units; methods whose argument is called x take scaled
+    templates. Saved with the weights: `scale` brings templates to E‖x‖² = 1 on the training set, `center` is subtracted
+    before that (zeros by default), and with `normalize` templates are first brought to unit length. `density` is the
+    share of the training templates that fire each feature.
     """
 
-    variant: ClassVar[str]
-    # How dead features get a second life: "resampling", or "auxiliary" (they learn what the alive leave unexplained).
-    revival: ClassVar[str] = "resampling"
-    # Parameters with one number a feature.
+    # Parameters with one number a feature, zero at the start.
     feature_parameters: ClassVar[tuple[str, ...]]
     scale: Tensor
     center: Tensor
@@ -76,20 +44,12 @@ class SparseAutoencoder(nn.Module, ABC):
     b_dec: Float[nn.Parameter, " d_in"]
 
     def __init__(
-        self,
-        d_in: int,
-        d_sae: int,
-        *,
-        lam: float = 0.0,
-        scale: float = 1.0,
-        decoder_norm: str = "held",
-        normalize: bool = False,
+        self, d_in: int, d_sae: int, settings: VariantSettings, *, normalize: bool = False, scale: float = 1.0
     ) -> None:
         super().__init__()
         self.d_in = d_in
         self.d_sae = d_sae
-        self.lam = lam
-        self.decoder_norm = decoder_norm
+        self.settings: Any = settings
         self.normalize = normalize
         self.register_buffer("scale", torch.tensor(scale))
         self.register_buffer("center", torch.zeros(d_in))
@@ -101,55 +61,43 @@ class SparseAutoencoder(nn.Module, ABC):
         for name in self.feature_parameters:
             self.register_parameter(name, nn.Parameter(torch.zeros(d_sae)))
 
-    @classmethod
-    def options(cls, settings: Any) -> dict[str, Any]:
-        """The variant's own constructor arguments as training settings give them."""
-        return {"lam": settings.lam}
-
     @property
     def hyperparameters(self) -> dict[str, Any]:
-        """What the constructor needs to build an equal, empty autoencoder."""
-        return {name: getattr(self, name) for name in ("d_in", "d_sae", "lam", "decoder_norm", "normalize")}
+        """What an equal, untrained SAE is made from."""
+        return {"d_in": self.d_in, "d_sae": self.d_sae, "normalize": self.normalize, **flat(self.settings)}
 
-    @property
-    def prefixes(self) -> list[int]:
-        """Counts of leading features whose own reconstruction is part of the loss, ascending; the last is d_sae."""
-        return [self.d_sae]
-
-    def initial_encoder_norm(self) -> float:
-        """Length of the encoder rows at the start.
-
-        Half of the features fire then: rows this short keep their sum near the template at any expansion.
-        """
-        return min(1.0, 2 * self.d_in / self.d_sae)
+    def untrained(self, d_sae: int) -> "SparseAutoencoder":
+        """A new SAE of the same kind with `d_sae` features."""
+        return type(self)(self.d_in, d_sae, self.settings, normalize=self.normalize)
 
     def encode(self, templates: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
-        """The sparse features f(x) of raw templates.
+        """The features of templates.
 
         Raises: ValueError for templates of another width.
         """
         return self.features(self.scaled(templates))
 
     def decode(self, features: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_in"]:
-        """The template estimate of sparse features, in the recognizer's units (of unit length where `normalize` is
-        set).
-        """
+        """The templates that features stand for, of unit length on average where `normalize` is set."""
         return (features @ self.W_dec + self.b_dec) / self.scale + self.center
 
     def forward(self, templates: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_in"]:
-        """The reconstruction of raw templates, in the recognizer's units."""
+        """The reconstruction of templates."""
         return self.decode(self.encode(templates))
 
     def gate_preactivation(self, templates: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
-        """What decides whether each feature fires: positive where it does."""
+        """The preactivation of templates: positive where a feature fires."""
         return self.preactivation(self.scaled(templates))
 
     def scaled(self, templates: Float[Tensor, "batch d"]) -> Float[Tensor, "batch d"]:
-        """Raw templates in the units of training, E‖x‖² = 1."""
+        """Templates in the units of training, E‖x‖² = 1.
+
+        Raises: ValueError for templates of another width.
+        """
         if templates.shape[-1] != self.d_in:
             raise ValueError(
-                f"templates are {templates.shape[-1]} wide, this SAE was trained on {self.d_in}; "
-                "use templates of the recognizer it was trained on."
+                f"Template width {templates.shape[-1]} differs from the SAE's d_in {self.d_in}; "
+                "use templates of the recognizer that the SAE was trained on."
             )
         if self.normalize:
             templates = F.normalize(templates, dim=-1)
@@ -157,111 +105,181 @@ class SparseAutoencoder(nn.Module, ABC):
 
     @property
     def feature_directions(self) -> Float[Tensor, "d_sae d_in"]:
-        """The encoder rows: the template direction each feature looks for."""
+        """The template direction that each feature responds to: the encoder's rows."""
         return self.W_enc
 
     def projected(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
-        """W_enc (x − b_dec), which decides everything about a feature."""
+        """W_enc (x − b_dec)."""
         return (x - self.b_dec) @ self.W_enc.T
 
     def preactivation(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
-        """The gate's value for scaled templates."""
+        """The projection above the firing level."""
         return self.projected(x) - self.firing_level()
 
     def features(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
-        """The sparse features of scaled templates."""
-        return self.codes(self.projected(x), _every_entry, None).features
+        """The features of scaled templates."""
+        return self.activations(self.projected(x), _every_entry, None).features
+
+    def reconstruct(
+        self, x: Float[Tensor, "batch d_in"]
+    ) -> tuple[Float[Tensor, "batch d_sae"], Float[Tensor, "batch d_in"]]:
+        """The features of scaled templates, and the scaled templates that they decode to."""
+        features = self.features(x)
+        return features, features @ self.W_dec + self.b_dec
 
     def loss(
-        self, x: Float[Tensor, "batch d_in"], *, lam_share: float = 1.0, dead: Bool[Tensor, " d_sae"] | None = None
-    ) -> Loss:
-        """The training loss on scaled templates, with λ · `lam_share`; `dead` features take part in the auxiliary
-        term of the top-k family.
-        """
-        projected = self.projected(x)
-        codes = self.codes(projected, _every_entry, self.norms())
-        features = codes.features if (kept := self.kept(projected)) is None else codes.features * kept
-        estimates = self._prefix_estimates(features)
-        return Loss(
-            reconstruction=torch.stack([(x - x_hat).square().sum(dim=1).mean() for x_hat in estimates]).mean(),
-            sparsity=self.lam * lam_share * codes.sparsity / len(x),
-            auxiliary=self.auxiliary(x, projected, codes, estimates[-1].detach(), dead),
-            fired=(features.detach() > 0).any(dim=0),
-            least=least_positive(features) if kept is not None else x.new_full((), torch.inf),
-        )
-
-    def _prefix_estimates(self, features: Float[Tensor, "batch d_sae"]) -> list[Float[Tensor, "batch d_in"]]:
-        estimates, estimate, first = [], self.b_dec, 0
-        for last in self.prefixes:
-            estimate = estimate + features[:, first:last] @ self.W_dec[first:last]
-            estimates.append(estimate)
-            first = last
-        return estimates
-
-    def auxiliary(
         self,
         x: Float[Tensor, "batch d_in"],
-        projected: Float[Tensor, "batch d_sae"],
-        codes: Activations,
-        x_hat: Float[Tensor, "batch d_in"],
-        dead: Bool[Tensor, " d_sae"] | None,
-    ) -> Float[Tensor, ""]:
-        """The variant's further loss term; none by default."""
-        return x.new_zeros(())
+        *,
+        sparsity_weight: float | None = None,
+        dead: Bool[Tensor, " d_sae"] | None = None,
+    ) -> Loss:
+        """The training loss of scaled templates.
 
-    def norms(self) -> Float[Tensor, " d_sae"] | None:
-        """The decoder rows' norms where the sparsity term is weighted by them; None where they are held at 1."""
-        return self.W_dec.norm(dim=1) if self.decoder_norm == "weighted" else None
+        `sparsity_weight` is λ (the settings' own by default). `dead` marks the features that take part in the auxiliary
+        term where features compete.
+        """
+        projected = self.projected(x)
+        found = self.activations(projected, _every_entry, self.norms())
+        features, auxiliary, W_dec = found.features, found.auxiliary, self.W_dec
+        least = x.new_full((), torch.inf)
+        if self.competition is not None:
+            scores = projected.detach() - self.floor().detach()
+            if self.competition.k_aux and dead is not None and dead.any():
+                auxiliary = features[:, dead] * self.competition.dead_mask(scores[:, dead])
+                W_dec = W_dec[dead]
+            features = features * self.competition.topk_mask(scores)
+            least = least_positive(features)
+        if auxiliary is not None:
+            auxiliary = auxiliary @ (W_dec.detach() if self.auxiliary_is_frozen else W_dec)
+        reconstruction, error = self.errors(x, self._decoded_by_prefix(features), auxiliary)
+        weight = self.settings.sparsity_weight() if sparsity_weight is None else sparsity_weight
+        return Loss(
+            reconstruction=reconstruction,
+            sparsity=weight * found.sparsity / len(x),
+            auxiliary=error,
+            fired=(features.detach() > 0).any(dim=0),
+            least=least,
+        )
 
-    def kept(self, projected: Float[Tensor, "batch d_sae"]) -> Bool[Tensor, "batch d_sae"] | None:
-        """Which entries of a training batch compete successfully; None where entries do not compete."""
-        return None
+    def errors(
+        self,
+        x: Float[Tensor, "batch d_in"],
+        decoded: Float[Tensor, "prefixes batch d_in"],
+        auxiliary: Float[Tensor, "batch d_in"] | None,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """The reconstruction and the auxiliary loss term of scaled templates.
+
+        `decoded` is W_dec f over each prefix of the features, `auxiliary` the decoded auxiliary activations, both
+        without b_dec.
+        """
+        x_hat = decoded + self.b_dec
+        reconstruction = (x - x_hat).square().sum(dim=(1, 2)).mean() / len(x)
+        if auxiliary is None:
+            return reconstruction, x.new_zeros(())
+        missed = self.auxiliary_target(x, x_hat[-1]) - auxiliary
+        return reconstruction, self.auxiliary_weight * missed.square().sum() / len(x)
+
+    def _decoded_by_prefix(self, features: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "prefixes batch d_in"]:
+        sums, first = [], 0
+        for last in self.prefixes:
+            part = features[:, first:last] @ self.W_dec[first:last]
+            sums.append(sums[-1] + part if sums else part)
+            first = last
+        return torch.stack(sums)
+
+    # What a variant says of itself. The first two have no default.
 
     @abstractmethod
-    def codes(self, p: Float[Tensor, "..."], of: PerEntry, norms: Float[Tensor, " d_sae"] | None) -> Activations:
-        """What entries of projection `p` carry; `of` spreads a per-feature parameter over the entries."""
+    def activations(
+        self, p: Float[Tensor, "..."], expand: Expand, norms: Float[Tensor, " d_sae"] | None
+    ) -> Activations:
+        """What entries of projection `p` are worth; `norms` weight the sparsity penalty where they are given."""
 
     @abstractmethod
     def firing_level(self) -> Float[Tensor, " d_sae"]:
         """The projection above which each feature fires."""
 
     def floor(self) -> Float[Tensor, " d_sae"]:
-        """The projection up to which an entry carries neither value nor gradient."""
+        """The projection up to which an entry has neither value nor gradient."""
         return self.firing_level()
+
+    @property
+    def competition(self) -> Competition | None:
+        """How features compete for places in training; None where each fires by itself."""
+        return None
+
+    @property
+    def prefixes(self) -> list[int]:
+        """Numbers of leading features that reconstruct on their own in the loss, ascending; the last is d_sae."""
+        return [self.d_sae]
+
+    @property
+    def unit_decoder(self) -> bool:
+        """Whether decoder rows are held at unit norm. If not, their norms weight the sparsity penalty."""
+        return True
+
+    @property
+    def auxiliary_weight(self) -> float:
+        """Weight of the auxiliary loss term."""
+        return 1.0
+
+    @property
+    def auxiliary_is_frozen(self) -> bool:
+        """Whether the auxiliary loss term trains the encoder only."""
+        return False
+
+    def auxiliary_target(
+        self, x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]
+    ) -> Float[Tensor, "batch d_in"]:
+        """What the auxiliary activations should decode to, without b_dec."""
+        raise NotImplementedError
+
+    def initial_encoder_norm(self) -> float:
+        """Norm of the encoder rows at the start.
+
+        Half of the features fire then: rows this short keep their sum near the template at any expansion.
+        """
+        return min(1.0, 2 * self.d_in / self.d_sae)
+
+    def after_step(self, loss: Loss) -> None:
+        """What the variant learns from a training step without a gradient; nothing by default."""
+
+    def saelens(self) -> SaelensForm:
+        """The SAE in SAELens' terms (version 6).
+
+        Raises: ValueError where SAELens has no such architecture.
+        """
+        raise ValueError(f"SAELens has no architecture for {type(self).__name__}; export another variant.")
+
+    # What training does to the weights beside optimizer steps.
+
+    def norms(self) -> Float[Tensor, " d_sae"] | None:
+        """The decoder rows' norms where they weight the sparsity penalty, else None."""
+        return None if self.unit_decoder else self.W_dec.norm(dim=1)
 
     @torch.no_grad()
     def revive(
         self, dead: Shaped[Tensor, " n_dead"], directions: Float[Tensor, "n_dead d_in"], encoder_norm: float
     ) -> None:
-        """Point dead features at new unit directions, encoder rows at `encoder_norm` and biases as at the start."""
+        """Give dead features new unit directions, encoder rows of norm `encoder_norm`, and biases as at the start."""
         self.W_dec[dead] = directions
         self.W_enc[dead] = directions * encoder_norm
         for name in self.feature_parameters:
             getattr(self, name)[dead] = 0
 
-    def after_step(self, loss: Loss) -> None:
-        """What the variant learns from a training step other than by gradient; nothing by default."""
-
     @torch.no_grad()
     def normalize_decoder(self) -> None:
-        """Bring every decoder direction to unit norm, where it is held there."""
-        if self.decoder_norm == "held":
+        """Bring the decoder rows to unit norm, where they are held there."""
+        if self.unit_decoder:
             self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True))
 
     @torch.no_grad()
     def remove_parallel_gradient(self) -> None:
-        """Take out of the decoder's gradient the part that would only change norms (Bricken et al. 2023)."""
+        """Remove from the decoder's gradient the part that only changes norms (Bricken et al. 2023)."""
         gradient = self.W_dec.grad
-        if gradient is not None and self.decoder_norm == "held":
+        if gradient is not None and self.unit_decoder:
             gradient.addcmul_((gradient * self.W_dec).sum(dim=1, keepdim=True), self.W_dec, value=-1)
-
-
-@torch.no_grad()
-def least_positive(values: Float[Tensor, "..."]) -> Float[Tensor, ""]:
-    """The smallest positive value; infinity where there is none."""
-    if values.numel() == 0:
-        return values.new_full((), torch.inf)
-    return torch.where(values > 0, values, torch.inf).min()
 
 
 def _every_entry(parameter: Tensor) -> Tensor:

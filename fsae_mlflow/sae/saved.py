@@ -1,5 +1,6 @@
-"""A trained SAE on disk: a folder with sae.safetensors (weights, scale, density) and config.json."""
+"""A finished SAE on disk: a folder with sae.safetensors (weights, scale, density) and config.json."""
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.sae.base import SparseAutoencoder
-from fsae_mlflow.sae.variants.registry import VARIANTS
+from fsae_mlflow.sae.variants.registry import VARIANT, VARIANTS, untrained
 
 WEIGHTS = "sae.safetensors"
 CONFIG = "config.json"
@@ -18,12 +19,12 @@ FILES = (WEIGHTS, CONFIG)
 
 
 def save_sae(sae: SparseAutoencoder, folder: Path, *, settings: dict[str, Any], templates: dict[str, Any]) -> None:
-    """Write the SAE with the settings it was trained by and the metadata of the template set it was trained on.
+    """Write the SAE with the settings of its training and the metadata of its template set.
 
-    config.json comes last: without it the folder holds no finished SAE. Other files in the folder stay.
+    config.json is written last: a folder without it holds no finished SAE. Other files in the folder stay.
     """
     config = {
-        "variant": sae.variant,
+        "variant": VARIANT.name_of(sae.settings),
         "hyperparameters": sae.hyperparameters,
         "settings": settings,
         "templates": templates,
@@ -36,7 +37,7 @@ def save_sae(sae: SparseAutoencoder, folder: Path, *, settings: dict[str, Any], 
 
 
 def load_sae(folder: Path | str) -> SparseAutoencoder:
-    """The SAE saved in `folder`, on the CPU and in eval mode.
+    """The SAE saved in `folder`, on the CPU and in evaluation mode.
 
     Raises: ValueError where the folder holds no complete SAE or one of an unknown variant.
     """
@@ -46,7 +47,10 @@ def load_sae(folder: Path | str) -> SparseAutoencoder:
         raise ValueError(
             f"sae: {folder / CONFIG} names the variant {config['variant']!r}; known are {', '.join(VARIANTS)}."
         )
-    sae = VARIANTS[config["variant"]](**config["hyperparameters"])
+    kind, values = VARIANTS[config["variant"]], config["hyperparameters"]
+    # An SAE of version 0.1 also stores values that its variant does not use.
+    own = {field.name: values[field.name] for field in dataclasses.fields(kind) if field.name in values}  # pyright: ignore[reportArgumentType]
+    sae = untrained(kind(**own), values["d_in"], values["d_sae"], normalize=values["normalize"])
     try:
         sae.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:

@@ -1,1 +1,1 @@
-"""The template set on disk: its columns, reading and writing."""
+"""The template set on disk: columns, reading, writing."""

@@ -13,11 +13,11 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class FaceRow:
-    """One aligned face with its template and what is known of its origin.
+    """One aligned face with its template and its origin.
 
-    Boxes and keypoints are in pixels of the upright source image; `yaw` is the signed nose offset over the eye
-    distance, `sharpness` the variance of the Laplacian on the aligned face, `interocular` the eye distance in source
-    pixels. What is unknown (keypoints of a face given aligned) is nan. `attributes` follow the source's own columns.
+    Box and keypoints are in pixels of the upright source picture. `faces/quality.py` defines `yaw`, `sharpness` and
+    `interocular` (in source pixels). Unknown values (keypoints of a central crop) are nan. `attributes` are the values
+    of the source's extra columns, in their order.
     """
 
     image_id: str
@@ -36,9 +36,9 @@ class FaceRow:
 
 
 def schema(width: int, attributes: Mapping[str, str] | None = None) -> pa.Schema:
-    """The columns of a template shard for templates of `width` numbers, then the source's own columns.
+    """The columns of a template shard for templates of `width` numbers, followed by the source's extra columns.
 
-    Raises: ValueError where one of those has a name that the set uses itself.
+    Raises: ValueError if an extra column has the name of a column that every set has.
     """
     number = pa.float32()
     more = [pa.field(name, ATTRIBUTE_TYPES[kind]) for name, kind in (attributes or {}).items()]
@@ -59,7 +59,7 @@ def schema(width: int, attributes: Mapping[str, str] | None = None) -> pa.Schema
     )
     if taken := sorted(set(own.names) & {column.name for column in more}):
         raise ValueError(
-            f"faces: the list's columns must not be named {', '.join(taken)}: the template set has these; rename."
+            f"faces: the list's columns must not be named {', '.join(taken)}, as every template set has these; rename."
         )
     return pa.schema([*own, *more])
 

@@ -1,13 +1,13 @@
-"""The template set: a folder of Parquet shards, and (with template_schema.py) the only code that knows its layout.
+"""The template set: a folder of Parquet shards. Only the room `templates` knows this layout.
 
-    set.json                   written last: a folder without it is unfinished
-    templates-00000.parquet    image_id, identity, template, and where and how good the face was (template_schema.py)
+    set.json                   counts, recognizer, settings; written last, so a folder without it is unfinished
+    templates-00000.parquet    image_id, identity, template, place and quality of the face (schema.py)
     faces-00000.parquet        image_id, face (the aligned face as JPEG bytes)
     failures.parquet           image_id, reason
 
-Both kinds of shard hold the same rows in the same order. Columns that the source of the pictures had (age, pose, …)
-follow the set's own. An unfinished set also has failures-00000.parquet, … beside its shards; a shard is whole once
-its templates-NNNNN.parquet is there.
+Both kinds of shard have the same rows in the same order. Extra columns of the source (age, pose, …) come last. An
+unfinished set also has failures-00000.parquet, … beside its shards; a shard is complete if its templates-NNNNN.parquet
+exists.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ MARKER = "set.json"
 
 @dataclass(frozen=True)
 class TemplateSet:
-    """A finished template set on disk, read column by column when asked."""
+    """A finished template set on disk, read column by column on demand."""
 
     folder: Path
     metadata: dict[str, Any]
@@ -41,7 +41,7 @@ class TemplateSet:
     def open(cls, folder: Path | str) -> "TemplateSet":
         """Open a finished set.
 
-        Raises: ValueError where the folder is no finished template set, or one of a newer schema.
+        Raises: ValueError if the folder is not a finished template set, or has a newer schema.
         """
         folder = Path(folder)
         marker = folder / MARKER
@@ -55,8 +55,8 @@ class TemplateSet:
         metadata = json.loads(marker.read_text())
         if metadata["schema_version"] > SCHEMA_VERSION:
             raise ValueError(
-                f"templates: {folder} has schema {metadata['schema_version']}; "
-                f"this version reads up to {SCHEMA_VERSION}: update fsae_mlflow."
+                f"templates: {folder} has schema version {metadata['schema_version']}; "
+                f"this version of fsae_mlflow reads up to {SCHEMA_VERSION}; update it."
             )
         return cls(folder, metadata)
 
@@ -65,42 +65,32 @@ class TemplateSet:
 
     @property
     def width(self) -> int:
-        """How many numbers a template has."""
+        """The number of values in a template."""
         return self.metadata["width"]
 
     @property
     def attributes(self) -> dict[str, str]:
-        """The columns that came from the source of the pictures, each "int", "float", "bool" or "string"."""
+        """The extra columns of the source, each "int", "float", "bool" or "string"."""
         return self.metadata.get("attributes", {})
 
     @cached_property
     def templates(self) -> Float32[np.ndarray, "n d"]:
         """All templates as the recognizer gave them, in row order."""
-        return np.concatenate(list(self._lists("template"))) if len(self) else np.empty((0, self.width), np.float32)
+        return np.concatenate(list(self.chunks("template"))) if len(self) else np.empty((0, self.width), np.float32)
 
     @cached_property
     def image_ids(self) -> list[str]:
-        """The images in row order."""
+        """The id of each row's face, in row order."""
         return self.column("image_id").tolist()
 
     @cached_property
     def identities(self) -> np.ndarray:
-        """Whose face each row is."""
+        """The identity of each row's face, in row order."""
         return self.column("identity")
 
     @cached_property
-    def mean(self) -> Float32[np.ndarray, " d"]:
-        """The mean template."""
-        return self.templates.mean(axis=0, dtype=np.float64).astype(np.float32)
-
-    @cached_property
-    def scale(self) -> float:
-        """The factor that brings E‖x‖² to 1 (the paper, section 5)."""
-        return float(1 / np.sqrt(np.square(self.templates, dtype=np.float64).sum(axis=1).mean()))
-
-    @cached_property
     def digest(self) -> str:
-        """A short hash of images, identities and templates in row order: equal sets have equal digests."""
+        """A short hash of image ids, identities and templates in row order."""
         content = hashlib.sha256()
         for table in self._tables("templates", ["image_id", "identity", "template"]):
             rows = zip(*(table.column(name).to_pylist() for name in ("image_id", "identity")), strict=True)
@@ -111,16 +101,23 @@ class TemplateSet:
         return content.hexdigest()[:16]
 
     def column(self, name: str) -> np.ndarray:
-        """One column in row order; lists come back as (n, length) arrays, unknown numbers as nan."""
+        """One column in row order; a list column is an (n, length) array, an unknown number nan."""
         kind = schema(self.width, self.attributes).field(name).type
         if pa.types.is_fixed_size_list(kind):
-            return np.concatenate(list(self._lists(name)))
+            return np.concatenate(list(self.chunks(name)))
         column = pa.chunked_array(
             [chunk for table in self._tables("templates", [name]) for chunk in table.column(name).chunks], kind
         )
         if pa.types.is_string(kind) or (column.null_count and pa.types.is_boolean(kind)):
             return np.array(column.to_pylist(), dtype=object)
         return column.cast(pa.float64()).to_numpy() if column.null_count else column.to_numpy()
+
+    def chunks(self, name: str) -> Iterator[Float32[np.ndarray, "_ length"]]:
+        """A list column ("template", "box", "keypoints") chunk by chunk in row order, one shard in memory at a time."""
+        length = schema(self.width).field(name).type.list_size
+        for table in self._tables("templates", [name]):
+            for chunk in table.column(name).chunks:
+                yield chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, length)
 
     def faces(self, rows: Sequence[int] | np.ndarray) -> list[Image.Image]:
         """The aligned faces of the given rows, decoded."""
@@ -139,7 +136,7 @@ class TemplateSet:
 
     @property
     def failures(self) -> list[tuple[str, str]]:
-        """The images that gave no row, each with its reason."""
+        """The pictures without a row, each with its reason."""
         table = pq.read_table(self.folder / "failures.parquet")
         return [(row["image_id"], row["reason"]) for row in table.to_pylist()]
 
@@ -149,9 +146,3 @@ class TemplateSet:
     def _tables(self, kind: str, columns: list[str]) -> Iterator[pa.Table]:
         for path in self._shards(kind):
             yield pq.read_table(path, columns=columns)
-
-    def _lists(self, name: str) -> Iterator[np.ndarray]:
-        length = schema(self.width).field(name).type.list_size
-        for table in self._tables("templates", [name]):
-            for chunk in table.column(name).chunks:
-                yield chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, length)

@@ -1,4 +1,4 @@
-"""Writing a template set, shard by shard; `set.py` describes the files."""
+"""Writing a template set shard by shard; `set.py` describes the files."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fsae_mlflow import __version__
 from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.templates.schema import FACE_SCHEMA, FAILURE_SCHEMA, SCHEMA_VERSION, FaceRow, schema
 from fsae_mlflow.templates.set import MARKER, TemplateSet
@@ -23,9 +24,9 @@ def write_shard(
     width: int,
     attributes: Mapping[str, str] | None = None,
 ) -> None:
-    """Write shard `number` of an unfinished set: its faces and failures first, so that its templates mark it whole.
+    """Write a shard of an unfinished set: faces and failures first, because the templates mark the shard as complete.
 
-    Raises: ValueError for a template of another width or with a number that is not finite.
+    Raises: ValueError for a template of another width or with a value that is not finite.
     """
     for row in rows:
         _check(row, width)
@@ -41,16 +42,16 @@ def write_shard(
 
 
 def has_shard(folder: Path, number: int) -> bool:
-    """Whether shard `number` is whole."""
+    """Whether shard `number` is complete."""
     return _shard(folder, "templates", number).is_file()
 
 
 def finish(
     folder: Path, *, width: int, metadata: dict[str, Any], attributes: Mapping[str, str] | None = None
 ) -> TemplateSet:
-    """Mark a set finished whose shards are all written, and tidy up.
+    """Merge the failures of a set whose shards are all written, and mark it as finished.
 
-    Raises: ValueError where no picture gave a row: such a set stays unfinished.
+    Raises: ValueError if no picture gave a row; the set then stays unfinished.
     """
     for stale in folder.glob(".*.tmp"):
         stale.unlink()
@@ -69,6 +70,7 @@ def finish(
         raise ValueError(f"templates: none of the {len(reasons)} pictures gave a face{most}")
     marker = {
         "schema_version": SCHEMA_VERSION,
+        "fsae_mlflow": __version__,
         "width": width,
         "attributes": dict(attributes or {}),
         "n_rows": n_rows,
@@ -77,7 +79,7 @@ def finish(
         **metadata,
     }
     with atomic_write(folder / MARKER) as temporary:
-        temporary.write_text(json.dumps(marker, indent=2, sort_keys=False))
+        temporary.write_text(json.dumps(marker, indent=2))
     for part in parts:
         part.unlink()
     return TemplateSet.open(folder)
@@ -85,7 +87,7 @@ def finish(
 
 def _check(row: FaceRow, width: int) -> None:
     if row.template.shape != (width,) or not np.isfinite(row.template).all():
-        raise ValueError(f"{row.image_id}: its template must be {width} finite numbers; check the recognizer.")
+        raise ValueError(f"{row.image_id}: the template must be {width} finite numbers; check the recognizer.")
 
 
 def _shard(folder: Path, kind: str, number: int) -> Path:
@@ -98,5 +100,5 @@ def _cell(value: Any, kind: pa.DataType) -> Any:
 
 def _write_table(path: Path, table: pa.Table) -> None:
     with atomic_write(path) as temporary:
-        # a dictionary of numbers that hardly repeat would make the file a sixth larger and take three times as long
+        # a dictionary would make the file a sixth larger and take three times as long, as values hardly repeat
         pq.write_table(table, temporary, compression="zstd", use_dictionary=False)

@@ -1,1 +1,1 @@
-"""The only room that knows MLflow: command lines, runs, datasets, the registry and the served model."""
+"""The only room that imports MLflow: command lines, runs, datasets, the model registry and the served model."""

@@ -1,5 +1,6 @@
-"""A settings class and a function become a command line whose every call is an MLflow run."""
+"""Command lines: a settings class and a function become a click command, and each call of it is an MLflow run."""
 
+import dataclasses
 import logging
 import os
 import sys
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from fsae_mlflow.parameters import Option, options
+from fsae_mlflow.parameters import Option, options, parse
 from fsae_mlflow.tracking.signals import reason_of, terminable
 
 if TYPE_CHECKING:
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def command(settings_class: type, *, stage: str) -> Callable[[Callable[[Any, "Run"], None]], click.Command]:
-    """Make `function(settings, run)` a click command with one option a field of `settings_class`.
+    """Make `function(settings, run)` a click command with one option per parameter of `settings_class`.
 
-    Underscores stay in option names, so `mlflow run -P batch_size=8` and `--batch_size 8` are one spelling. An empty
-    value means "not given". Where the class has PRESETS, what is not given comes from the chosen preset. A user's
-    mistake (ValueError) ends as one sentence and a non-zero exit code; the run ends FAILED or KILLED with the reason as
-    a tag.
+    Option names keep their underscores, so that `mlflow run -P batch_size=8` and `--batch_size 8` are spelled alike.
+    An empty value means "not given". Where the class has PRESETS, values that are not given come from the chosen
+    preset. A user's mistake (ValueError, OSError) is printed as one sentence, with a non-zero exit code; the run ends
+    FAILED or KILLED, with the reason as a tag. FSAE_TRACEBACK=1 in the environment prints the traceback instead.
     """
 
     def decorate(function: Callable[[Any, "Run"], None]) -> click.Command:
@@ -31,7 +32,7 @@ def command(settings_class: type, *, stage: str) -> Callable[[Callable[[Any, "Ru
             _log_to_stderr()
             try:
                 with terminable():
-                    # MLflow takes seconds to import, which `--help` and a usage error need not wait for.
+                    # MLflow takes seconds to import; `--help` and usage errors do not need it.
                     from fsae_mlflow.tracking.runs import attached_run
 
                     with attached_run(settings, stage=stage) as run:
@@ -45,26 +46,29 @@ def command(settings_class: type, *, stage: str) -> Callable[[Callable[[Any, "Ru
                 click.echo(f"{stage}: {reason_of(interrupt)}.", err=True)
                 sys.exit(130)
 
-        parameters: list[click.Parameter] = [_click_option(option) for option in options(settings_class)]
-        return StageCommand(settings_class, stage, params=parameters, callback=callback, help=function.__doc__)
+        return StageCommand(settings_class, stage, callback=callback, help=function.__doc__)
 
     return decorate
 
 
 class StageCommand(click.Command):
-    """A command that builds its settings while parsing, so that a refused value is a usage error, noted on the run."""
+    """A command that builds its settings while it parses: a refused value is a usage error, and the run notes it."""
 
     def __init__(self, settings_class: type, name: str, **attributes: Any) -> None:
         super().__init__(name, **attributes)
         self.settings_class = settings_class
 
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        # Read at each call, because a variant can be registered after the command is made.
+        return [*map(_click_option, options(self.settings_class)), *super().get_params(ctx)]
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
             rest = super().parse_args(ctx, args)
             given = {name: value for name, value in ctx.params.items() if _is_given(ctx, name, value)}
-            preset = getattr(self.settings_class, "PRESETS", {}).get(given.get("preset"), {})
+            preset = getattr(self.settings_class, "PRESETS", {}).get(given.get("preset"))
             try:
-                ctx.obj = self.settings_class(**(preset | given))
+                ctx.obj = parse(self.settings_class, given, preset=preset)
             except ValueError as error:
                 raise click.UsageError(str(error), ctx) from error
         except click.UsageError as error:
@@ -74,7 +78,7 @@ class StageCommand(click.Command):
 
 
 class _OrEmpty(click.ParamType):
-    """Another type that also takes the empty string, by which MLproject says "not given"."""
+    """A type that also accepts the empty string, which in MLproject means "not given"."""
 
     def __init__(self, inner: click.ParamType) -> None:
         self.inner = inner
@@ -89,13 +93,19 @@ class _OrEmpty(click.ParamType):
 
 def _click_option(option: Option) -> click.Option:
     inner = click.Choice(option.choices) if option.choices else click.types.convert_type(option.type)
+    default, text = option.default, option.help
+    if option.choice:
+        text += f" ({option.choice} {', '.join(option.defaults)})"
+        if any(value != default for value in option.defaults.values()):
+            shown = (f"{value} ({kind})" for kind, value in option.defaults.items() if value is not dataclasses.MISSING)
+            default, text = dataclasses.MISSING, f"{text}  [default: {', '.join(shown)}]"
     return click.Option(
         [f"--{option.name}"],
         type=inner if option.type is str and not option.choices else _OrEmpty(inner),
-        required=option.required,
-        default=None if option.required else option.default,
-        show_default=option.default not in ("", None),
-        help=option.help,
+        required=option.required and not option.choice,
+        default=None if default is dataclasses.MISSING else default,
+        show_default=default not in ("", None),
+        help=text,
     )
 
 

@@ -1,4 +1,4 @@
-"""What a run builds on: template sets and SAEs, named by folder, run, model or `latest`."""
+"""The inputs of a run: template sets and SAEs, named by a folder, a run, a model or `latest`."""
 
 from pathlib import Path
 
@@ -18,9 +18,9 @@ SAE = "sae"
 
 
 def open_templates(run: Run, name: str, *, context: str, parameter: str = "templates") -> TemplateSet:
-    """The template set called `name`: a folder, a run id, or `latest`; noted as the run's input dataset.
+    """Open the template set that `name` means (a folder, a run id, or `latest`), and log it as the run's input dataset.
 
-    Raises: ValueError where there is no such finished set, with the way to make one.
+    Raises: ValueError where there is no such finished set; it says how to make one.
     """
     templates = TemplateSet.open(_find(run, name, parameter=parameter, stages=("extract",), artifact=TEMPLATES))
     note_templates(run, templates, context=context)
@@ -28,7 +28,7 @@ def open_templates(run: Run, name: str, *, context: str, parameter: str = "templ
 
 
 def note_templates(run: Run, templates: TemplateSet, *, context: str) -> None:
-    """Note a template set, by digest and source, in the run's list of datasets."""
+    """Log a template set, with its digest and source, in the run's list of datasets; `context` says what it is for."""
     dataset = MetaDataset(
         source=LocalArtifactDatasetSource(str(templates.folder.resolve())),
         name=templates.metadata.get("source", {}).get("name", templates.folder.name),
@@ -40,16 +40,16 @@ def note_templates(run: Run, templates: TemplateSet, *, context: str) -> None:
 
 
 def find_sae(run: Run, name: str) -> Path:
-    """The folder of the SAE called `name`: a folder, a run id, `models:/NAME/VERSION` (or `@ALIAS`), or `latest`.
+    """The folder of the SAE that `name` means: a folder, a run id, `models:/NAME/VERSION` or `@ALIAS`, or `latest`.
 
-    Raises: ValueError where there is no such SAE, with the way to make one.
+    Raises: ValueError where there is no such SAE; it says how to make one.
     """
     if not name.startswith("models:/"):
         return _find(run, name, parameter="sae", stages=("train_sae", "sweep"), artifact=SAE)
     try:
         model = Path(download_artifacts(artifact_uri=name))
     except MlflowException as error:
-        raise ValueError(f"sae: {name} is not in the registry ({error.message})") from error
+        raise ValueError(f"sae: {name} is not in the model registry ({error.message})") from error
     return model / "artifacts" / SAE
 
 
@@ -62,22 +62,22 @@ def _find(run: Run, name: str, *, parameter: str, stages: tuple[str, ...], artif
         if found is None:
             experiment = run.client.get_experiment(run.experiment_id).name
             raise ValueError(
-                f"{parameter}=latest: experiment {experiment} has no finished {stages[0]} run; {make}, or name a "
-                "folder or a run."
+                f"{parameter}=latest: experiment {experiment} has no finished {stages[0]} run; {make}, or give a "
+                "folder or a run id."
             )
     else:
         try:
             found = run.client.get_run(name)
         except MlflowException as error:
             raise ValueError(
-                f"{parameter}: {name} is neither a folder nor a run of this tracking store; use `latest`, or {make}."
+                f"{parameter}: {name} is neither a folder nor a run of this tracking store; give `latest`, or {make}."
             ) from error
     try:
-        # A local store answers with the artifact itself, a remote one with a downloaded copy.
+        # From a local store this is the artifact itself, from a remote one a downloaded copy.
         return Path(download_artifacts(artifact_uri=f"{found.info.artifact_uri}/{artifact}"))
     except (MlflowException, OSError) as error:
         raise ValueError(
-            f"{parameter}: run {found.info.run_id} has no artifact {artifact}; name a run of {' or '.join(stages)}."
+            f"{parameter}: run {found.info.run_id} has no artifact {artifact}; give a run of {' or '.join(stages)}."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Stages run as child runs of another, each as the MLflow Project entry point that a user would type."""
+"""Child runs: a stage that runs other stages, each as the MLflow Project entry point that a user would call."""
 
 import os
 import sys
@@ -18,11 +18,11 @@ from fsae_mlflow.tracking.runs import REASON_TAG, Run
 def run_entry_point(parent: Run, name: str, parameters: Mapping[str, Any]) -> Run:
     """Run an entry point of the project in the working directory as a child of `parent`, in this Python environment.
 
-    Ctrl-C and SIGTERM reach the child, which ends KILLED before its parent does.
+    Ctrl-C and SIGTERM also reach the child, which ends KILLED before its parent.
 
-    Raises: ValueError with the child's reason where it fails.
+    Raises: ValueError with the child's reason where the child fails.
     """
-    # The environment manager's work is done: the parent runs inside the environment that its children need.
+    # env_manager="local" takes `python` from PATH: the children need the parent's environment.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     try:
         submitted = mlflow.projects.run(
@@ -34,7 +34,7 @@ def run_entry_point(parent: Run, name: str, parameters: Mapping[str, Any]) -> Ru
             env_manager="local",
         )
     except KeyboardInterrupt:
-        # MLflow calls a canceled run FAILED, whatever it has said of itself.
+        # MLflow sets a canceled run to FAILED, although the child has ended as KILLED.
         parent.client.set_terminated(_newest_child(parent).info.run_id, "KILLED")
         raise
     except ExecutionException as error:

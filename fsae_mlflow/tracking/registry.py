@@ -17,20 +17,23 @@ from fsae_mlflow.tracking import served_model
 from fsae_mlflow.tracking.inputs import SAE
 from fsae_mlflow.tracking.runs import Run
 
-REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "jaxtyping")
+# The packages that the served model and its code import; a test checks that none is missing.
+REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "jaxtyping", "pydantic", "annotated-types")
+VERSION_TAG = "fsae_mlflow"
 
 
 def log_sae(run: Run, folder: Path) -> None:
-    """Log the SAE saved in `folder` as files of the run, where `sae=RUN` and `sae=latest` find it."""
+    """Log the SAE saved in `folder` as artifacts of the run, where `sae=RUN` and `sae=latest` find it."""
     for name in FILES:
         run.log_path(folder / name, SAE)
 
 
 def register_sae(run: Run, sae: SparseAutoencoder, folder: Path, *, name: str, aliases: tuple[str, ...] = ()) -> str:
-    """Log the SAE saved in `folder` as a pyfunc model of the run, registered under `name`; gives the version.
+    """Log the SAE saved in `folder` as a pyfunc model of the run, register it as `name`, and return the model version.
 
-    Its input is templates (n, d_in) in the recognizer's units; the parameter `output` chooses `features` (n, d_sae) or
-    `reconstruction` (n, d_in). No `name` logs the model without registering it, and gives an empty version.
+    The model's input is templates (n, d_in) in the recognizer's units; its parameter `output` selects `features`
+    (n, d_sae) or `reconstruction` (n, d_in). The model's metadata and the registered version's tags have the version of
+    this package as `fsae_mlflow`. Without a `name` the model is logged and not registered, and the result is "".
     """
     if not run.leads:
         return ""
@@ -56,8 +59,12 @@ def register_sae(run: Run, sae: SparseAutoencoder, folder: Path, *, name: str, a
             input_example=np.zeros((2, sae.d_in), dtype=np.float32),
             pip_requirements=[f"{package}=={version(package).split('+')[0]}" for package in REQUIREMENTS],
             registered_model_name=name or None,
+            metadata={VERSION_TAG: fsae_mlflow.__version__},
         )
-    number = str(info.registered_model_version or "")
-    for alias in aliases if number else ():
+    if not name:
+        return ""
+    number = str(info.registered_model_version)
+    run.client.set_model_version_tag(name, number, VERSION_TAG, fsae_mlflow.__version__)
+    for alias in aliases:
         run.client.set_registered_model_alias(name, alias, number)
     return number

@@ -1,6 +1,5 @@
-"""One stage is one MLflow run: how it starts, what it logs, and how it always ends."""
+"""The MLflow run of a stage: how it starts, what it logs, and how it ends."""
 
-import dataclasses
 import os
 import shlex
 import sys
@@ -15,6 +14,8 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
+from fsae_mlflow.parameters import flat
+from fsae_mlflow.ranks import Ranks
 from fsae_mlflow.tracking.signals import ignore_signals, reason_of
 
 EXPERIMENT = "fsae_mlflow"
@@ -24,7 +25,7 @@ MAX_PARAM_LENGTH = 6000
 
 
 class Run:
-    """The active MLflow run as the stages' entry points use it."""
+    """An MLflow run, with what the entry points log to it."""
 
     def __init__(self, run: MlflowRun, stage: str) -> None:
         self.id: str = run.info.run_id
@@ -34,22 +35,21 @@ class Run:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that logs: the only one, or the first of those that torchrun started."""
+        """Whether this process logs: it is alone, or the first of those that torchrun started."""
         return True
 
-    def output(self, chosen: str) -> Path:
-        """The folder this run writes to: `chosen` by the user, or one of its own under outputs/."""
-        return Path(chosen) if chosen else Path("outputs") / self.stage / self.id
-
     def on_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log numbers at one step, in one request."""
+        """Log metrics at one step, in one request."""
         now = get_current_time_millis()
         self.client.log_batch(
             self.id, metrics=[Metric(name, float(value), now, step) for name, value in metrics.items()]
         )
 
     def log_params(self, values: Mapping[str, Any]) -> None:
-        """Log parameters that are not there yet: `mlflow run` has logged the given ones in the user's spelling."""
+        """Log the parameters that the run does not have yet; `mlflow run` has logged the given ones as they were typed.
+
+        MLflow refuses a second value of a parameter, even 0.0001 after 1e-4.
+        """
         known = self.client.get_run(self.id).data.params
         params = [Param(name, str(value)[:MAX_PARAM_LENGTH]) for name, value in values.items() if name not in known]
         self.client.log_batch(self.id, params=params)
@@ -62,7 +62,7 @@ class Run:
         self.client.log_dict(self.id, value, name)
 
     def log_table(self, rows: list[dict[str, Any]], name: str) -> None:
-        """Log rows as a table that the MLflow UI shows and compares between runs."""
+        """Log rows as a table, which the MLflow UI shows and compares between runs."""
         columns = {column: [row[column] for row in rows] for column in rows[0]} if rows else {}
         self.client.log_table(self.id, columns, name)
 
@@ -75,11 +75,11 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The last value of every metric logged so far."""
+        """The last value of each metric that is logged so far."""
         return self.client.get_run(self.id).data.metrics
 
     def copy_from(self, child: "Run", *, metrics: Collection[str], artifacts: Collection[str]) -> None:
-        """Take over those of `metrics`, and of the `artifacts` at the top of its artifacts, that a child has."""
+        """Log a child's metrics and top-level artifacts here too: those of the given names that the child has."""
         self.on_metrics({name: value for name, value in child.metrics.items() if name in metrics})
         for artifact in self.client.list_artifacts(child.id):
             if artifact.path in artifacts:
@@ -92,17 +92,16 @@ class Run:
 
     @property
     def ui_address(self) -> str:
-        """Where that UI shows this run."""
+        """The address at which that UI shows this run."""
         return f"http://127.0.0.1:5000/#/experiments/{self.experiment_id}/runs/{self.id}"
 
 
 class NullRun(Run):
-    """The run of torchrun's further processes: it finds what the first one finds, and logs nothing."""
+    """The run of all ranks but the first: it reads from MLflow as the first one does, and logs nothing."""
 
-    def __init__(self, stage: str) -> None:
-        experiment = os.environ.get("MLFLOW_EXPERIMENT_ID") or _experiment(EXPERIMENT)
-        self.id = f"process-{os.environ['RANK']}"
-        self.experiment_id = experiment
+    def __init__(self, stage: str, rank: int) -> None:
+        self.id = f"rank-{rank}"
+        self.experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID") or _experiment(EXPERIMENT)
         self.stage = stage
         self.client = _ReadingClient()
 
@@ -125,16 +124,17 @@ def _experiment(name: str) -> str:
 
 @contextmanager
 def attached_run(settings: Any, *, stage: str) -> Iterator[Run]:
-    """The run that `mlflow run` made for this process, or a new one, with the settings logged; ended whatever happens.
+    """The run that `mlflow run` made for this process, or a new one, with the settings logged.
 
-    An error ends it FAILED, Ctrl-C or SIGTERM ends it KILLED, each with the reason in the tag `fsae.reason`. Of
-    several processes that torchrun started only the first one has a run.
+    An error ends the run FAILED, Ctrl-C or SIGTERM ends it KILLED, each with the reason in the tag `fsae.reason`. Of
+    several processes that torchrun started, only the first has a run; the others get a NullRun.
     """
-    if int(os.environ.get("RANK", "0")) > 0:
-        yield NullRun(stage)
+    ranks = Ranks.of_environment()
+    if not ranks.leads:
+        yield NullRun(stage, ranks.rank)
         return
     with _ended(Run(_start(), stage)) as run:
-        values = dataclasses.asdict(settings)
+        values = flat(settings)
         run.log_params(values)
         run.log_json(values, "config.json")
         yield run
@@ -142,14 +142,14 @@ def attached_run(settings: Any, *, stage: str) -> Iterator[Run]:
 
 @contextmanager
 def nested_run(parent: Run, name: str, *, stage: str) -> Iterator[Run]:
-    """A child run inside this process, ended as its parent would be."""
+    """A child run in this process; it ends by the same rules as its parent."""
     active = mlflow.start_run(run_name=name, nested=True, parent_run_id=parent.id)
     with _ended(Run(active, stage)) as run:
         yield run
 
 
 def end_waiting_run(status: str, reason: str) -> None:
-    """End the run that `mlflow run` made for this process, if there is one that goes on, with the reason as a tag."""
+    """End the run that `mlflow run` made for this process, if it is still running, with the reason as a tag."""
     client, run_id = MlflowClient(), os.environ.get("MLFLOW_RUN_ID")
     if run_id and not RunStatus.is_terminated(RunStatus.from_string(client.get_run(run_id).info.status)):
         client.set_tag(run_id, REASON_TAG, reason)
@@ -157,7 +157,7 @@ def end_waiting_run(status: str, reason: str) -> None:
 
 
 def _start() -> mlflow.ActiveRun:
-    # Child processes must agree on where runs live, wherever they start.
+    # Child processes must use the same store, whatever their working directory is.
     os.environ.setdefault("MLFLOW_TRACKING_URI", mlflow.get_tracking_uri())
     if not {"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"} & os.environ.keys():
         mlflow.set_experiment(EXPERIMENT)

@@ -11,7 +11,7 @@ from fsae_mlflow.sae.saved import load_sae
 
 
 class ServedSAE(PythonModel):
-    """Sparse features (n, d_sae) of templates (n, d_in); with `output="reconstruction"` what those decode to."""
+    """Features (n, d_sae) of templates (n, d_in); with `output="reconstruction"` reconstructions (n, d_in)."""
 
     def load_context(self, context: PythonModelContext) -> None:
         self.sae = load_sae(context.artifacts["sae"])

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run in the same way: as an exception that unwinds whatever is under way."""
+"""SIGTERM ends a run in the same way as Ctrl-C: as a KeyboardInterrupt."""
 
 import signal
 import sys
@@ -11,18 +11,18 @@ SECONDS_TO_ASK_AGAIN = 0.05
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, raised as Ctrl-C is."""
+    """Raised when SIGTERM arrives."""
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Within the block SIGTERM raises Terminated; after it the former handlers are back."""
+    """Let SIGTERM raise Terminated within the block; the former handlers return after it."""
 
     def terminate(_number: int, _frame: FrameType | None) -> None:
         raise Terminated("SIGTERM")
 
     def ask_again(ignored: "sys.UnraisableHookArgs") -> None:
-        # What is raised inside a destructor or a weak reference's callback Python reports here and drops.
+        # Python drops an exception raised in a destructor or a weak reference's callback, and calls this hook.
         if issubclass(ignored.exc_type, KeyboardInterrupt):
             signal.setitimer(signal.ITIMER_REAL, SECONDS_TO_ASK_AGAIN)
         else:
@@ -43,11 +43,11 @@ def terminable() -> Iterator[None]:
 
 
 def ignore_signals() -> None:
-    """Let nothing cut the clean-up short: `mlflow run` answers Ctrl-C with a SIGTERM of its own."""
+    """Ignore further signals during the clean-up: after Ctrl-C, `mlflow run` sends SIGTERM to its child."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def reason_of(interrupt: KeyboardInterrupt) -> str:
-    """What ended the run, for a reader."""
+    """What ended the run, in words."""
     return "stopped by SIGTERM" if isinstance(interrupt, Terminated) else "interrupted (Ctrl-C)"

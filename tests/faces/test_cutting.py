@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from fsae_mlflow.extraction.settings import ExtractSettings
 from fsae_mlflow.faces.alignment import TEMPLATE, similarity
 from fsae_mlflow.faces.cutting import FaceCutter
 from fsae_mlflow.faces.decoding import Decoded
@@ -21,7 +20,8 @@ def items(*pictures: np.ndarray | None) -> list[Decoded]:
 
 
 def cutter_for(**given: object) -> FaceCutter:
-    return FaceCutter(ExtractSettings(**{"faces": "folder"} | given), device=CPU)
+    plain = {"aligned": False, "face": "central", "no_face": "record", "min_face": 20.0, "min_face_share": 0.0}
+    return FaceCutter(**{**plain, "enlarge": 1, "pad": 0.0, **given}, device=CPU)
 
 
 BLANK = np.full((100, 80, 3), 90, np.uint8)

@@ -10,13 +10,14 @@ from hypothesis.extra.numpy import arrays
 from fsae_mlflow.features import survey as module
 from fsae_mlflow.features.survey import Survey, TopRows, encoded, survey
 from fsae_mlflow.sae.variants.gated import GatedSAE
+from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
 from tests.template_sets import TemplateWriter, face_row
 
 
 def hand_set_sae() -> GatedSAE:
     """Four features on two dimensions: +x, −x, +y above one half, and one that never fires."""
-    sae = GatedSAE(2, 4, scale=0.5)
+    sae = GatedSAE(2, 4, GatedSettings(), scale=0.5)
     with torch.no_grad():
         sae.W_enc.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]))
         sae.W_dec.copy_(sae.W_enc)
@@ -37,7 +38,7 @@ def test_survey_counts_what_a_hand_set_sae_fires(batch_size: int) -> None:
 
 
 def test_mean_l0_is_the_sum_of_densities() -> None:
-    sae = GatedSAE(8, 64)
+    sae = GatedSAE(8, 64, GatedSettings())
     templates = np.random.default_rng(0).normal(size=(37, 8)).astype(np.float32)
     found = survey(sae, templates, batch_size=10)
     fired = (sae.encode(torch.from_numpy(templates)) > 0).sum(dim=1).double().mean()
@@ -75,7 +76,7 @@ def full_sort(features: np.ndarray, feature: int, k: int) -> tuple[np.ndarray, n
 def test_top_rows_equal_a_full_sort(batch_size: int, waiting: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WAITING", waiting)
     torch.manual_seed(0)
-    sae = GatedSAE(6, 24).eval().requires_grad_(False)
+    sae = GatedSAE(6, 24, GatedSettings()).eval().requires_grad_(False)
     templates = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32)
     found = survey(sae, templates, k=4, batch_size=batch_size)
     dense = sae.encode(torch.from_numpy(templates)).numpy()
@@ -109,7 +110,7 @@ def test_no_more_entries_are_kept_than_k_a_feature(monkeypatch: pytest.MonkeyPat
 
 
 def test_rows_that_do_not_fire_are_left_out() -> None:
-    sae = GatedSAE(1, 3).requires_grad_(False)
+    sae = GatedSAE(1, 3, GatedSettings()).requires_grad_(False)
     sae.W_enc.copy_(torch.tensor([[1.0], [-1.0], [0.0]]))
     found = survey(sae, np.array([[1], [2], [-3]], dtype=np.float32), k=3).top
     assert [[values.tolist() for values in found.of(feature)] for feature in range(3)] == [

@@ -33,7 +33,7 @@ def test_unknown_recognizer_lists_the_known(name: str) -> None:
 
 @pytest.mark.parametrize("family", ["onnx", "swinface", "timm", "student"])
 def test_family_without_its_argument_says_how_to_write_it(family: str) -> None:
-    with pytest.raises(ValueError, match=f"needs more: write {family}:"):
+    with pytest.raises(ValueError, match=f"needs an argument: write {family}:"):
         load_recognizer(family)
 
 
@@ -42,5 +42,5 @@ def test_family_without_its_argument_says_how_to_write_it(family: str) -> None:
     ["onnx:/no/a.onnx", "swinface:/no/a.pt", "student:/no/a.safetensors", "facenet:/no/a.pt", "timm:vit@/no/a.pt"],
 )
 def test_weights_that_are_not_there_are_named(name: str) -> None:
-    with pytest.raises(ValueError, match=r"(/no/a\.|vit cannot be made)"):
+    with pytest.raises(ValueError, match=r"(/no/a\.|vit cannot be created)"):
         load_recognizer(name)

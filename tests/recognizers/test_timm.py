@@ -53,6 +53,13 @@ def test_card_chooses_output_or_features(weights: Path, tmp_path: Path, width: i
     torch.testing.assert_close(templates, reference(weights, faces, features=features), rtol=1e-4, atol=1e-5)
 
 
+def test_card_beside_the_checkpoint_is_used(weights: Path, tmp_path: Path) -> None:
+    beside = tmp_path / "a@b.safetensors"
+    beside.write_bytes(weights.read_bytes())
+    beside.with_suffix(".json").write_text(json.dumps({"name": "beside", "template_width": 24}))
+    assert load_recognizer(f"timm:{NAME}@{beside}").card.name == "beside"
+
+
 def test_card_that_fits_neither_is_refused(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "card.json").write_text(json.dumps({"template_width": 512}))
     with pytest.raises(ValueError, match=f"template_width in the card of timm:{NAME} must be 24 or 1024; it is 512"):
@@ -65,7 +72,7 @@ def test_weights_of_another_model_are_refused(weights: Path) -> None:
 
 
 def test_unknown_model_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"recognizer timm:no_such_net cannot be made .*hf_hub:OWNER/NAME"):
+    with pytest.raises(ValueError, match=r"recognizer timm:no_such_net cannot be created .*hf_hub:OWNER/NAME"):
         load_recognizer("timm:no_such_net")
 
 

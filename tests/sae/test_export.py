@@ -8,12 +8,13 @@ from safetensors.torch import load_file
 
 from fsae_mlflow.sae.export import export_saelens
 from fsae_mlflow.sae.variants.registry import VARIANTS
+from tests.sae.making import new_sae
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_folded_weights_give_the_same_features(variant: str, tmp_path) -> None:
     torch.manual_seed(0)
-    sae = VARIANTS[variant](6, 20, **({"k": 4} if variant in ("topk", "batchtopk", "matryoshka") else {}))
+    sae = new_sae(variant, 6, 20, k=4)
     with torch.no_grad():
         sae.scale.fill_(0.3)
         sae.center.normal_()
@@ -40,4 +41,4 @@ def test_folded_weights_give_the_same_features(variant: str, tmp_path) -> None:
 
 def test_unit_length_cannot_be_exported(tmp_path) -> None:
     with pytest.raises(ValueError, match="normalize=False"):
-        export_saelens(VARIANTS["gated"](4, 8, normalize=True), tmp_path / "out")
+        export_saelens(new_sae("gated", 4, 8, normalize=True), tmp_path / "out")

@@ -10,7 +10,7 @@ import pytest
 from annotated_types import Ge
 from click.testing import CliRunner, Result
 
-from fsae_mlflow.parameters import settings
+from fsae_mlflow.parameters import OneOf, settings
 from fsae_mlflow.tracking.command import command
 from fsae_mlflow.tracking.runs import Run, nested_run
 
@@ -28,20 +28,57 @@ class Example:
     name: Annotated[str, "Name."] = "x"
 
 
+@settings
+class Tile:
+    """What all kinds of tile are."""
+
+
+@settings
+class Square(Tile):
+    """A kind of tile."""
+
+    lam: Annotated[float, "Sparsity.", Ge(0)] = 0.1
+    norm: Annotated[Literal["held", "weighted"], "Norm."] = "held"
+
+
+@settings
+class Round(Tile):
+    """Another kind of tile."""
+
+    lam: Annotated[float, "Sparsity.", Ge(0)] = 0.1
+    norm: Annotated[Literal["held", "weighted"], "Norm."] = "weighted"
+    k: Annotated[int, "Count.", Ge(1)] = 32
+
+
+TILES: dict[str, type] = {"square": Square, "round": Round}
+
+
+@settings
+class Floor:
+    """Something with a choice of tiles, each with parameters of its own."""
+
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"tile": "round", "k": 7, "size": 3}}
+
+    preset: Annotated[Literal["default", "paper"], "Preset."] = "default"
+    tile: Annotated[Tile, "Kind of tile.", OneOf(lambda: TILES)] = Square()
+    size: Annotated[int, "Size."] = 1
+
+
 pytestmark = pytest.mark.usefixtures("store")
 
 
-def invoke(function: Any, *args: str) -> Result:
-    return CliRunner().invoke(command(Example, stage="example")(function), args)
+def invoke(function: Any, *args: str, of: type = Example) -> Result:
+    # The help text must not be wrapped: the tests look for sentences in it.
+    return CliRunner().invoke(command(of, stage="example")(function), args, terminal_width=1000, max_content_width=1000)
 
 
 def newest() -> mlflow.entities.Run:
     return mlflow.search_runs(search_all_experiments=True, order_by=["start_time DESC"], output_format="list")[0]
 
 
-def seen(*args: str) -> Example:
-    found: list[Example] = []
-    result = invoke(lambda settings, run: found.append(settings), *args)
+def seen(*args: str, of: type = Example) -> Any:
+    found: list[Any] = []
+    result = invoke(lambda settings, run: found.append(settings), *args, of=of)
     assert result.exit_code == 0, result.output
     return found[0]
 
@@ -55,6 +92,50 @@ def test_empty_means_not_given_and_presets_fill_in() -> None:
     assert seen("--lam", "", "--preset", "paper").lam == 1e-7
     assert seen("--lam", "0.5", "--preset", "paper").lam == 0.5
     assert seen("--lam", "0.1", "--preset", "paper").lam == 0.1
+
+
+def test_parameters_of_a_choice_are_options_like_others() -> None:
+    assert seen("--lam", "0.5", of=Floor) == Floor(tile=Square(lam=0.5))
+    assert seen("--tile", "round", "--k", "3", of=Floor) == Floor(tile=Round(k=3))
+    result = invoke(lambda settings, run: None, "--k", "3", of=Floor)
+    assert result.exit_code == 2
+    assert "Error: k is a parameter of tile round, and tile is square" in result.output
+
+
+def test_a_preset_gives_what_the_given_choice_has() -> None:
+    assert seen("--preset", "paper", of=Floor) == Floor(preset="paper", tile=Round(k=7), size=3)
+    assert seen("--preset", "paper", "--k", "5", of=Floor) == Floor(preset="paper", tile=Round(k=5), size=3)
+    assert seen("--preset", "paper", "--tile", "square", of=Floor) == Floor(preset="paper", size=3)
+
+
+def test_help_names_the_choices_that_have_a_parameter() -> None:
+    text = {line.split()[0]: line for line in help_of(Floor).splitlines() if line.strip().startswith("--")}
+    assert text["--tile"].endswith("Kind of tile.  [default: square]")
+    assert text["--lam"].endswith("Sparsity. (tile square, round)  [default: 0.1]")
+    assert text["--norm"].endswith("Norm. (tile square, round)  [default: held (square), weighted (round)]")
+    assert text["--k"].endswith("Count. (tile round)  [default: 32]")
+
+
+def help_of(settings_class: type) -> str:
+    return invoke(lambda settings, run: None, "--help", of=settings_class).output
+
+
+def test_a_choice_that_is_registered_later_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    @settings
+    class Hexagon(Tile):
+        """A kind of tile without a default for its own parameter."""
+
+        edge: Annotated[int, "Edge.", Ge(1)]
+
+    made = command(Floor, stage="example")(lambda settings, run: None)
+    monkeypatch.setitem(TILES, "hexagon", Hexagon)
+    assert "Edge. (tile hexagon)" in CliRunner().invoke(made, ["--help"]).output
+    assert CliRunner().invoke(made, ["--tile", "hexagon", "--edge", "3"]).exit_code == 0
+    assert newest().data.params == {"preset": "default", "tile": "hexagon", "edge": "3", "size": "1"}
+    config = mlflow.artifacts.load_dict(f"{newest().info.artifact_uri}/config.json")
+    assert config == {"preset": "default", "tile": "hexagon", "edge": 3, "size": 1}
+    refused = CliRunner().invoke(made, ["--tile", "hexagon"])
+    assert refused.exit_code == 2 and "Error: edge is required." in refused.output
 
 
 def test_a_finished_run_has_every_parameter_once() -> None:
@@ -89,7 +170,7 @@ def test_a_users_mistake_is_one_sentence_and_a_failed_run() -> None:
 def test_a_refused_value_is_a_usage_error_noted_on_the_waiting_run(monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = mlflow.set_experiment("e").experiment_id
     for arguments, sentence in (
-        (["--lam", "-1"], "lam must be at least 0; it is -1.0."),
+        (["--lam", "-1"], "lam must be greater than or equal to 0; it is -1.0."),
         (["--batch_size", "x"], "Invalid value for '--batch_size': 'x' is not a valid integer."),
     ):
         waiting = mlflow.MlflowClient().create_run(experiment).info.run_id

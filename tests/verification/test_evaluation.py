@@ -9,6 +9,7 @@ import torch
 from fsae_mlflow.features.survey import survey
 from fsae_mlflow.metrics import Fidelity
 from fsae_mlflow.sae.variants.gated import GatedSAE
+from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.verification.evaluation import decode_masked, evaluate
 from fsae_mlflow.verification.pairs import find_rows, read_pairs
@@ -34,7 +35,7 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> TemplateSet:
 
 def exact_sae(scale: float = 0.25) -> GatedSAE:
     """Features ±e_i: encoding and decoding gives every template back."""
-    sae = GatedSAE(WIDTH, 2 * WIDTH, scale=scale).eval().requires_grad_(False)
+    sae = GatedSAE(WIDTH, 2 * WIDTH, GatedSettings(), scale=scale).eval().requires_grad_(False)
     both = torch.cat([torch.eye(WIDTH), -torch.eye(WIDTH)])
     sae.W_enc.copy_(both)
     sae.W_dec.copy_(both)
@@ -124,7 +125,7 @@ def test_the_written_pairs_can_be_read_again(templates: TemplateSet, tmp_path: P
 
 def test_another_width_is_refused(templates: TemplateSet, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"\b16\b.*\b8\b"):
-        evaluate(SETTINGS, templates=templates, sae=GatedSAE(8, 16), output=tmp_path)
+        evaluate(SETTINGS, templates=templates, sae=GatedSAE(8, 16, GatedSettings()), output=tmp_path)
     assert not list(tmp_path.iterdir())
 
 

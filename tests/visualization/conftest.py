@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fsae_mlflow.faces.aligned import FACE_SIZE, to_float
 from fsae_mlflow.sae.variants.gated import GatedSAE
+from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
 from tests.template_sets import TemplateWriter, face_row
 
@@ -37,7 +38,7 @@ def recognizer() -> nn.Module:
 @pytest.fixture(scope="session")
 def sae() -> GatedSAE:
     torch.manual_seed(1)
-    return GatedSAE(D_IN, D_SAE, scale=0.7).eval().requires_grad_(False)
+    return GatedSAE(D_IN, D_SAE, GatedSettings(), scale=0.7).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="session")

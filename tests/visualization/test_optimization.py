@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fsae_mlflow.sae.variants.gated import GatedSAE
+from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.visualization.objective import gate_objective, jittered
 from fsae_mlflow.visualization.optimization import Job, Record, optimize
 from fsae_mlflow.visualization.parametrizations.registry import PARAMETRIZATIONS, load_parametrization
@@ -26,7 +27,7 @@ def run(
 def test_the_objective_is_the_gate_without_its_bias(sae: GatedSAE) -> None:
     templates = torch.randn(3, sae.d_in, generator=torch.Generator().manual_seed(0))
     features = torch.tensor([4, 0, 4])
-    sae = GatedSAE(sae.d_in, sae.d_sae, scale=0.3).requires_grad_(False)
+    sae = GatedSAE(sae.d_in, sae.d_sae, GatedSettings(), scale=0.3).requires_grad_(False)
     sae.b_gate.fill_(0.7)
     sae.b_dec.copy_(torch.linspace(-1, 1, sae.d_in))
     expected = sae.gate_preactivation(templates).gather(1, features[:, None])[:, 0] - 0.7

@@ -9,6 +9,7 @@ from torch import nn
 
 from fsae_mlflow.faces.aligned import to_float
 from fsae_mlflow.sae.variants.gated import GatedSAE
+from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.visualization.assessment import Reference, assess, save_image
 from fsae_mlflow.visualization.settings import VisualizeSettings
@@ -120,7 +121,7 @@ def test_best_features_come_from_both_clusters(
     settings = VisualizeSettings(
         n_features=4, n_images=1, n_top_faces=2, parametrization="pixels", steps=1, device="cpu"
     )
-    known = GatedSAE(sae.d_in, sae.d_sae).requires_grad_(False)
+    known = GatedSAE(sae.d_in, sae.d_sae, GatedSettings()).requires_grad_(False)
     known.load_state_dict(sae.state_dict())
     known.density[:4] = torch.tensor([0.4, 0.41, 1e-4, 1e-4])
     done = visualize(settings, templates=templates, sae=known, recognizer=recognizer, output=tmp_path)

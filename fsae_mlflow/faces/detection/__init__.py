@@ -1,1 +1,1 @@
-"""Where faces and their keypoints are in a picture."""
+"""Finding faces and their keypoints in pictures."""

@@ -1,6 +1,6 @@
-"""Area averages of pictures, of any windows at once: summed up by a compiled loop on a CPU, gathered on a GPU.
+"""Averages of pictures over windows, many at once: by a compiled loop on a CPU, from an integral image on a GPU.
 
-Sums may wrap around: differences over windows of fewer than 8 million pixels come out right all the same.
+32-bit sums may overflow; their differences are still right for windows of fewer than 8 million pixels.
 """
 
 from typing import no_type_check
@@ -13,10 +13,10 @@ from torch import Tensor
 
 
 class Averages:
-    """Averages over windows of `pictures`, which are of one size.
+    """Averages over windows of `pictures`, which have one size.
 
-    A GPU looks them up in an integral image. A CPU adds up the pixels: they are a quarter of the sums' size, and
-    fetching those from memory takes longer than adding.
+    On a GPU they come from an integral image. On a CPU the pixels are added up: an integral image is four times larger,
+    and reading it from memory takes longer than adding.
     """
 
     def __init__(self, pictures: UInt8[Tensor, "batch height width 3"]) -> None:
@@ -24,7 +24,7 @@ class Averages:
         self.sums = None if pictures.device.type == "cpu" else integral(pictures)
 
     def resized(self, first: int, last: int, height: int, width: int) -> Float[Tensor, "n 3 height width"]:
-        """The pictures `first` … `last` (excluded) at another size, 0…255: what `interpolate(mode="area")` gives."""
+        """The pictures from `first` to `last` (excluded) at another size, 0…255, as by `interpolate(mode="area")`."""
         device = self.pictures.device
         whole = torch.tensor([[0, 0, self.pictures.shape[2], self.pictures.shape[1]]], device=device)
         return self.crops(torch.arange(first, last, device=device), whole.expand(last - first, 4), height, width)
@@ -32,9 +32,9 @@ class Averages:
     def crops(
         self, numbers: Int[Tensor, " n"], boxes: Int[Tensor, "n 4"], height: int, width: int
     ) -> Float[Tensor, "n 3 height width"]:
-        """Boxes of the pictures with these numbers, each at one size, 0…255, in channels-last memory.
+        """Boxes of the pictures with these numbers, all resized to one size, 0…255, in channels-last memory.
 
-        A box is left, top, right, bottom in whole pixels; right and bottom are excluded. None may be empty.
+        A box is left, top, right, bottom in whole pixels, right and bottom excluded, and must not be empty.
         """
         if self.sums is None:
             means = torch.empty(len(boxes), height, width, 3)
@@ -45,7 +45,7 @@ class Averages:
 
 
 def integral(pictures: UInt8[Tensor, "batch height width 3"]) -> Int32[Tensor, "batch height1 width1 3"]:
-    """Sums over everything above and to the left; one row and one column larger than the pictures."""
+    """Sums over all pixels above and to the left; one row and one column larger than the pictures."""
     batch, height, width, _ = pictures.shape
     sums = torch.zeros((batch, height + 1, width + 1, 3), dtype=torch.int32, device=pictures.device)
     sums[:, 1:, 1:] = pictures.cumsum(dim=2, dtype=torch.int32).cumsum(dim=1, dtype=torch.int32)
@@ -59,7 +59,7 @@ def average_by_gathering(
     height: int,
     width: int,
 ) -> Float[Tensor, "n height width 3"]:
-    """The means of all windows at once: right for a GPU."""
+    """The means of all windows at once, which suits a GPU."""
     left, right = _windows(boxes[:, 0::2], width)
     top, bottom = _windows(boxes[:, 1::2], height)
     first = (numbers * sums.shape[1])[:, None]
@@ -74,7 +74,7 @@ def average_by_gathering(
 
 
 def _windows(ranges: Int[Tensor, "n 2"], size: int) -> tuple[Int[Tensor, "n size"], Int[Tensor, "n size"]]:
-    """First and last (excluded) index of the `size` windows that adaptive average pooling lays over each range."""
+    """First and last (excluded) index of the `size` windows that adaptive average pooling divides each range into."""
     start, length = ranges[:, :1], ranges[:, 1:] - ranges[:, :1]
     step = torch.arange(size, device=ranges.device)
     return start + step * length // size, start + ((step + 1) * length + size - 1) // size
@@ -84,11 +84,11 @@ def _windows(ranges: Int[Tensor, "n 2"], size: int) -> tuple[Int[Tensor, "n size
 @njit(nogil=True, cache=True, error_model="numpy")
 def _average(pictures, numbers, boxes, means):
     _, height, width, _ = means.shape
-    # indices are unsigned: numba asks of signed ones whether they count from the end
+    # unsigned indices, because numba checks signed ones for being negative
     first, last, across = np.empty(width, np.uint32), np.empty(width, np.uint32), np.empty(width, np.float32)
     green, blue = np.uint32(1), np.uint32(2)
-    down = np.empty(3 * pictures.shape[2], np.int32)  # sums of a window row's pixels above each other …
-    along = np.empty(3 * pictures.shape[2] + 3, np.int32)  # … and of everything to the left of each
+    down = np.empty(3 * pictures.shape[2], np.int32)  # sums over the rows of a window
+    along = np.empty(3 * pictures.shape[2] + 3, np.int32)  # cumulative sums of those, from the left
     for box in range(len(boxes)):
         left, top, right, bottom = boxes[box]
         n_columns, n_rows = right - left, bottom - top
@@ -103,7 +103,7 @@ def _average(pictures, numbers, boxes, means):
             share = np.float32(1) / np.float32(end - start)
             for x in range(width):
                 i, j = first[x], last[x]
-                # what has wrapped around comes right in 32 bits, and numba subtracts in 64
+                # numba subtracts in 64 bits; an overflow cancels only in 32 bits
                 means[box, y, x, 0] = np.float32(np.int32(along[j] - along[i])) * share * across[x]
                 means[box, y, x, 1] = np.float32(np.int32(along[j + green] - along[i + green])) * share * across[x]
                 means[box, y, x, 2] = np.float32(np.int32(along[j + blue] - along[i + blue])) * share * across[x]

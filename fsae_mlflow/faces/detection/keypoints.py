@@ -1,4 +1,4 @@
-"""The faces of one picture: boxes, keypoints, probabilities, and which of them to take."""
+"""The faces found in one picture: boxes, keypoints, probabilities, and which of them to take."""
 
 from dataclasses import dataclass
 
@@ -25,8 +25,8 @@ class Faces:
     def chosen(self, choice: str, width: int, height: int) -> Int[np.ndarray, " m"]:
         """Which faces to take from a picture of this size: largest, central, most_confident, or all from left to right.
 
-        The largest and the most central are sought among faces of probability 0.9 or more where there are any: a hand
-        in the middle is no face.
+        The largest and the most central are chosen among faces of probability 0.9 or more, if there are any, because
+        less probable ones are often not faces.
 
         Raises: ValueError for another choice.
         """

@@ -1,7 +1,7 @@
-"""MTCNN over many pictures at once: facenet-pytorch's networks and results, driven faster.
+"""MTCNN on many pictures at once: the networks and results of facenet-pytorch, several times faster.
 
-What makes the difference on a CPU: channels-last memory (max pooling is many times faster in it), windows averaged by
-one compiled loop instead of resampled one by one, chunks that stay in the cache, compiled suppression.
+What makes it fast on a CPU: channels-last memory (max pooling is many times faster), windows averaged by one compiled
+loop instead of resized one by one, chunks that fit into the cache, compiled non-maximum suppression.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,22 +16,23 @@ from numba import njit
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
+from fsae_mlflow.faces.aligned import FACE_SIZE
 from fsae_mlflow.faces.detection.area import Averages
 from fsae_mlflow.faces.detection.keypoints import NO_FACES, Faces
 
 CELL, STRIDE, FACTOR = 12, 2, 0.709
 P_THRESHOLD, R_THRESHOLD, O_THRESHOLD = 0.6, 0.7, 0.7
-P_PIXELS, R_CROPS, O_CROPS = 100_000, 64, 32  # per network call on a CPU, where activations should stay in the cache
-CUDA_FACTOR = 64
-LARGEST_LEVEL = 8_000_000  # pixels of an image pyramid's level
-ALIGNED_BOX = (7.0, 17.0, 103.0, 112.0)  # where MTCNN's box lies, on average, in a face aligned to the ArcFace template
-PIXELS_AT_ONCE = 1_000_000  # pictures searched together: likewise
+P_PIXELS, R_CROPS, O_CROPS = 100_000, 64, 32  # per network call on a CPU, so that activations fit into the cache
+CUDA_FACTOR = 64  # times more per call on a GPU
+LARGEST_LEVEL = 8_000_000  # pixels in a level of the image pyramid
+ALIGNED_BOX = (7.0, 17.0, 103.0, 112.0)  # MTCNN's box in an aligned face, on average
+PIXELS_AT_ONCE = 1_000_000  # in pictures searched together on a CPU, for the same reason
 
 
 class FaceFinder:
     """MTCNN (Zhang et al., "Joint face detection and alignment using multitask cascaded convolutional networks", 2016).
 
-    Faces smaller than `min_face` pixels, or than `min_face_share` of a picture's shorter side, are not sought.
+    Faces smaller than `min_face` pixels, or than `min_face_share` of a picture's shorter side, are not searched for.
     """
 
     def __init__(self, *, min_face: float, min_face_share: float, device: torch.device) -> None:
@@ -58,12 +59,12 @@ class FaceFinder:
 
     @torch.inference_mode()
     def keypoints_of_aligned(
-        self, faces: UInt8[np.ndarray, "n 112 112 3"]
+        self, faces: UInt8[np.ndarray, f"n {FACE_SIZE} {FACE_SIZE} 3"]
     ) -> tuple[Float32[np.ndarray, "n 5 2"], Float32[np.ndarray, " n"]]:
-        """Keypoints and face probability of faces already on the ArcFace template, by O-Net alone.
+        """Keypoints and face probability of faces already aligned to the ArcFace template, by O-Net alone.
 
-        On LFW's aligned faces the keypoints are 1.2 pixels from those of the whole cascade on average, and the yaw
-        proxies of both correlate by 0.98.
+        On LFW's aligned faces the keypoints are on average 1.2 pixels away from those of all three networks, and the
+        yaw measures of both have a correlation of 0.98.
         """
         if not len(faces):
             return np.empty((0, 5, 2), np.float32), np.empty(0, np.float32)
@@ -82,7 +83,7 @@ class FaceFinder:
         return self._locate(averages, boxes, numbers)
 
     def _propose(self, averages: Averages) -> tuple[Float[Tensor, "n 5"], Int[Tensor, " n"]]:
-        """P-Net on an image pyramid: square candidate boxes with scores, and the number of each one's picture."""
+        """P-Net on an image pyramid: square candidate boxes with scores, and the number of the picture of each."""
         n_pictures, height, width, _ = averages.pictures.shape
         scales = list(self._scales(height, width))
         places, answers = [], []
@@ -113,7 +114,7 @@ class FaceFinder:
     def _refine(
         self, averages: Averages, boxes: Float[Tensor, "n 5"], numbers: Int[Tensor, " n"]
     ) -> tuple[Float[Tensor, "m 5"], Int[Tensor, " m"]]:
-        """R-Net: fewer and better squares."""
+        """R-Net: fewer and better square boxes."""
         boxes, numbers, (offsets, probabilities) = self._judge(self.rnet, averages, boxes, numbers, 24, R_CROPS)
         good = probabilities[:, 1] > R_THRESHOLD
         boxes, numbers, offsets = (
@@ -139,8 +140,7 @@ class FaceFinder:
         for number in range(len(averages.pictures)):
             mine = np.flatnonzero(owner == number)
             if len(mine):
-                kept = np.asarray(nms_numpy(final[mine, :4], final[mine, 4], 0.7, "Min"), np.int64)
-                mine = mine[kept]
+                mine = mine[np.asarray(nms_numpy(final[mine, :4], final[mine, 4], 0.7, "Min"), np.int64)]
             faces.append(Faces(final[mine, :4], keypoints[mine], final[mine, 4]))
         return faces
 
@@ -153,29 +153,29 @@ class FaceFinder:
         size: int,
         at_once: int,
     ) -> tuple[Float[Tensor, "m 5"], Int[Tensor, " m"], list[Float[Tensor, "m _"]]]:
-        """What R-Net or O-Net says of each box that has a pixel inside its picture."""
+        """The outputs of R-Net or O-Net for each box that has a pixel inside its picture."""
         inside = _inside(boxes, *averages.pictures.shape[1:3])
         good = (inside[:, 2:] > inside[:, :2]).all(dim=1)
         boxes, numbers, inside = boxes[good], numbers[good], inside[good]
         if not len(boxes):
             widths = (4, 2) if size == 24 else (4, 10, 2)
             return boxes, numbers, [boxes.new_empty((0, width)) for width in widths]
-        said = [
+        outputs = [
             network(averages.crops(numbers[first:last], inside[first:last], size, size))
             for first, last in self._ranges(len(inside), at_once)
         ]
-        return boxes, numbers, [torch.cat(part) for part in zip(*said, strict=True)]
+        return boxes, numbers, [torch.cat(part) for part in zip(*outputs, strict=True)]
 
     def _scales(self, height: int, width: int) -> Iterator[float]:
-        """The pyramid: from where the smallest face sought fills a P-Net cell to where the picture does.
+        """Scales of the pyramid, from where the smallest face fills a P-Net cell to where the picture does.
 
-        A share leaves out levels and shifts none: what is found on the others stays the same. Levels that would take
-        gigabytes are left out too (a picture of 22 megapixels loses its faces below 28 pixels).
+        `min_face_share` leaves out levels and changes none, so the faces found on the others stay the same. Levels that
+        would need gigabytes are left out too (in a picture of 22 megapixels, faces below 28 pixels are not found).
         """
         scale = CELL / self.min_face
         while min(height, width) * scale >= CELL:
-            sought = CELL / scale > self.min_face_share * min(height, width) * FACTOR
-            if sought and height * width * scale**2 <= LARGEST_LEVEL:
+            wanted = CELL / scale > self.min_face_share * min(height, width) * FACTOR
+            if wanted and height * width * scale**2 <= LARGEST_LEVEL:
                 yield scale
             scale *= FACTOR
 
@@ -185,7 +185,7 @@ class FaceFinder:
 
 
 def _take_pixels(first: nn.Conv2d) -> None:
-    """Fold the networks' (pixel - 127.5) / 128 into their first convolution, which pads nothing."""
+    """Fold the networks' (pixel - 127.5) / 128 into their first convolution, which has no padding."""
     assert first.bias is not None
     with torch.no_grad():
         first.weight /= 128
@@ -193,7 +193,7 @@ def _take_pixels(first: nn.Conv2d) -> None:
 
 
 def grouped_nms(boxes: Float[Tensor, "n _"], groups: Int[Tensor, " n"], threshold: float) -> Int[Tensor, " m"]:
-    """Non-maximum suppression within each group: which boxes are left."""
+    """Non-maximum suppression within each group: the indices of the boxes that remain."""
     if boxes.device.type != "cpu":
         return batched_nms(boxes[:, :4], boxes[:, 4], groups, threshold)
     order = np.lexsort((-boxes[:, 4].numpy(), groups.numpy()))
@@ -203,7 +203,7 @@ def grouped_nms(boxes: Float[Tensor, "n _"], groups: Int[Tensor, " n"], threshol
 @no_type_check
 @njit(nogil=True, cache=True, error_model="numpy")
 def _survivors(boxes, groups, threshold):
-    """Which boxes overlap with no better one of their group; groups in one piece, best first."""
+    """Which boxes do not overlap with a better one of their group; boxes are sorted by group, then best first."""
     keep = np.ones(len(boxes), np.bool_)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     for i in range(len(boxes)):
@@ -219,7 +219,7 @@ def _survivors(boxes, groups, threshold):
 
 
 def _square(boxes: Float[Tensor, "n 5"]) -> Float[Tensor, "n 5"]:
-    """The boxes grown to squares about their middles."""
+    """The boxes enlarged to squares with the same centers."""
     extent = boxes[:, 2:4] - boxes[:, :2]
     side = extent.amax(dim=1, keepdim=True)
     corner = boxes[:, :2] + extent * 0.5 - side * 0.5
@@ -238,7 +238,7 @@ def _moved(boxes: Float[Tensor, "n 5"], offsets: Float[Tensor, "n 4"]) -> Float[
 
 
 def _inside(boxes: Float[Tensor, "n 5"], height: int, width: int) -> Int[Tensor, "n 4"]:
-    """The boxes cut at the picture's edges, as facenet-pytorch's `pad` does: left, top, right, bottom (excluded)."""
+    """The boxes clipped to the picture, as facenet-pytorch's `pad` does: left, top, right, bottom (excluded)."""
     whole = boxes[:, :4].trunc().long()
     limit = torch.tensor([width, height], device=boxes.device)
     return torch.cat([whole[:, :2].clamp(min=1) - 1, whole[:, 2:].minimum(limit)], dim=1)

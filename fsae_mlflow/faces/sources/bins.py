@@ -1,7 +1,7 @@
-"""insightface's .bin pair sets (lfw.bin, cfp_fp.bin, agedb_30.bin, …)."""
+"""Pair sets of InsightFace in .bin files (lfw.bin, cfp_fp.bin, agedb_30.bin, …)."""
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,9 +9,9 @@ import numpy as np
 from fsae_mlflow.faces.pictures import Picture
 from fsae_mlflow.faces.storage import Location
 
-# A pair set is a tuple of encoded pictures (bytes or arrays of bytes) and truth values. Nothing else may be built from
-# it: an unrestricted unpickler runs whatever code the file names.
-ADMITTED = {
+# A pair set is a pickled tuple of encoded pictures (bytes or arrays of bytes) and truth values. The unpickler makes
+# nothing else: an unrestricted one runs any code that the file names.
+ALLOWED = {
     ("_codecs", "encode"),
     ("builtins", "bytes"),
     ("builtins", "bytearray"),
@@ -25,19 +25,19 @@ ADMITTED = {
 
 
 class PairBin:
-    """Pair N of the file: pictures N/a and N/b, carried along with the columns `pair` and `same`.
+    """The pictures N/a and N/b of each pair N, with the columns `pair` and `same`.
 
-    A genuine pair shares the identity N, an impostor pair has the identities Na and Nb. Such sets hold aligned faces:
-    extract them with aligned=true.
+    Both faces of a genuine pair have the identity N, those of an impostor pair Na and Nb. The faces are already
+    aligned: use aligned=true.
 
-    Raises: ValueError for a file that holds anything but a pair set.
+    Raises: ValueError if the file does not exist or is not a pair set.
     """
 
     def __init__(self, faces: str) -> None:
         self.name, self.location = faces, Location.of(faces)
-        self.attributes = {"pair": "int", "same": "bool"}
+        self.attributes: Mapping[str, str] = {"pair": "int", "same": "bool"}
         if self.location.kind != "file":
-            raise ValueError(f"faces: there is no file {faces}; give an insightface .bin.")
+            raise ValueError(f"faces: there is no file {faces}; give a .bin file of InsightFace.")
         self.pictures, self.same = _load(self.location)
 
     def __iter__(self) -> Iterator[Picture]:
@@ -50,8 +50,8 @@ class PairBin:
 
 class _Restricted(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in ADMITTED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no pair set holds")
+        if (module, name) not in ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which a pair set does not contain")
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
@@ -61,11 +61,11 @@ def _load(location: Location) -> tuple[list[bytes], list[bool]]:
             pictures, same = _Restricted(file, encoding="bytes").load()
         contents = [_bytes(picture) for picture in pictures]
         truths = [bool(value) for value in same]
-    except Exception as error:  # a broken pickle can fail in any way
-        raise ValueError(f"faces: {location} is not an insightface pair set ({error}).") from error
+    except Exception as error:  # a broken pickle can raise any error
+        raise ValueError(f"faces: {location} is not a pair set of InsightFace ({error}); give another file.") from error
     if len(contents) != 2 * len(truths) or not all(isinstance(content, bytes) for content in contents):
         raise ValueError(
-            f"faces: {location} is not an insightface pair set: it must hold two encoded pictures for each truth "
+            f"faces: {location} is not a pair set of InsightFace: it must hold two encoded pictures for each truth "
             f"value; it holds {len(contents)} and {len(truths)}."
         )
     return contents, truths

@@ -1,4 +1,4 @@
-"""Pictures named in a table: columns path, identity, and any others, which are carried along."""
+"""Pictures listed in a table: columns path, identity, and any others, which become attributes."""
 
 import csv
 import io
@@ -17,9 +17,9 @@ CONVERT = {"int": int, "float": float, "bool": bool, "string": str}
 class CsvList:
     """A .csv or .tsv file with a header; relative paths start at its folder.
 
-    An attribute column is a column of numbers where every value is one (empty means unknown), else of strings.
+    An attribute is a number if every value of its column is one (empty means unknown), else a string.
 
-    Raises: ValueError naming the file, and the line where one is wrong.
+    Raises: ValueError naming the file, and the line if one is wrong.
     """
 
     def __init__(self, faces: str) -> None:
@@ -33,7 +33,7 @@ class CsvList:
     def __iter__(self) -> Iterator[Picture]:
         for line, row in self._rows():
             if not row["path"]:
-                raise ValueError(f"faces: {self.name}, line {line}: the path is empty; give the picture's path.")
+                raise ValueError(f"faces: {self.name}, line {line}: the path is empty; give the path of the picture.")
             values = tuple(CONVERT[kind](row[name]) if row[name] else None for name, kind in self.attributes.items())
             yield _picture(row["path"], row.get("identity"), self.location, values)
 
@@ -45,19 +45,19 @@ class CsvList:
                 for values in lines:
                     if len(values) != len(header) and values:
                         raise ValueError(
-                            f"faces: {self.name}, line {lines.line_num}: {len(header)} values are wanted, "
-                            f"as in the header; there are {len(values)}."
+                            f"faces: {self.name}, line {lines.line_num} must have {len(header)} values, "
+                            f"as the header; it has {len(values)}."
                         )
                     if values:
                         yield lines.line_num, dict(zip(header, map(str.strip, values), strict=True))
             except (csv.Error, UnicodeDecodeError) as error:
-                raise ValueError(f"faces: {self.name} is not a UTF-8 CSV file ({error}).") from error
+                raise ValueError(f"faces: {self.name} is not a UTF-8 CSV file ({error}); convert it.") from error
 
 
 class ParquetList:
     """A Parquet file; relative paths start at its folder.
 
-    Raises: ValueError naming the file and what is wrong with it.
+    Raises: ValueError naming the file and the mistake.
     """
 
     def __init__(self, faces: str) -> None:
@@ -68,7 +68,7 @@ class ParquetList:
             with self.location.open() as file:
                 columns = parquet.ParquetFile(file).schema_arrow
         except ArrowException as error:
-            raise ValueError(f"faces: {faces} is not a Parquet file ({error}).") from error
+            raise ValueError(f"faces: {faces} is not a Parquet file ({error}); give another file.") from error
         _checked(faces, columns.names)
         self.attributes: Mapping[str, str] = {
             column.name: _kind(column.type) for column in columns if column.name not in ("path", "identity")
@@ -90,13 +90,13 @@ class ParquetList:
 def _existing(faces: str) -> Location:
     location = Location.of(faces)
     if location.kind != "file":
-        raise ValueError(f"faces: there is no file {faces}; give a list with a column path.")
+        raise ValueError(f"faces: there is no file {faces}; give a list with the column path.")
     return location
 
 
 def _checked(name: str, header: list[str]) -> list[str]:
     if "path" not in header:
-        raise ValueError(f"faces: {name} must have a column path; its columns are {', '.join(header) or 'none'}.")
+        raise ValueError(f"faces: {name} must have the column path; its columns are {', '.join(header) or 'none'}.")
     if twice := {column for column in header if header.count(column) > 1}:
         raise ValueError(f"faces: {name} has two columns named {', '.join(sorted(twice))}; rename one.")
     return header
@@ -107,7 +107,7 @@ def _attributes(row: Mapping[str, str]) -> dict[str, str]:
 
 
 def _wider(kind: str, text: str) -> str:
-    """The narrowest of int, float, string that holds this value too."""
+    """The narrowest of int, float and string that also holds this value."""
     for candidate in ("int", "float"):
         if kind in ("int", candidate):
             try:

@@ -1,4 +1,4 @@
-"""Pictures in tar files, in WebDataset's layout: files of one sample share the name up to the first dot."""
+"""Pictures in tar files as WebDataset writes them: the files of a sample have the same name up to the first dot."""
 
 import json
 import re
@@ -16,12 +16,12 @@ LARGEST_LABEL = 1 << 20
 
 
 class TarShards:
-    """One .tar, or several by wildcards (faces-*.tar) or a range (faces-{000..009}.tar).
+    """One .tar, or several given by wildcards (faces-*.tar) or a range (faces-{000..009}.tar).
 
-    The image id is the picture's name inside; the identity is the sample's .cls, or `identity` in its .json, or the
-    folder of the picture's name. Pictures are read from where they lie, so the tars must not be compressed.
+    The image id is the picture's name in the tar. The identity is the text of the sample's .cls, or `identity` in its
+    .json, or the folder in the picture's name. Pictures are read in place, so the tars must not be compressed.
 
-    Raises: ValueError where none is there or one is no tar file.
+    Raises: ValueError if there is none, or one is not a tar file.
     """
 
     attributes: Mapping[str, str] = {}
@@ -31,7 +31,7 @@ class TarShards:
         self.shards = list(_shards(faces))
         if not self.shards:
             raise ValueError(
-                f"faces: no file fits {faces}; give a .tar, wildcards (faces-*.tar) or a range ({{000..009}})."
+                f"faces: no file matches {faces}; give a .tar, wildcards (faces-*.tar) or a range ({{000..009}})."
             )
         for shard in self.shards:
             if shard.kind != "file":
@@ -57,7 +57,7 @@ def _key(name: str) -> str:
 
 def _pictures(tar: tarfile.TarFile, sample: list[tarfile.TarInfo], shard: Location) -> Iterator[Picture]:
     named = _identity(tar, sample)
-    tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header it has seen
+    tar.members = []  # type: ignore[attr-defined]  # else tarfile keeps every header in memory
     for member in sample:
         if PurePosixPath(member.name).suffix.lower() in PICTURE_SUFFIXES:
             identity = named or identity_of(member.name)

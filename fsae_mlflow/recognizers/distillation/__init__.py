@@ -1,1 +1,1 @@
-"""The stage that trains a small recognizer on the templates of a large one."""
+"""The stage that trains a small recognizer (the student) to return the templates of a large one (the teacher)."""

@@ -1,4 +1,4 @@
-"""New views of aligned faces: as many as there is time for, so that a student cannot learn them by heart."""
+"""Random views of aligned faces: always new ones, so that a student cannot memorize them."""
 
 import torch
 from jaxtyping import Float
@@ -9,12 +9,12 @@ from torch.nn import functional
 def augment(
     faces: Float[Tensor, "batch 3 h w"], *, strength: float, mixup: float, generator: torch.Generator
 ) -> Float[Tensor, "batch 3 h w"]:
-    """Random views of faces with values 0…1; the same shape and range come back.
+    """Random views of faces (0…1), with the same shape and range.
 
-    At strength 1, standard deviations: shift 2.5 % of the width, rotation 4°, scale 5 % (each axis), a smooth random
-    warp of 1 %, brightness 8 %, contrast and gamma 20 %, color 5 %; half are mirrored, a tenth gray, a third lose
-    resolution, a fifth a rectangle. `mixup` is the share that blends two views: an input that serves to match a
-    function need not be anybody's face.
+    Standard deviations at strength 1: shift 2.5 % of the width, rotation 4°, scale 5 % (each axis), a smooth random
+    warp of 1 %, brightness 8 %, contrast and gamma 20 %, color 5 %. Half of the views are mirrored, a tenth turn gray,
+    a third lose resolution, a fifth lose a rectangle. `mixup` is the share that blends two views: where two functions
+    are matched, an input need not be a person's face.
     """
     if strength > 0:
         faces = _warp(faces, strength, generator)
@@ -60,7 +60,7 @@ def _light(faces: Tensor, strength: float, generator: torch.Generator) -> Tensor
 
 
 def _soften(faces: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """A third of the faces, in groups of one size each, shrunk to 40…90 % and enlarged again."""
+    """Shrink a third of the faces to 40…90 % and enlarge them again, in groups of one size each."""
     chosen = torch.randperm(len(faces), generator=generator)[: round(len(faces) * min(strength / 3, 1))]
     faces = faces.clone()
     for group in chosen.chunk(4) if len(chosen) else ():

@@ -1,1 +1,1 @@
-"""The training step on the CPU that computes active entries only."""
+"""The training step on the CPU that computes active entries only: `step.py` explains it."""

@@ -1,4 +1,4 @@
-"""Runs of features in one training step, each with its entries held densely or sparsely, whichever is less work."""
+"""Blocks of features in one training step. A block holds its entries densely or sparsely, whichever is less work."""
 
 from dataclasses import dataclass, field
 
@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fsae_mlflow.sae.base import PerEntry
 from fsae_mlflow.sae.fused import kernels
 from fsae_mlflow.sae.fused.row_update import RowUpdate
+from fsae_mlflow.sae.terms import Expand
 
 # An active entry costs about this many times what an entry of a dense product does.
 SPARSE_BELOW = 0.1
@@ -17,9 +17,9 @@ SPARSE_BELOW = 0.1
 
 @dataclass
 class SparseBlock:
-    """Features first…last by their active entries alone (see `kernels` for the layout); `p` is the projection there.
+    """Features first…last with their active entries only (see `kernels` for the layout); `p` is their projection.
 
-    `auxiliary`, where given, marks entries that belong to the second channel only, all others to the first only.
+    `auxiliary`, where given, marks the entries that belong to the second channel only; all others belong to the first.
     """
 
     first: int
@@ -34,7 +34,7 @@ class SparseBlock:
         self.feature = torch.from_numpy(np.repeat(np.arange(self.last - self.first), np.diff(self.indptr)))
 
     @property
-    def of(self) -> PerEntry:
+    def expand(self) -> Expand:
         return lambda parameter: parameter[self.first : self.last].index_select(0, self.feature)
 
     def decode(self, values: Float[Tensor, "channels entries"], weights: np.ndarray, out: np.ndarray) -> None:
@@ -60,12 +60,12 @@ class SparseBlock:
         update.run(
             self.first,
             self.last,
-            self.indptr,
-            self.rows,
-            values.numpy(),
-            inputs,
-            np.empty((0, inputs.shape[2]), inputs.dtype),
-            radial,
+            indptr=self.indptr,
+            rows=self.rows,
+            values=values.numpy(),
+            inputs=inputs,
+            gradient=np.empty((0, inputs.shape[2]), inputs.dtype),
+            radial=radial,
         )
 
 
@@ -79,7 +79,7 @@ class DenseBlock:
     auxiliary: None = None
 
     @property
-    def of(self) -> PerEntry:
+    def expand(self) -> Expand:
         return lambda parameter: parameter[self.first : self.last, None]
 
     def decode(self, values: Float[Tensor, "channels n batch"], weights: np.ndarray, out: np.ndarray) -> None:
@@ -98,9 +98,15 @@ class DenseBlock:
         gradient = values[0] @ torch.from_numpy(inputs[0])
         for channel, x in zip(values[1:], torch.from_numpy(inputs)[1:], strict=True):
             gradient.addmm_(channel, x)
-        indptr, rows = np.zeros(1, np.int64), np.zeros(0, np.int32)
         update.run(
-            self.first, self.last, indptr, rows, np.zeros((1, 0), inputs.dtype), inputs, gradient.numpy(), radial
+            self.first,
+            self.last,
+            indptr=np.zeros(1, np.int64),
+            rows=np.zeros(0, np.int32),
+            values=np.zeros((1, 0), inputs.dtype),
+            inputs=inputs,
+            gradient=gradient.numpy(),
+            radial=radial,
         )
 
 

@@ -1,6 +1,4 @@
-"""The entries of a batch that a training step needs: those above their feature's floor, or those that win a
-competition.
-"""
+"""The entries of a batch that a training step needs: those above their feature's floor, or the largest."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
@@ -15,18 +13,18 @@ from torch import Tensor
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.fused import kernels
 from fsae_mlflow.sae.fused.blocks import SPARSE_BELOW, Block, DenseBlock, SparseBlock
-from fsae_mlflow.sae.variants.topk import TopKSAE
+from fsae_mlflow.sae.terms import Competition
 
 # Entries of one dense product: small enough to stay in a last-level cache until they are sifted.
 BLOCK_ENTRIES = 1 << 22
 # Rounding both factors, the product and the floor to bfloat16 moves a comparison by less than this times ‖x‖‖w‖: 4 ·
 # 2⁻⁹ and a margin.
 BFLOAT16_ERROR = 0.008
-COMPETING_SPANS = 8
+N_GROUPS = 8  # groups of rows in a competition that the whole batch shares
 
 
 def spans(sae: SparseAutoencoder, batch: int) -> Iterator[tuple[int, int]]:
-    """Runs of features for one product each, none across a border between the loss's prefixes."""
+    """Ranges of features for one product each; none crosses the end of a prefix of the loss."""
     size = max(64, BLOCK_ENTRIES // batch)
     start = 0
     for stop in sae.prefixes:
@@ -38,8 +36,8 @@ def spans(sae: SparseAutoencoder, batch: int) -> Iterator[tuple[int, int]]:
 def above_floor(sae: SparseAutoencoder, centerd: Float[Tensor, "batch d_in"], *, screened: bool) -> Iterator[Block]:
     """The entries above `sae.floor()`, block by block, each block sparse or dense by its own density.
 
-    `screened` looks in bfloat16 first and computes in full precision only what that cannot rule out: the same entries
-    with the same values, in about half the time where the processor multiplies bfloat16.
+    With `screened`, a bfloat16 product rules entries out first, and only the rest is computed in full precision. The
+    entries and their values are the same; it takes about half the time where the processor multiplies bfloat16.
     """
     floor, W_enc = sae.floor().detach().numpy(), sae.W_enc.detach()
     screen = _Screen(centerd) if screened else None
@@ -50,7 +48,7 @@ def above_floor(sae: SparseAutoencoder, centerd: Float[Tensor, "batch d_in"], *,
             if found is not None:
                 yield found
                 continue
-            # Where one block is dense its neighbors mostly are: looking first would not pay.
+            # Where one block is dense, its neighbors mostly are: screening them would not pay.
             screen = None
         p = weights @ centerd.T
         yield _above(first, p, limit) or DenseBlock(first, last, p)
@@ -75,7 +73,7 @@ def _above(first: int, p: Float[Tensor, "n batch"], floor: np.ndarray) -> Sparse
 
 
 class _Screen:
-    """Finds candidates with a bfloat16 product and decides them in full precision."""
+    """Finds candidates by a bfloat16 product and decides about them in full precision."""
 
     def __init__(self, centerd: Float[Tensor, "batch d_in"]) -> None:
         self.centerd = centerd
@@ -83,7 +81,7 @@ class _Screen:
         self.error = BFLOAT16_ERROR * float(centerd.norm(dim=1).max())
 
     def above(self, first: int, weights: Float[Tensor, "n d_in"], floor: np.ndarray) -> SparseBlock | None:
-        """The entries above the floor; None where the candidates are too many to be worth it."""
+        """The entries above the floor; None where there are too many candidates for screening to pay."""
         n, batch = len(weights), len(self.centerd)
         half, norms = np.empty(weights.shape, np.uint16), np.empty(n, np.float32)
         kernels.parallel_for(kernels.halve, n, weights.numpy(), half, norms)
@@ -107,7 +105,7 @@ def _as_bfloat16(bits: np.ndarray) -> Tensor:
 
 
 def joined(blocks: Iterable[Block], prefixes: list[int]) -> list[Block]:
-    """The same blocks, with neighboring sparse ones of one prefix made one: fewer, larger calls follow."""
+    """The same blocks, with neighboring sparse ones of one prefix joined, for fewer and larger calls."""
     found: list[Block] = []
     for is_sparse, run in groupby(
         blocks, lambda block: isinstance(block, SparseBlock) and bisect_right(prefixes, block.first)
@@ -128,8 +126,8 @@ def joined(blocks: Iterable[Block], prefixes: list[int]) -> list[Block]:
     return found
 
 
-class Competition:
-    """Groups of batch rows, each with room for its `room` largest positive activations."""
+class Places:
+    """Groups of batch rows, each with `room` places for its largest positive activations."""
 
     def __init__(self, batch: int, n_groups: int, room: int, dtype: np.dtype) -> None:
         self.room = room
@@ -158,7 +156,7 @@ class Competition:
         )
 
     def winners(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Activation, row and feature of what holds a place."""
+        """Activation, row and feature of the entries that hold a place."""
         for group in range(len(self.limit)):
             if self.n_held[group] > self.room:
                 value, row, feature = (array[group] for array in self.held)
@@ -168,27 +166,30 @@ class Competition:
         return value, row, feature
 
 
-def largest(sae: TopKSAE, centerd: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"] | None) -> list[Block]:
-    """The entries of the top-k family that fire, and with `dead` the largest dead ones of each row, as auxiliary
-    entries.
-    """
-    batch, dtype = len(centerd), centerd.numpy().dtype
-    shared = sae.rows_in_competition is None
-    n_groups = min(COMPETING_SPANS, batch) if shared else batch
-    main = Competition(batch, n_groups, sae.k * batch if shared else sae.k, dtype)
-    auxiliary = Competition(batch, batch, sae.k_aux, dtype) if dead is not None else None
-    bias, W_enc = sae.b_enc.detach().numpy(), sae.W_enc.detach()
+def largest(
+    sae: SparseAutoencoder,
+    competition: Competition,
+    centered: Float[Tensor, "batch d_in"],
+    dead: Bool[Tensor, " d_sae"] | None,
+) -> list[Block]:
+    """The entries that fire where features compete, and as auxiliary entries the largest dead ones of each row."""
+    batch, dtype = len(centered), centered.numpy().dtype
+    n_groups, room = (min(N_GROUPS, batch), competition.k * batch) if competition.shared else (batch, competition.k)
+    main = Places(batch, n_groups, room, dtype)
+    has_dead = bool(competition.k_aux and dead is not None and dead.any())
+    auxiliary = Places(batch, batch, competition.k_aux, dtype) if has_dead else None
+    bias, W_enc = -sae.floor().detach().numpy(), sae.W_enc.detach()
     for first, last in spans(sae, batch):
-        p = W_enc[first:last] @ centerd.T
+        p = W_enc[first:last] @ centered.T
         features = np.arange(first, last, dtype=np.int32)
         main.offer(p.numpy(), bias[first:last], features)
         if auxiliary is not None and dead is not None and dead[first:last].any():
             chosen = dead[first:last].nonzero().squeeze(1)
             auxiliary.offer(p[chosen].numpy(), bias[features[chosen.numpy()]], features[chosen.numpy()])
     value, row, feature = main.winners()
-    if shared and len(value) > sae.k * batch:
-        kernels.keep_largest(value, row, feature, len(value), sae.k * batch)
-        value, row, feature = value[: sae.k * batch], row[: sae.k * batch], feature[: sae.k * batch]
+    if competition.shared and len(value) > room:
+        kernels.keep_largest(value, row, feature, len(value), room)
+        value, row, feature = value[:room], row[:room], feature[:room]
     second = np.zeros(len(value), bool)
     if auxiliary is not None:
         parts = auxiliary.winners()

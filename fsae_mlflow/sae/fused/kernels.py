@@ -1,8 +1,9 @@
-"""Compiled loops over active entries: the parts of a training step that a dense product would mostly waste.
+"""Compiled loops over active entries: the parts of a training step where a dense product would mostly multiply zeros.
 
-Entries are held feature by feature: those of feature j are rows[indptr[j] : indptr[j + 1]], batch rows in rising order,
-with one column of `values` each. Every output element is summed by one thread in one fixed order, so results do not
-depend on the number of threads. Only dot products may be reordered (by the compiler, once); NaN and infinity stay.
+Entries are stored by feature: those of feature j are rows[indptr[j] : indptr[j + 1]], batch rows in ascending order,
+with one column of `values` each. Every output element is summed by one thread in one fixed order, so that results do
+not depend on the number of threads. The compiler may reorder dot products only, always in the same way; NaN and
+infinity are kept.
 """
 
 from collections.abc import Callable
@@ -52,7 +53,7 @@ def count_above(first, last, p, floor, counts):
 @no_type_check
 @njit(nogil=True, cache=True)
 def take_above(first, last, p, floor, indptr, rows, values):
-    """Write down the entries that `count_above` counted."""
+    """Write the entries that `count_above` counted."""
     for j in range(first, last):
         row, limit, n, end = p[j], floor[j], indptr[j], indptr[j + 1]
         for b in range(row.shape[0]):
@@ -67,7 +68,7 @@ def take_above(first, last, p, floor, indptr, rows, values):
 @no_type_check
 @njit(nogil=True, cache=True, fastmath=DOT)
 def halve(first, last, weights, half, norms):
-    """Round rows to bfloat16 (its bits in `half`) and give their norms, in one pass."""
+    """Round rows to bfloat16 (bits in `half`) and compute their norms, in one pass."""
     bits = weights.view(np.uint32)
     for j in range(first, last):
         row, total = weights[j], np.float32(0)
@@ -82,14 +83,14 @@ def halve(first, last, weights, half, norms):
 @no_type_check
 @njit(nogil=True, cache=True)
 def ordered(half):
-    """Bits of a bfloat16, as int16, in an order that is that of the numbers."""
+    """The bits of a bfloat16 as an int16 that sorts as the number does."""
     return np.int16(half ^ ((half >> np.int16(15)) & np.int16(0x7FFF)))
 
 
 @no_type_check
 @njit(nogil=True, cache=True)
 def count_above_half(first, last, p, floor, counts):
-    """`count_above` on the bits of bfloat16 numbers, equal ones counted in."""
+    """`count_above` on the bits of bfloat16 numbers; entries equal to the floor count too."""
     for j in range(first, last):
         row, limit, n = p[j], ordered(floor[j]), np.int32(0)
         for b in range(row.shape[0]):
@@ -100,7 +101,7 @@ def count_above_half(first, last, p, floor, counts):
 @no_type_check
 @njit(nogil=True, cache=True)
 def take_above_half(first, last, p, floor, indptr, rows):
-    """Write down the rows of the entries that `count_above_half` counted."""
+    """Write the rows of the entries that `count_above_half` counted."""
     for j in range(first, last):
         row, limit, n, end = p[j], ordered(floor[j]), indptr[j], indptr[j + 1]
         for b in range(row.shape[0]):
@@ -114,7 +115,7 @@ def take_above_half(first, last, p, floor, indptr, rows):
 @no_type_check
 @njit(nogil=True, cache=True)
 def keep_above(indptr, rows, values, floor, kept):
-    """Drop in place the entries that are not above their feature's floor; `kept` becomes the new indptr."""
+    """Drop in place the entries that are not above their feature's floor; `kept` gets the new indptr."""
     n = 0
     kept[0] = 0
     for j in range(indptr.shape[0] - 1):
@@ -160,7 +161,7 @@ def dot_entries(first, last, indptr, rows, inputs, weights, out):
 @no_type_check
 @njit(nogil=True, cache=True, fastmath=DOT, error_model="numpy")
 def update_rows(first, last, weights, m, v, indptr, rows, values, inputs, gradient, radial, numbers, unit):
-    """AdamW on rows of a weight matrix in one pass over its memory; the gradient of a row exists only inside it.
+    """AdamW on rows of a weight matrix in one pass over its memory; a row's gradient exists only within the pass.
 
     The gradient is gradient[j] where that is given, else Σ values[c, (b, j)] · inputs[c, b]; plus radial[j] ·
     weights[j]. `unit` removes its part along the row and brings the row back to unit norm. `numbers`: 1 − lr·decay,
@@ -205,8 +206,8 @@ def update_rows(first, last, weights, m, v, indptr, rows, values, inputs, gradie
 def offer(first, last, p, bias, features, group_of, limit, n_held, held_value, held_row, held_feature, room):
     """Let the entries of a block compete for the places of their group, by the value p + bias.
 
-    Batch row b belongs to group group_of[b] (rising); groups `first` to `last` are served. A group holds up to twice
-    its `room`; when it is full its lower half goes and its limit rises to the least that stayed.
+    Batch row b belongs to group group_of[b] (ascending); groups `first` to `last` are processed. A group holds up to
+    twice its `room`; when it is full, its lower half is dropped and its limit becomes the least that stayed.
     """
     start = np.searchsorted(group_of, first)
     stop = np.searchsorted(group_of, last)
@@ -232,7 +233,7 @@ def offer(first, last, p, bias, features, group_of, limit, n_held, held_value, h
 @no_type_check
 @njit(nogil=True, cache=True)
 def keep_largest(value, row, feature, n, room):
-    """Keep the `room` largest of n entries, in their order and earlier ones where equal; give the least kept."""
+    """Keep the `room` largest of n entries in their order, earlier ones where equal; return the least kept."""
     least = np.sort(value[:n])[n - room]
     n_equal = room
     for e in range(n):

@@ -6,13 +6,13 @@ import numpy as np
 from torch import Tensor
 
 from fsae_mlflow.sae.fused import kernels
-from fsae_mlflow.sae.training.optimizer import AdamW
+from fsae_mlflow.sae.optimizer import AdamW
 
 
 class RowUpdate:
-    """One step of torch's AdamW on one weight matrix, run a few rows at a time and on the optimizer's own moments.
+    """One step of torch's AdamW on a weight matrix, a few rows at a time, on the optimizer's own moments.
 
-    `unit`: the gradient's part along a row is dropped and the row brought back to unit norm.
+    With `unit`, the gradient's part along a row is dropped and the row is brought back to unit norm.
     """
 
     def __init__(self, optimizer: AdamW, parameter: Tensor, *, unit: bool) -> None:
@@ -33,6 +33,7 @@ class RowUpdate:
         self,
         first: int,
         last: int,
+        *,
         indptr: np.ndarray,
         rows: np.ndarray,
         values: np.ndarray,
@@ -40,18 +41,7 @@ class RowUpdate:
         gradient: np.ndarray,
         radial: np.ndarray,
     ) -> None:
-        """Update rows first…last; see `kernels.update_rows`."""
+        """Update rows first…last; the arguments are those of `kernels.update_rows`."""
         blocks = [array[first:last] for array in self.arrays]
-        kernels.parallel_for(
-            kernels.update_rows,
-            last - first,
-            *blocks,
-            indptr,
-            rows,
-            values,
-            inputs,
-            gradient,
-            radial,
-            self.numbers,
-            self.unit,
-        )
+        entries = (indptr, rows, values, inputs, gradient, radial)
+        kernels.parallel_for(kernels.update_rows, last - first, *blocks, *entries, self.numbers, self.unit)

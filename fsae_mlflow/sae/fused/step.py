@@ -1,9 +1,9 @@
 """A training step on the CPU whose only dense product is the encoder's, as far as the features are sparse.
 
-Every gradient with respect to a projection p = W_enc (x − b_dec) is zero where a feature does not fire. So p is
-computed a block of features at a time and kept only where it matters; decoding, all of the backward pass and the
-gradients of both weight matrices go through those entries alone, and a row's gradient meets its AdamW update while
-still in the cache. Losses and updates equal those of `SparseAutoencoder.loss` under torch's AdamW up to rounding.
+Every gradient with respect to a projection p = W_enc (x − b_dec) is zero where a feature does not fire. Therefore p is
+computed for one block of features at a time and kept only where it matters. Decoding, the backward pass and the
+gradients of both weight matrices use these entries alone, and a row's gradient meets its AdamW update while it is still
+in the cache. Losses and updates equal those of `SparseAutoencoder.loss` under torch's AdamW up to rounding.
 """
 
 import numpy as np
@@ -11,17 +11,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fsae_mlflow.sae.base import Activations, Loss, SparseAutoencoder, least_positive
+from fsae_mlflow.ranks import Ranks
+from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.fused.blocks import Block
 from fsae_mlflow.sae.fused.entries import above_floor, joined, largest, screening_pays
 from fsae_mlflow.sae.fused.row_update import RowUpdate
-from fsae_mlflow.sae.training.distributed import Ranks
-from fsae_mlflow.sae.training.optimizer import AdamW
-from fsae_mlflow.sae.variants.topk import TopKSAE
+from fsae_mlflow.sae.optimizer import AdamW
+from fsae_mlflow.sae.terms import Activations, Loss, least_positive
 
 
 class FusedStep:
-    """The two halves of a training step on one batch: `forward` gives the loss, `update` moves the weights."""
+    """The two halves of a training step on one batch: `forward` gives the loss, `update` changes the weights."""
 
     def __init__(self, sae: SparseAutoencoder, optimizer: AdamW, ranks: Ranks | None = None) -> None:
         self.sae = sae
@@ -31,66 +31,42 @@ class FusedStep:
 
     @torch.no_grad()
     def forward(
-        self, x: Float[Tensor, "batch d_in"], *, lam_share: float = 1.0, dead: Bool[Tensor, " d_sae"] | None = None
+        self, x: Float[Tensor, "batch d_in"], *, sparsity_weight: float, dead: Bool[Tensor, " d_sae"] | None = None
     ) -> Loss:
         """The loss of a batch of scaled templates."""
-        sae = self.sae
-        self.sparsity_weight = sae.lam * lam_share / len(x)
-        self.centerd = (x - sae.b_dec).contiguous()
-        competing = isinstance(sae, TopKSAE)
-        dead = dead if competing and dead is not None and bool(dead.any()) else None
+        sae, n_prefixes = self.sae, len(self.sae.prefixes)
+        self.sparsity_weight = sparsity_weight / len(x)
+        self.centered = (x - sae.b_dec).contiguous()
         self.blocks = (
-            largest(sae, self.centerd, dead)
-            if competing
-            else joined(above_floor(sae, self.centerd, screened=self.screened), sae.prefixes)
+            joined(above_floor(sae, self.centered, screened=self.screened), sae.prefixes)
+            if sae.competition is None
+            else largest(sae, sae.competition, self.centered, dead)
         )
-        self.group = [next(g for g, stop in enumerate(sae.prefixes) if block.first < stop) for block in self.blocks]
+        self.prefix = [next(g for g, stop in enumerate(sae.prefixes) if block.first < stop) for block in self.blocks]
         norms, fired = sae.norms(), torch.zeros(sae.d_sae, dtype=torch.bool)
         sparsity, least = x.new_zeros(()), x.new_full((), torch.inf)
-        sums: list[np.ndarray] | None = None
-        for block, group in zip(self.blocks, self.group, strict=True):
-            codes = sae.codes(block.p, block.of, norms)
-            values = _channels(block, codes)
-            if sums is None:
-                sums = [np.zeros((len(values), *x.shape), x.numpy().dtype) for _ in sae.prefixes]
-            block.decode(values, self._rows(block), sums[group])
-            sparsity += codes.sparsity
-            least = torch.minimum(least, least_positive(values[0])) if competing else least
+        decoded: np.ndarray | None = None
+        for block, prefix in zip(self.blocks, self.prefix, strict=True):
+            activations = sae.activations(block.p, block.expand, norms)
+            values = _channels(block, activations)
+            if decoded is None:
+                decoded = np.zeros((n_prefixes, len(values), *x.shape), x.numpy().dtype)
+            block.decode(values, self._rows(block), decoded[prefix])
+            sparsity += activations.sparsity
+            if sae.competition is not None:
+                least = torch.minimum(least, least_positive(values[0]))
             fired[block.first : block.last] = block.per_feature((values[0] > 0).to(x.dtype)) > 0
-        assert sums is not None
-        estimates = self.ranks.sum(torch.from_numpy(np.stack(sums))).cumsum(dim=0)
+        assert decoded is not None
+        self.decoded = self.ranks.sum(torch.from_numpy(decoded)).requires_grad_()
         self.ranks.sum(sparsity)
-        return self._losses(x, estimates, sparsity, fired, least)
-
-    def _losses(
-        self,
-        x: Tensor,
-        estimates: Float[Tensor, "prefixes channels batch d_in"],
-        sparsity: Tensor,
-        fired: Tensor,
-        least: Tensor,
-    ) -> Loss:
-        sae, n = self.sae, len(x)
-        errors = estimates[:, 0] + sae.b_dec - x
-        # A feature of prefix g takes part in the reconstructions of g and of all longer prefixes.
-        inputs = [(2 / n / len(errors) * errors).flip(0).cumsum(dim=0).flip(0)]
-        auxiliary = x.new_zeros(())
-        self.second_learns = False
-        if estimates.shape[1] == 2:
-            gated = sae.revival == "resampling"
-            weight = sae.aux_weight if isinstance(sae, TopKSAE) else 1.0
-            error = estimates[-1, 1] + (sae.b_dec - x if gated else errors[-1])
-            auxiliary = weight * error.square().sum() / n
-            inputs.append((2 * weight / n * error).expand_as(inputs[0]))
-            self.second_learns = not gated or sae.decoder_norm == "weighted"
-        self.inputs = torch.stack(inputs, dim=1).numpy()
-        self.b_dec_gradient = inputs[0][0].sum(dim=0)
-        if estimates.shape[1] == 2 and sae.revival == "resampling" and self.second_learns:
-            self.b_dec_gradient = self.b_dec_gradient + inputs[1][0].sum(dim=0)
+        with torch.enable_grad():
+            whole = self.decoded.cumsum(dim=0) if n_prefixes > 1 else self.decoded
+            self.errors = sae.errors(x, whole[:, 0], whole[-1, 1] if whole.shape[1] == 2 else None)
+        reconstruction, auxiliary = self.errors
         return Loss(
-            reconstruction=errors.square().sum(dim=(1, 2)).mean() / n,
+            reconstruction=reconstruction.detach(),
             sparsity=self.sparsity_weight * sparsity,
-            auxiliary=auxiliary,
+            auxiliary=auxiliary.detach(),
             fired=fired,
             least=least,
         )
@@ -100,50 +76,55 @@ class FusedStep:
         sae = self.sae
         for parameter in sae.parameters():
             parameter.grad = None
-        held = sae.decoder_norm == "held"
-        update_decoder = RowUpdate(self.optimizer, sae.W_dec, unit=held)
+        torch.stack(self.errors).sum().backward()
+        assert self.decoded.grad is not None and sae.b_dec.grad is not None
+        inputs = self.decoded.grad.numpy()
+        update_decoder = RowUpdate(self.optimizer, sae.W_dec, unit=sae.unit_decoder)
         update_encoder = RowUpdate(self.optimizer, sae.W_enc, unit=False)
-        norms = None if held else sae.W_dec.detach().norm(dim=1)
+        norms = sae.norms()
         through_encoder = torch.zeros_like(sae.b_dec)
-        for block, group in zip(self.blocks, self.group, strict=True):
-            values, to_p, to_norms = self._backward(block, self.inputs[group], norms)
-            still = np.zeros(block.last - block.first, self.inputs.dtype)
-            radial = still if norms is None else (to_norms / norms[block.first : block.last]).numpy()
+        for block, prefix in zip(self.blocks, self.prefix, strict=True):
+            values, to_p, to_norms = self._backward(block, inputs[prefix], norms)
+            still = np.zeros(block.last - block.first, inputs.dtype)
+            radial = still if norms is None else (to_norms / norms.detach()[block.first : block.last]).numpy()
             through_encoder -= block.per_feature(to_p) @ sae.W_enc.detach()[block.first : block.last]
-            learned = len(values) if self.second_learns else 1
-            block.update(update_decoder, values[:learned], self.inputs[group, :learned], radial)
-            block.update(update_encoder, to_p[None], self.centerd[None].numpy(), still)
-        sae.b_dec.grad = self.b_dec_gradient + self.ranks.sum(through_encoder)
+            n_learned = 1 if sae.auxiliary_is_frozen else len(values)
+            block.update(update_decoder, values[:n_learned], inputs[prefix, :n_learned], radial)
+            block.update(update_encoder, to_p[None], self.centered[None].numpy(), still)
+        sae.b_dec.grad += self.ranks.sum(through_encoder)
         self.optimizer.step()
         self.blocks = []
 
     def _backward(self, block: Block, inputs: np.ndarray, norms: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """What the entries carry, and the loss's gradient with respect to their projections and the decoder's norms."""
+        """What the entries are worth, and the loss's gradient with respect to their projections and the decoder's
+        norms.
+        """
         p = block.p.requires_grad_()
-        leaf = norms.clone().requires_grad_() if norms is not None else None
-        codes = self.sae.codes(p, block.of, leaf)
+        leaf = norms.detach().clone().requires_grad_() if norms is not None else None
+        activations = self.sae.activations(p, block.expand, leaf)
         to_values = block.dots(inputs, self._rows(block))
         if block.auxiliary is not None:
             to_values = torch.where(block.auxiliary, to_values[1], to_values[0])[None]
-        outputs = [output for output in (codes.features, codes.gate) if output is not None]
+        outputs = [output for output in (activations.features, activations.auxiliary) if output is not None]
         gradients = list(to_values)
-        if codes.sparsity.requires_grad:
-            outputs.append(codes.sparsity)
-            gradients.append(torch.full_like(codes.sparsity, self.sparsity_weight))
+        if activations.sparsity.requires_grad:
+            outputs.append(activations.sparsity)
+            gradients.append(torch.full_like(activations.sparsity, self.sparsity_weight))
         torch.autograd.backward(outputs, gradients)
         assert p.grad is not None
         to_norms = (
             leaf.grad[block.first : block.last] if leaf is not None and leaf.grad is not None else p.new_zeros(())
         )
-        return _channels(block, codes).detach(), p.grad, to_norms
+        return _channels(block, activations).detach(), p.grad, to_norms
 
     def _rows(self, block: Block) -> np.ndarray:
         return self.sae.W_dec.detach()[block.first : block.last].numpy()
 
 
-def _channels(block: Block, codes: Activations) -> Float[Tensor, "channels ..."]:
-    if codes.gate is not None:
-        return torch.stack([codes.features, codes.gate])
+def _channels(block: Block, activations: Activations) -> Float[Tensor, "channels ..."]:
+    """What decodes to x̂ and, where there is one, to the auxiliary estimate."""
+    if activations.auxiliary is not None:
+        return torch.stack([activations.features, activations.auxiliary])
     if block.auxiliary is not None:
-        return torch.stack([codes.features * ~block.auxiliary, codes.features * block.auxiliary])
-    return codes.features[None]
+        return torch.stack([activations.features * ~block.auxiliary, activations.features * block.auxiliary])
+    return activations.features[None]

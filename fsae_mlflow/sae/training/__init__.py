@@ -1,1 +1,1 @@
-"""From a template set to a saved sparse autoencoder."""
+"""From a template set to a finished SAE: data, schedule, trainer, checkpoints."""

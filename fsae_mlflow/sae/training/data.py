@@ -1,4 +1,4 @@
-"""Training templates in batches: from memory where they fit, else streamed through a shuffle window."""
+"""Training templates in batches, from memory where they fit, else streamed through a shuffle window."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ BATCH_TO_MEASURE = 1024
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The templates of one side of the split, as the recognizer gave them; `rows` marks the side's rows of the set.
+    """The templates of one side of the split, in the recognizer's units; `rows` marks the side's rows of the set.
 
-    At most `max_bytes` of templates are in memory at a time, beside one shard that is being read: a larger set passes
+    At most `max_bytes` of templates are in memory at a time, beside one shard that is being read. A larger set passes
     through a window of that size in the set's order, shuffled within the window.
     """
 
@@ -102,7 +102,7 @@ class TrainingData:
             yield self._resident
             return
         first = 0
-        for chunk in self.templates._lists("template"):
+        for chunk in self.templates.chunks("template"):
             yield torch.from_numpy(chunk[self.rows[first : first + len(chunk)]])
             first += len(chunk)
 

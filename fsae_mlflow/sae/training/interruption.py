@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM that wait for a step to end."""
+"""Ctrl-C and SIGTERM that wait until a step has ended."""
 
 import signal
 import threading
@@ -9,7 +9,7 @@ from typing import NoReturn
 
 
 class Interrupts:
-    """Signals noted while they are deferred."""
+    """The signals that came while they were deferred."""
 
     def __init__(self) -> None:
         self.former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -19,7 +19,7 @@ class Interrupts:
         self.pending.append((number, frame))
 
     def act(self) -> NoReturn:
-        """Let the first noted signal act (or, where another process got it, stop as if it had come here)."""
+        """Let the first signal act (where another process got it, stop as if it had come to this one)."""
         number, frame = self.pending[0] if self.pending else (signal.SIGINT, None)
         self.pending.clear()
         handler = self.former[signal.Signals(number)]
@@ -30,9 +30,9 @@ class Interrupts:
 
 @contextmanager
 def deferred_interrupts() -> Iterator[Interrupts]:
-    """Within the block SIGINT and SIGTERM are only noted; `act`, and the block's end, let them act.
+    """Within the block SIGINT and SIGTERM are only recorded; `act` and the end of the block let them act.
 
-    Raises (from there): what the former handler raises, or KeyboardInterrupt where there was none.
+    Raises (there): what the former handler raises, or KeyboardInterrupt where there was none.
     """
     interrupts = Interrupts()
     if threading.current_thread() is not threading.main_thread():

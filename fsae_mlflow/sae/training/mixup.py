@@ -1,4 +1,4 @@
-"""Mixtures of two templates as further training data: against overfitting a small set."""
+"""Mixtures of two templates as additional training data, against overfitting a small set."""
 
 import torch
 from jaxtyping import Float
@@ -10,8 +10,8 @@ def mixup(
 ) -> Float[Tensor, "batch d_in"]:
     """The batch with this share of its rows x replaced by w · x + (1 − w) · x′, w uniform in 0…1, x′ a row like x.
 
-    A mixture is as long as its parts are on the same weighted average: shorter ones lie nowhere near a face. Mixup
-    (Zhang et al. 2018, arXiv 1710.09412) with α = 1, on the sphere.
+    The norm of a mixture is the weighted mean of the norms of its parts, because no face has a template as short as the
+    plain mixture. This is mixup (Zhang et al. 2018, arXiv 1710.09412) with α = 1, on the sphere.
     """
     if not share:
         return templates

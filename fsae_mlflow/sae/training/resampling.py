@@ -1,4 +1,4 @@
-"""Neuron resampling: dead features get a second life where the reconstruction is worst (Bricken et al. 2023)."""
+"""Neuron resampling: dead features get a new direction where the reconstruction is worst (Bricken et al. 2023)."""
 
 from dataclasses import dataclass
 
@@ -8,21 +8,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fsae_mlflow.sae.base import SparseAutoencoder
-from fsae_mlflow.sae.training.optimizer import AdamW
+from fsae_mlflow.sae.optimizer import AdamW
 
 ENCODER_NORM = 0.2
 
 
 @dataclass(frozen=True)
 class NewDirections:
-    """Where dead features go: their rows, unit directions for them, and the length of their encoder rows."""
+    """What dead features get: their rows, unit directions, and the norm of their encoder rows."""
 
     rows: Int[Tensor, " n_dead"]
     directions: Float[Tensor, "n_dead d_in"]
     encoder_norm: float
 
     def within(self, features: slice) -> "NewDirections":
-        """Those of a run of features, counted from its start."""
+        """Those of a slice of the features, with rows counted from its start."""
         inside = (self.rows >= features.start) & (self.rows < features.stop)
         return NewDirections(self.rows[inside] - features.start, self.directions[inside], self.encoder_norm)
 
@@ -31,28 +31,26 @@ class NewDirections:
 def draw_directions(
     sae: SparseAutoencoder, dead: Bool[Tensor, " d_sae"], pool: Float[Tensor, "n d_in"], *, generator: torch.Generator
 ) -> NewDirections:
-    """For each dead feature the direction of a template drawn from `pool` with probability ∝ its squared loss.
+    """For each dead feature the direction of a template, drawn from `pool` with probability ∝ its squared loss.
 
-    Drawn with replacement, so a small pool serves any number of dead features. Encoder rows get 0.2 of the alive
-    rows' mean norm.
+    They are drawn with replacement, so that a small pool serves any number of dead features. The encoder rows get 0.2
+    of the alive rows' mean norm.
     """
     rows = dead.nonzero().squeeze(1)
-    loss = torch.cat(
-        [(batch - (sae.features(batch) @ sae.W_dec + sae.b_dec)).square().sum(dim=1) for batch in pool.split(1024)]
-    )
+    loss = torch.cat([(batch - sae.reconstruct(batch)[1]).square().sum(dim=1) for batch in pool.split(1024)])
     weight = loss.double().square()
     if not weight.sum() > 0:
         weight = torch.ones_like(weight)
-    drawn = torch.multinomial(weight.cpu(), max(1, len(rows)), replacement=True, generator=generator).to(pool.device)[
-        : len(rows)
-    ]
+    n_drawn = max(1, len(rows))
+    drawn = torch.multinomial(weight.cpu(), n_drawn, replacement=True, generator=generator)[: len(rows)]
     alive = sae.W_enc[~dead] if (~dead).any() else sae.W_enc
-    return NewDirections(rows, F.normalize(pool[drawn], dim=1), ENCODER_NORM * float(alive.norm(dim=1).mean()))
+    directions = F.normalize(pool[drawn.to(pool.device)], dim=1)
+    return NewDirections(rows, directions, ENCODER_NORM * float(alive.norm(dim=1).mean()))
 
 
 @torch.no_grad()
 def revive(sae: SparseAutoencoder, optimizer: AdamW, new: NewDirections) -> None:
-    """Point dead features there, biases as at the start, and let the optimizer forget its moments of them."""
+    """Give dead features these directions, biases as at the start, and zero moments in the optimizer."""
     if len(new.rows) == 0:
         return
     sae.revive(new.rows, new.directions, new.encoder_norm)

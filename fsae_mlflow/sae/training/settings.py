@@ -1,10 +1,13 @@
-"""What a training run of a sparse autoencoder is told."""
+"""What the training of an SAE can be told."""
 
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
 from fsae_mlflow.parameters import EXECUTION, settings
+from fsae_mlflow.sae.settings import VariantSettings
+from fsae_mlflow.sae.variants.registry import VARIANT
+from fsae_mlflow.sae.variants.settings import GatedSettings
 
 
 @settings
@@ -30,31 +33,8 @@ class TrainSettings:
     preset: Annotated[
         Literal["default", "paper"], "Where unset parameters come from: these defaults, or the paper.", EXECUTION
     ] = "default"
-    variant: Annotated[
-        Literal["gated", "relu", "topk", "batchtopk", "jumprelu", "matryoshka"], "Kind of sparse autoencoder."
-    ] = "gated"
+    variant: Annotated[VariantSettings, "Kind of sparse autoencoder.", VARIANT] = GatedSettings()
     expansion: Annotated[int, "Features per template dimension: d_sae = expansion · d_in.", Ge(1)] = 8
-    lam: Annotated[
-        float,
-        "Sparsity weight λ (gated, relu: of the L1 norm; jumprelu: of L0); each loss term is summed over dimensions or "
-        "features and averaged over the batch, with E‖x‖² = 1.",
-        Ge(0),
-    ] = 0.1
-    lam_warmup: Annotated[int, "Steps over which λ rises from 0.", Ge(0)] = 0
-    k: Annotated[int, "Features a template fires, in the top-k family (topk, batchtopk, matryoshka).", Ge(1)] = 32
-    aux_weight: Annotated[float, "Weight of the dead features' auxiliary loss in the top-k family.", Ge(0)] = 1 / 32
-    dead_after: Annotated[
-        float, "Epochs without firing after which a feature of the top-k family counts as dead.", Gt(0)
-    ] = 1.0
-    n_prefixes: Annotated[int, "Nested dictionaries of matryoshka, each twice as large as the one before.", Ge(1)] = 4
-    bandwidth: Annotated[
-        float, "Width of the window around jumprelu's threshold in which it learns, at E‖x‖² = 1.", Gt(0)
-    ] = 0.01
-    decoder_norm: Annotated[
-        Literal["default", "held", "weighted"],
-        "Decoder rows `held` at unit norm, or free with the sparsity term `weighted` by their norms (gated and relu); "
-        "default: weighted for relu, else held.",
-    ] = "default"
     center: Annotated[bool, "Whether to subtract the mean template first; the paper does not."] = False
     normalize: Annotated[bool, "Whether to bring each template to unit length first; the paper does not."] = False
     mixup: Annotated[
@@ -74,16 +54,12 @@ class TrainSettings:
     beta2: Annotated[float, "AdamW's decay rate of the second moment.", Ge(0), Lt(1)] = 0.999
     batch_size: Annotated[int, "Templates per step.", Ge(1)] = 256
     epochs: Annotated[int, "Passes over the training templates.", Ge(1)] = 100
-    resample_every: Annotated[int, "Epochs between resamplings of dead features; 0 never resamples.", Ge(0)] = 10
-    resample_until: Annotated[
-        float, "Share of the training after which no feature is resampled any more.", Ge(0), Le(1)
-    ] = 0.75
     holdout: Annotated[
         float, "Share of the identities kept out of training, to measure on people never seen.", Ge(0), Lt(1)
     ] = 0.1
     keep: Annotated[
         Literal["last", "best"],
-        "Which epoch's weights become the SAE: the last's, or those of least held-out loss (top-k family: mse).",
+        "Which epoch's weights become the SAE: the last, or that of least held-out loss (where features compete: mse).",
     ] = "last"
     register: Annotated[bool, "Whether to add the SAE to the MLflow model registry.", EXECUTION] = True
     model_name: Annotated[str, "Its name there.", EXECUTION] = "fsae"
@@ -111,8 +87,4 @@ class TrainSettings:
         if self.lr_end > self.lr:
             raise ValueError(f"lr_end must be at most lr ({self.lr}); it is {self.lr_end}.")
         if self.keep == "best" and not self.holdout:
-            raise ValueError("keep=best chooses by held-out people, and holdout is 0; use keep=last, or holdout=0.1.")
-        if self.decoder_norm == "weighted" and self.variant not in ("gated", "relu"):
-            raise ValueError(
-                f"decoder_norm=weighted needs a sparsity term to weight: variant gated or relu; it is {self.variant}."
-            )
+            raise ValueError("keep=best chooses by held-out people, but holdout is 0; use keep=last, or holdout=0.1.")

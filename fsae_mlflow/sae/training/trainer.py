@@ -9,24 +9,26 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fsae_mlflow.sae.base import Loss, SparseAutoencoder
+from fsae_mlflow.ranks import Ranks
+from fsae_mlflow.sae.base import SparseAutoencoder
+from fsae_mlflow.sae.optimizer import AdamW
+from fsae_mlflow.sae.terms import Loss
 from fsae_mlflow.sae.training.data import TrainingData
-from fsae_mlflow.sae.training.distributed import Ranks, cut, join, part_of
+from fsae_mlflow.sae.training.distributed import cut, join, part_of
 from fsae_mlflow.sae.training.mixup import mixup
-from fsae_mlflow.sae.training.optimizer import make_optimizer
 from fsae_mlflow.sae.training.resampling import draw_directions, revive
 from fsae_mlflow.sae.training.schedule import learning_rate
 from fsae_mlflow.sae.training.settings import TrainSettings
 
-# Multiply-adds of a whole training above which the fused step's compilation (some seconds) pays.
+# Multiply-adds of a whole training above which compiling the fused step (some seconds) pays.
 FUSED_ABOVE = 3e11
-# Templates to draw a dead feature's new direction from.
+# Templates from which a dead feature's new direction is drawn.
 RESAMPLING_POOL = 8192
 POSITION = ("step", "steps_since_resampling", "seconds", "templates_timed")
 
 
 class Trainer:
-    """Takes optimizer steps; everything that decides the next one is in `state`, so it can go on where another stopped.
+    """Takes optimizer steps. Everything that decides the next step is in `state`, so that another trainer can go on.
 
     `sae` is this rank's part of the SAE. What concerns all features (`state`, `whole`, resampling) is done by all
     ranks together.
@@ -40,13 +42,14 @@ class Trainer:
         self.d_sae = sae.d_sae
         self.sae = sae = part_of(sae, self.ranks)
         self.data = data
-        self.optimizer = make_optimizer(settings, sae)
+        betas = (settings.beta1, settings.beta2)
+        self.optimizer = AdamW.of(sae, lr=settings.lr, betas=betas, weight_decay=settings.weight_decay)
         self.batches_per_epoch = math.ceil(len(data) / settings.batch_size)
         self.n_steps = settings.epochs * self.batches_per_epoch
         self.step = self.steps_since_resampling = 0
-        device = sae.W_dec.device
-        self.fired: Bool[Tensor, " d_sae"] = torch.zeros(sae.d_sae, dtype=torch.bool, device=device)
-        self.idle: Int[Tensor, " d_sae"] = torch.zeros(sae.d_sae, dtype=torch.long, device=device)
+        self.templates_since_fired: Int[Tensor, " d_sae"] = torch.zeros(
+            sae.d_sae, dtype=torch.long, device=sae.W_dec.device
+        )
         self.seconds, self.templates_timed = 0.0, 0
         self._fused = self._make_fused() if self._fused_pays() else None
 
@@ -57,11 +60,11 @@ class Trainer:
 
     @property
     def templates_per_second(self) -> float:
-        """Throughput of the optimization alone, measuring left out."""
+        """Throughput of the optimization alone, without measuring."""
         return self.templates_timed / self.seconds if self.seconds else 0.0
 
     def run_epoch(self, after_step: Callable[[], None]) -> dict[str, float]:
-        """What is left of the current pass over the templates, in a seeded order; then resampling when it is due."""
+        """The rest of the current pass over the templates, in a seeded order; then resampling, when it is due."""
         epoch, done = self.epoch + 1, self.step % self.batches_per_epoch
         n_dead = n_resampled = n_taken = 0
         losses: dict[str, float] = {}
@@ -74,8 +77,10 @@ class Trainer:
             n_taken += len(batch)
             losses = {term: losses.get(term, 0.0) + value * len(batch) for term, value in loss.as_floats().items()}
             if self.step == epoch * self.batches_per_epoch:
-                n_dead = int(self.ranks.sum((self._dead() if self.sae.revival == "auxiliary" else ~self.fired).sum()))
-                n_resampled = self._resample() if self._resampling_due(epoch) else 0
+                n_dead = int(self.ranks.sum(self._dead(epoch).sum()))
+                if self.settings.variant.resampling_due(epoch, self.settings.epochs):
+                    n_resampled = n_dead
+                    self._resample(epoch)
             self.seconds, self.templates_timed, started = (
                 self.seconds + time.perf_counter() - started,
                 self.templates_timed + len(batch),
@@ -94,19 +99,19 @@ class Trainer:
     def run_step(self, batch: Float[Tensor, "batch d_in"]) -> Loss:
         """One optimizer step on scaled templates.
 
-        Raises: FloatingPointError when the loss is not finite, before any weight has moved.
+        Raises: FloatingPointError when the loss is not finite, before any weight has changed.
         """
         rate = learning_rate(self.settings, self.step, self.n_steps, self.steps_since_resampling)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        lam_share = min(1.0, (self.step + 1) / (self.settings.lam_warmup + 1))
-        dead = self._dead() if self.sae.revival == "auxiliary" and self.settings.aux_weight else None
+        sparsity_weight = self.settings.variant.sparsity_weight(self.step)
+        dead = self._dead(self.epoch + 1) if self.sae.competition is not None else None
         if self._fused is not None:
-            loss = self._fused.forward(batch, lam_share=lam_share, dead=dead)
+            loss = self._fused.forward(batch, sparsity_weight=sparsity_weight, dead=dead)
             self._require_finite(loss)
             self._fused.update()
         else:
-            loss = self.sae.loss(batch, lam_share=lam_share, dead=dead)
+            loss = self.sae.loss(batch, sparsity_weight=sparsity_weight, dead=dead)
             self._require_finite(loss)
             self.optimizer.zero_grad()
             loss.total.backward()
@@ -114,9 +119,8 @@ class Trainer:
             self.optimizer.step()
             self.sae.normalize_decoder()
         self.sae.after_step(loss)
-        self.fired |= loss.fired
-        self.idle += len(batch)
-        self.idle[loss.fired] = 0
+        self.templates_since_fired += len(batch)
+        self.templates_since_fired[loss.fired] = 0
         self.step += 1
         self.steps_since_resampling += 1
         return loss
@@ -125,12 +129,12 @@ class Trainer:
         """The SAE with the features of all ranks."""
         if self.ranks.alone:
             return self.sae
-        whole = type(self.sae)(**{**self.sae.hyperparameters, "d_sae": self.d_sae})
+        whole = self.sae.untrained(self.d_sae)
         whole.load_state_dict(join(self.sae.state_dict(), self.ranks, self.sae.d_sae, self.d_sae))
         return whole
 
     def state(self) -> dict[str, Any]:
-        """Weights, the optimizer's moments and the position; random numbers follow from seed and position."""
+        """Weights, the optimizer's moments and the position. Random numbers follow from the seed and the position."""
         return {
             **{
                 name: join(tensors, self.ranks, self.sae.d_sae, self.d_sae) for name, tensors in self._tensors().items()
@@ -139,14 +143,15 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Become the trainer that gave `state`, whatever the number of its ranks."""
+        """Take over the state that another trainer gave, whatever the number of its ranks."""
         parts = {
             name: cut(state[name], self.ranks, self.d_sae)
             for name in ("weights", "exp_avg", "exp_avg_sq", "steps", "silence")
         }
         self.sae.load_state_dict(parts["weights"])
-        self.fired.copy_(parts["silence"]["fired"])
-        self.idle.copy_(parts["silence"]["idle"])
+        silence = parts["silence"]
+        # Checkpoints of version 0.1 have it by its former name.
+        self.templates_since_fired.copy_(silence["idle" if "idle" in silence else "templates_since_fired"])
         for name, parameter in self.sae.named_parameters():
             if name in parts["steps"]:
                 moments = {moment: parts[moment][name].to(parameter.device) for moment in ("exp_avg", "exp_avg_sq")}
@@ -165,40 +170,32 @@ class Trainer:
             "exp_avg": {name: moment["exp_avg"] for name, moment in moments.items()},
             "exp_avg_sq": {name: moment["exp_avg_sq"] for name, moment in moments.items()},
             "steps": {name: moment["step"] for name, moment in moments.items()},
-            "silence": {"fired": self.fired, "idle": self.idle},
+            "silence": {"templates_since_fired": self.templates_since_fired},
         }
 
     def _generator(self, place: int) -> torch.Generator:
         """Random numbers that follow from the seed and a place (epoch or step) in the training."""
         return torch.Generator().manual_seed(self.settings.seed * 1_000_003 + place)
 
-    def _dead(self) -> Bool[Tensor, " d_sae"]:
-        return self.idle >= self.settings.dead_after * len(self.data)
-
-    def _resampling_due(self, epoch: int) -> bool:
-        every = self.settings.resample_every
-        due = every > 0 and epoch % every == 0 and epoch <= self.settings.resample_until * self.settings.epochs
-        return due and self.sae.revival == "resampling"
+    def _dead(self, epoch: int) -> Bool[Tensor, " d_sae"]:
+        epochs = self.settings.variant.epochs_until_dead(epoch, self.settings.epochs)
+        return self.templates_since_fired >= epochs * len(self.data)
 
     @torch.no_grad()
-    def _resample(self) -> int:
+    def _resample(self, epoch: int) -> None:
         generator = self._generator(self.step)
         pool = self.sae.scaled(next(self.data.batches(RESAMPLING_POOL, generator)).to(self.sae.W_dec.device))
-        dead = ~self.ranks.joined(self.fired, self.d_sae)
+        dead = self.ranks.joined(self._dead(epoch), self.d_sae)
         if dead.any():
             new = draw_directions(self.whole(), dead, pool, generator=generator)
-            revive(self.sae, self.optimizer, new.within(self.ranks.features(self.d_sae)))
+            revive(self.sae, self.optimizer, new.within(self.ranks.part(self.d_sae)))
             self.steps_since_resampling = 0
-        self.fired.zero_()
-        return int(dead.sum())
 
     def _fused_pays(self) -> bool:
         on_cpu = self.sae.W_dec.device.type == "cpu"
         if not self.ranks.alone:
             if not on_cpu or self.settings.step == "plain":
-                raise ValueError(
-                    "Training under torchrun takes the fused step on the CPU; use device=cpu and step=auto."
-                )
+                raise ValueError("Training under torchrun needs the fused step on the CPU; use device=cpu, step=auto.")
             return True
         if self.settings.step == "fused" and not on_cpu:
             raise ValueError(
@@ -208,7 +205,7 @@ class Trainer:
         return on_cpu and (self.settings.step == "fused" or (self.settings.step == "auto" and work > FUSED_ABOVE))
 
     def _make_fused(self) -> Any:
-        # Numba takes a moment to import, which a small training need not wait for.
+        # Numba takes a moment to import; a small training need not wait for it.
         from fsae_mlflow.sae.fused.step import FusedStep
 
         return FusedStep(self.sae, self.optimizer, self.ranks)

@@ -1,7 +1,8 @@
-"""JumpReLU sparse autoencoder: a learned threshold a feature, L0 penalized directly (Rajamanoharan et al. 2024, arXiv
+"""The JumpReLU SAE: a learned threshold for each feature, L0 penalized directly (Rajamanoharan et al. 2024, arXiv
 2407.14435).
 """
 
+import math
 from typing import Any
 
 import torch
@@ -9,54 +10,49 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from fsae_mlflow.sae.base import Activations, PerEntry, SparseAutoencoder
+from fsae_mlflow.sae.base import SparseAutoencoder
+from fsae_mlflow.sae.terms import Activations, Expand, SaelensForm
+from fsae_mlflow.sae.variants.settings import JumpReluSettings
 
 
 class JumpReluSAE(SparseAutoencoder):
     """z = W_enc (x − b_dec) + b_enc, f = z · 1[z > θ], loss = ‖x − x̂‖² + λ Σ_i 1[z_i > θ_i].
 
     θ = exp(log_threshold) learns through a rectangle of width `bandwidth` around it (equations 11 and 12 there); z
-    gets no gradient from the steps themselves.
+    gets no gradient from the step function itself.
     """
 
-    variant = "jumprelu"
     feature_parameters = ("b_enc", "log_threshold")
     b_enc: Float[nn.Parameter, " d_sae"]
     log_threshold: Float[nn.Parameter, " d_sae"]
 
-    def __init__(
-        self, d_in: int, d_sae: int, *, bandwidth: float = 0.01, initial_threshold: float = 0.01, **shared: Any
-    ) -> None:
-        super().__init__(d_in, d_sae, **shared)
-        self.bandwidth = bandwidth
-        self.initial_threshold = initial_threshold
-        with torch.no_grad():
-            self.log_threshold.fill_(torch.tensor(initial_threshold).log())
+    def __init__(self, d_in: int, d_sae: int, settings: JumpReluSettings, **shared: object) -> None:
+        super().__init__(d_in, d_sae, settings, **shared)  # pyright: ignore[reportArgumentType]
+        self._reset_thresholds(slice(None))
 
-    @classmethod
-    def options(cls, settings: Any) -> dict[str, Any]:
-        return {"lam": settings.lam, "bandwidth": settings.bandwidth}
-
-    @property
-    def hyperparameters(self) -> dict[str, Any]:
-        return super().hyperparameters | {"bandwidth": self.bandwidth, "initial_threshold": self.initial_threshold}
-
-    def codes(self, p: Float[Tensor, "..."], of: PerEntry, norms: Float[Tensor, " d_sae"] | None) -> Activations:
-        z, threshold = p + of(self.b_enc), of(self.log_threshold).exp()
-        return Activations(
-            _Jump.apply(z, threshold, self.bandwidth), None, _Step.apply(z, threshold, self.bandwidth).sum()
-        )
+    def activations(
+        self, p: Float[Tensor, "..."], expand: Expand, norms: Float[Tensor, " d_sae"] | None
+    ) -> Activations:
+        z, threshold, width = p + expand(self.b_enc), expand(self.log_threshold).exp(), self.settings.bandwidth
+        return Activations(_Jump.apply(z, threshold, width), None, _Step.apply(z, threshold, width).sum())
 
     def firing_level(self) -> Float[Tensor, " d_sae"]:
         return self.log_threshold.exp() - self.b_enc
 
     def floor(self) -> Float[Tensor, " d_sae"]:
-        return self.firing_level() - self.bandwidth / 2
+        return self.firing_level() - self.settings.bandwidth / 2
 
     @torch.no_grad()
     def revive(self, dead: Tensor, directions: Float[Tensor, "n_dead d_in"], encoder_norm: float) -> None:
         super().revive(dead, directions, encoder_norm)
-        self.log_threshold[dead] = torch.tensor(self.initial_threshold, dtype=self.log_threshold.dtype).log()
+        self._reset_thresholds(dead)
+
+    @torch.no_grad()
+    def _reset_thresholds(self, features: Tensor | slice) -> None:
+        self.log_threshold[features] = math.log(self.settings.initial_threshold)
+
+    def saelens(self) -> SaelensForm:
+        return SaelensForm("jumprelu", {"b_enc": self.b_enc, "threshold": self.log_threshold.exp()})
 
 
 class _Jump(torch.autograd.Function):

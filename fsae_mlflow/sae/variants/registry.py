@@ -1,13 +1,36 @@
-"""The variants of sparse autoencoder by name."""
+"""The variants by name: one line each."""
 
-from fsae_mlflow.sae.base import SparseAutoencoder
-from fsae_mlflow.sae.variants.batchtopk import BatchTopKSAE
-from fsae_mlflow.sae.variants.gated import GatedSAE
-from fsae_mlflow.sae.variants.jumprelu import JumpReluSAE
-from fsae_mlflow.sae.variants.matryoshka import MatryoshkaSAE
-from fsae_mlflow.sae.variants.relu import ReluSAE
-from fsae_mlflow.sae.variants.topk import TopKSAE
+import pkgutil
+from typing import TYPE_CHECKING
 
-VARIANTS: dict[str, type[SparseAutoencoder]] = {
-    variant.variant: variant for variant in (GatedSAE, ReluSAE, TopKSAE, BatchTopKSAE, JumpReluSAE, MatryoshkaSAE)
+from fsae_mlflow.parameters import OneOf
+from fsae_mlflow.sae.settings import VariantSettings
+from fsae_mlflow.sae.variants.settings import (
+    BatchTopKSettings,
+    GatedSettings,
+    JumpReluSettings,
+    MatryoshkaSettings,
+    ReluSettings,
+    TopKSettings,
+)
+
+if TYPE_CHECKING:
+    from fsae_mlflow.sae.base import SparseAutoencoder
+
+VARIANTS: dict[str, type[VariantSettings]] = {
+    "gated": GatedSettings,
+    "relu": ReluSettings,
+    "topk": TopKSettings,
+    "batchtopk": BatchTopKSettings,
+    "jumprelu": JumpReluSettings,
+    "matryoshka": MatryoshkaSettings,
 }
+VARIANT = OneOf(lambda: VARIANTS)
+
+
+def untrained(settings: VariantSettings, d_in: int, d_sae: int, *, normalize: bool = False) -> "SparseAutoencoder":
+    """A new SAE of the variant that `settings` are of.
+
+    Raises: ValueError where the settings do not fit `d_in` and `d_sae`.
+    """
+    return pkgutil.resolve_name(settings.sae)(d_in, d_sae, settings, normalize=normalize)

@@ -1,10 +1,11 @@
-"""Every kind of source yields the same pictures with the right identities, and says what is wrong with it."""
+"""Every kind of source gives the same pictures with the right identities, or a sentence that says what is wrong."""
 
 import io
 import json
 import os
 import pickle
 import tarfile
+import textwrap
 from pathlib import Path
 
 import fsspec
@@ -12,30 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
-from fsae_mlflow.faces.decoding import Handed, decoded, read
+from fsae_mlflow.faces import sources
+from fsae_mlflow.faces.decoding import decoded
 from fsae_mlflow.faces.images import decode
-from fsae_mlflow.faces.pictures import Picture, Source, take_inventory
-from fsae_mlflow.faces.sources.registry import open_source
-from fsae_mlflow.faces.storage import Location
-
-
-def png(value: int) -> bytes:
-    content = io.BytesIO()
-    Image.new("RGB", (4, 3), (value, 0, 0)).save(content, "PNG")
-    return content.getvalue()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """ann/1.png, ann/2.PNG, bob/deep/3.png, alone.png and files that are no pictures."""
-    faces = tmp_path / "faces"
-    for value, name in enumerate(["ann/1.png", "ann/2.PNG", "bob/deep/3.png", "alone.png"]):
-        (faces / name).parent.mkdir(parents=True, exist_ok=True)
-        (faces / name).write_bytes(png(value))
-    (faces / "ann" / "notes.txt").write_text("no picture")
-    return faces
+from fsae_mlflow.faces.pictures import Source, take_inventory
+from fsae_mlflow.faces.sources.registry import SOURCES, open_source
+from tests.faces.png import png
 
 
 def seen(source: Source) -> list[tuple[str, str, int]]:
@@ -102,9 +86,9 @@ def test_a_parquet_list_keeps_its_types(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,identity\na.png,b\n", "must have a column path; its columns are file, identity"),
+        ("file,identity\na.png,b\n", "must have the column path; its columns are file, identity"),
         ("", "its columns are none"),
-        ("path,age\na.png,1\nb.png\n", "line 3: 2 values are wanted, as in the header; there are 1"),
+        ("path,age\na.png,1\nb.png\n", "line 3 must have 2 values, as the header; it has 1"),
         ("path,age\n,1\n", "line 2: the path is empty"),
         ("path,age,age\na,1,1\n", "two columns named age"),
         ("path\na\udce4.png\n", "not a UTF-8 CSV file"),
@@ -124,7 +108,7 @@ def pairs(kind: type, protocol: int) -> bytes:
 
 @pytest.mark.parametrize("kind", [bytes, np.ndarray])
 @pytest.mark.parametrize("protocol", [2, 4, 5])
-def test_an_insightface_pair_set(tmp_path: Path, kind: type, protocol: int) -> None:
+def test_a_pair_set_of_insightface(tmp_path: Path, kind: type, protocol: int) -> None:
     (tmp_path / "lfw.bin").write_bytes(pairs(kind, protocol))
     source = open_source(str(tmp_path / "lfw.bin"))
     assert seen(source) == [
@@ -144,10 +128,10 @@ class Evil:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (pickle.dumps(([b"a", b"b"], [Evil()])), r"posix\.system, which no pair set holds"),
+        (pickle.dumps(([b"a", b"b"], [Evil()])), r"posix\.system, which a pair set does not contain"),
         (pickle.dumps(([b"a"], [True])), "two encoded pictures for each truth value; it holds 1 and 1"),
-        (pickle.dumps({"a": 1}), "is not an insightface pair set"),
-        (b"not a pickle", "is not an insightface pair set"),
+        (pickle.dumps({"a": 1}), "is not a pair set of InsightFace"),
+        (b"not a pickle", "is not a pair set of InsightFace"),
     ],
 )
 def test_a_pickle_that_is_no_pair_set_is_refused(
@@ -194,8 +178,8 @@ def test_what_is_no_tar_is_refused(tmp_path: Path) -> None:
         ("nowhere.csv", r"there is no file nowhere\.csv"),
         ("nowhere.bin", r"there is no file nowhere\.bin"),
         ("nowhere.tar", r"there is no file nowhere\.tar"),
-        ("nowhere-*.tar", r"no file fits nowhere-\*\.tar"),
-        ("file.xyz", r"file\.xyz is a file of no known kind"),
+        ("nowhere-*.tar", r"no file matches nowhere-\*\.tar"),
+        ("file.xyz", r"file\.xyz is a file of an unknown kind; give a folder or one of orl, \*\.csv, "),
         ("empty", "empty holds no picture"),
         ("gopher://x/y", "cannot be opened by pyarrow or fsspec"),
     ],
@@ -208,42 +192,23 @@ def test_a_source_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         take_inventory(open_source(faces))
 
 
-def test_pictures_are_decoded_in_order_whoever_decodes(folder: Path) -> None:
-    (folder / "ann" / "1.png").write_bytes(b"broken")
-    (folder / "zoe.png").symlink_to(folder / "nowhere")
-    pictures = list(open_source(str(folder))) * 5
-    here = list(decoded(pictures, workers=0))
-    there = list(decoded(pictures, workers=2))
-    assert [item.picture for item in here] == [item.picture for item in there] == pictures
-    assert [item.reason for item in here] == [item.reason for item in there]
-    assert {item.reason for item in here if item.pixels is None} == {
-        "The file is not a picture in a format or pixel layout that Pillow reads.",
-        "There is no such file.",
-    }
-    for mine, other in zip(here, there, strict=True):
-        np.testing.assert_array_equal(mine.pixels, other.pixels)
+def test_a_source_is_added_as_the_docstring_of_its_room_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = sources.__doc__[sources.__doc__.index("    from ") : sources.__doc__.index("and add the line")]
+    added: dict[str, type] = {}
+    exec(textwrap.dedent(example), added)
+    monkeypatch.setitem(SOURCES, "*.txt", added["PathList"])
+    (folder / "list.TXT").write_text("bob/deep/3.png\nann/2.PNG\n")
+    uri = f"file://{folder}/list.TXT"
+    for source in (open_source(str(folder / "list.TXT")), open_source(uri)):
+        assert isinstance(source, Source) and take_inventory(source).n_pictures == 2
+        assert seen(source) == [("bob/deep/3.png", "deep", 2), ("ann/2.PNG", "ann", 1)]
+        items = decoded(source, workers=1)
+        assert [int(item.pixels[0, 0, 0]) for item in items if item.pixels is not None] == [2, 1]
+    with pytest.raises(ValueError, match=r"there is no file nowhere\.txt"):
+        open_source("nowhere.txt")
 
 
-def test_pixels_come_through_memory_or_where_it_is_full_with_the_pictures(folder: Path, tmp_path: Path) -> None:
-    (folder / "ann" / "1.png").write_bytes(b"broken")
-    pictures = [read(picture) for picture in open_source(str(folder))]
-    memory = tmp_path / "memory"
-    memory.mkdir()
-    for place, in_file in ((memory, True), (tmp_path / "full", False)):
-        for here in pictures:
-            handed = Handed.over(here, place)
-            assert (handed.path is not None) == (in_file and here.pixels is not None)
-            there = handed.received()
-            assert (there.picture, there.reason) == (here.picture, here.reason)
-            np.testing.assert_array_equal(there.pixels, here.pixels)
-    assert not list(memory.iterdir())
-
-
-def test_failing_storage_stops_the_run_instead_of_losing_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Location, offset: int = 0, length: int = -1) -> bytes:
-        raise OSError("connection reset")
-
-    monkeypatch.setattr(Location, "read", fail)
-    with pytest.raises(OSError, match="run the same command again"):
-        read(Picture("a", "a", Location("a", root="memory://a")))
-    assert "connection reset" in read(Picture("a", "a", Location("a"))).reason
+def test_a_folder_may_be_called_like_a_source(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    folder.rename("ORL")
+    assert seen(open_source("ORL")) == IN_FOLDER

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from fsae_mlflow.sae.training.data import TrainingData
-from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sae.training.trainer import Trainer
 from fsae_mlflow.sae.variants.gated import GatedSAE
+from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
+from tests.sae.making import train_settings
 
 LAM, D_IN, D_SAE, BATCH = 0.3, 5, 12, 7
 RELATIVE = 1e-10
@@ -17,7 +18,7 @@ RELATIVE = 1e-10
 @pytest.fixture
 def sae() -> GatedSAE:
     torch.manual_seed(0)
-    sae = GatedSAE(D_IN, D_SAE, lam=LAM).double()
+    sae = GatedSAE(D_IN, D_SAE, GatedSettings(lam=LAM)).double()
     with torch.no_grad():
         for name in ("W_enc", "r_mag", "b_gate", "b_mag", "b_dec"):
             parameter = getattr(sae, name)
@@ -72,7 +73,7 @@ def test_loss_and_gradients_follow_the_equations(sae: GatedSAE, x: torch.Tensor)
 def test_one_optimizer_step_is_adamw_on_the_tangent_then_unit_norm(
     sae: GatedSAE, x: torch.Tensor, template_set: TemplateSet
 ) -> None:
-    settings = TrainSettings(lam=LAM, batch_size=BATCH, epochs=10, lr=1e-2, weight_decay=0.1)
+    settings = train_settings(lam=LAM, batch_size=BATCH, epochs=10, lr=1e-2, weight_decay=0.1)
     before = {name: parameter.detach().numpy().copy() for name, parameter in sae.named_parameters()}
     _, gradients = reference(sae, x.numpy())
     Trainer(settings, sae, TrainingData(template_set, np.ones(400, bool), 10**9)).run_step(x)
@@ -89,7 +90,7 @@ def test_one_optimizer_step_is_adamw_on_the_tangent_then_unit_norm(
 
 
 def test_hand_set_features() -> None:
-    sae = GatedSAE(2, 3)
+    sae = GatedSAE(2, 3, GatedSettings())
     with torch.no_grad():
         sae.W_enc.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]))
         sae.W_dec.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]))
@@ -115,7 +116,7 @@ def test_auxiliary_term_leaves_the_decoder_alone(sae: GatedSAE, x: torch.Tensor)
 
 def test_the_start_is_sane_at_the_papers_size() -> None:
     torch.manual_seed(0)
-    sae = GatedSAE(64, 128 * 64)
+    sae = GatedSAE(64, 128 * 64, GatedSettings())
     x = torch.nn.functional.normalize(torch.randn(256, 64), dim=1)
     features = sae.features(x)
     assert float((features > 0).float().mean()) == pytest.approx(0.5, abs=0.05)
@@ -123,5 +124,5 @@ def test_the_start_is_sane_at_the_papers_size() -> None:
 
 
 def test_refuses_templates_of_another_width(sae: GatedSAE) -> None:
-    with pytest.raises(ValueError, match="8 wide, this SAE was trained on 5"):
+    with pytest.raises(ValueError, match=r"Template width 8 differs from the SAE's d_in 5; use templates"):
         sae.encode(torch.zeros(2, 8))

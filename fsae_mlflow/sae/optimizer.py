@@ -1,4 +1,4 @@
-"""AdamW as every training here uses it."""
+"""AdamW, as every training of an SAE uses it."""
 
 from collections import defaultdict
 from typing import Any
@@ -7,28 +7,36 @@ import torch
 from torch import Tensor
 
 from fsae_mlflow.sae.base import SparseAutoencoder
-from fsae_mlflow.sae.training.settings import TrainSettings
 
 
 class AdamW:
-    """torch.optim.AdamW(fused=True) to the bit: the same operator on the same `state`.
+    """torch.optim.AdamW(fused=True), equal to the last bit: the same operator on the same `state`.
 
-    Without torch.optim's classes, whose first use imports torch._dynamo: a second and 140 MB.
+    It does without torch.optim's classes, because their first use imports torch._dynamo: one second and 140 MB.
     """
 
     def __init__(self, groups: list[dict[str, Any]], *, lr: float, betas: tuple[float, float]) -> None:
         self.param_groups = [{"lr": lr, "betas": betas, "eps": 1e-8, **group} for group in groups]
         self.state: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
 
+    @classmethod
+    def of(cls, sae: SparseAutoencoder, *, lr: float, betas: tuple[float, float], weight_decay: float) -> "AdamW":
+        """The optimizer of an SAE's parameters, with weight decay on matrices only: biases and r_mag have no scale."""
+        groups = [
+            {"params": [p for p in sae.parameters() if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in sae.parameters() if p.ndim == 1], "weight_decay": 0.0},
+        ]
+        return cls(groups, lr=lr, betas=betas)
+
     def zero_grad(self) -> None:
-        """Forget all gradients."""
+        """Remove all gradients."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         for group in self.param_groups:
             learning = [parameter for parameter in group["params"] if parameter.grad is not None]
             states = [self.state_of(parameter) for parameter in learning]
@@ -52,17 +60,9 @@ class AdamW:
                 )
 
     def state_of(self, parameter: Tensor) -> dict[str, Tensor]:
-        """The parameter's moments and its count of steps, zero at first."""
+        """The parameter's moments and its number of steps, zero at first."""
         state = self.state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
         return state
-
-
-def make_optimizer(settings: TrainSettings, sae: SparseAutoencoder) -> AdamW:
-    """AdamW with weight decay on matrices only: biases and r_mag have no scale to decay."""
-    matrices = [parameter for parameter in sae.parameters() if parameter.ndim > 1]
-    vectors = [parameter for parameter in sae.parameters() if parameter.ndim == 1]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2))

@@ -8,6 +8,7 @@ import torch
 
 from fsae_mlflow.sae.training.data import TrainingData, fit_scaling
 from fsae_mlflow.sae.variants.gated import GatedSAE
+from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
 from tests.template_sets import TemplateWriter, face_row
 
@@ -59,7 +60,7 @@ def test_a_set_larger_than_the_bound_stays_outside_memory(tmp_path, jpeg: bytes)
 def test_scaling_brings_templates_to_unit_mean_square_and_back(
     template_set: TemplateSet, center: bool, normalize: bool
 ) -> None:
-    sae = GatedSAE(16, 32, normalize=normalize)
+    sae = GatedSAE(16, 32, GatedSettings(), normalize=normalize)
     data = TrainingData(template_set, ROWS, 10**9)
     fit_scaling(sae, data, center=center)
     raw = data.sample(1000)

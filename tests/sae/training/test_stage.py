@@ -14,13 +14,14 @@ from fsae_mlflow.sae.training.data import TrainingData
 from fsae_mlflow.sae.training.measures import measure
 from fsae_mlflow.sae.training.resampling import draw_directions, revive
 from fsae_mlflow.sae.training.schedule import learning_rate
-from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sae.training.stage import Trained, train
 from fsae_mlflow.sae.training.trainer import Trainer
 from fsae_mlflow.sae.variants.gated import GatedSAE
+from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
+from tests.sae.making import train_settings
 
-SETTINGS = TrainSettings(expansion=4, lam=0.2, epochs=30, batch_size=64, lr=5e-3, resample_every=5)
+SETTINGS = train_settings(expansion=4, lam=0.2, epochs=30, batch_size=64, lr=5e-3, resample_every=5)
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +41,9 @@ def test_training_explains_templates_sparsely(trained: tuple[Trained, list[dict[
     assert len(logged) == SETTINGS.epochs
     assert logged[-1]["train/loss_total"] < logged[0]["train/loss_total"]
     assert logged[-1]["train/step_loss_total"] == pytest.approx(logged[-1]["train/loss_total"], rel=0.05)
-    assert result.train.fvu < 0.15
-    assert result.train.l0 < result.sae.d_sae / 3
-    assert result.heldout is not None and result.heldout.n == 40
+    assert result.train.fidelity.fvu < 0.15
+    assert result.train.sparsity.l0 < result.sae.d_sae / 3
+    assert result.heldout is not None and result.heldout.fidelity.n == 40
 
 
 def test_mean_l0_is_the_sum_of_densities(trained: tuple[Trained, list[dict[str, float]]]) -> None:
@@ -50,7 +51,7 @@ def test_mean_l0_is_the_sum_of_densities(trained: tuple[Trained, list[dict[str, 
     for metrics in logged:
         for part in ("train", "heldout"):
             assert metrics[f"{part}/l0"] == pytest.approx(metrics[f"{part}/sum_of_densities"], rel=1e-9)
-    assert result.train.l0 == pytest.approx(float(result.sae.density.sum()), rel=1e-5)
+    assert result.train.sparsity.l0 == pytest.approx(float(result.sae.density.sum()), rel=1e-5)
 
 
 def test_decoder_directions_keep_unit_norm(trained: tuple[Trained, list[dict[str, float]]]) -> None:
@@ -89,29 +90,29 @@ def test_saved_sae_gives_identical_outputs(
     loaded = load_sae(result.folder)
     assert torch.equal(loaded.encode(templates), result.sae.encode(templates))
     assert torch.equal(loaded(templates), result.sae(templates))
-    assert json.loads((result.folder / "config.json").read_text())["settings"]["lam"] == SETTINGS.lam
+    assert json.loads((result.folder / "config.json").read_text())["settings"]["lam"] == 0.2
 
 
 def test_measures_follow_their_formulas() -> None:
     torch.manual_seed(0)
-    sae, x = GatedSAE(6, 24, lam=0.1), torch.randn(50, 6) + 1
+    sae, x = GatedSAE(6, 24, GatedSettings(lam=0.1)), torch.randn(50, 6) + 1
     found = measure(sae, x, batch_size=7)
     features = sae.features(x).detach().double().numpy()
     x_hat, data = sae.features(x).detach().double().numpy() @ sae.W_dec.detach().double().numpy(), x.double().numpy()
     error = ((data - x_hat) ** 2).sum()
-    assert found.l0 == pytest.approx((features > 0).sum(axis=1).mean())
-    assert found.fvu == pytest.approx(error / ((data - data.mean(axis=0)) ** 2).sum(), rel=1e-5)
-    assert found.mse == pytest.approx(error / 50, rel=1e-5)
+    assert found.sparsity.l0 == pytest.approx((features > 0).sum(axis=1).mean())
+    assert found.fidelity.fvu == pytest.approx(error / ((data - data.mean(axis=0)) ** 2).sum(), rel=1e-5)
+    assert found.fidelity.mse == pytest.approx(error / 50, rel=1e-5)
     cosine = (data * x_hat).sum(axis=1) / np.linalg.norm(data, axis=1) / np.linalg.norm(x_hat, axis=1)
-    assert found.cosine == pytest.approx(cosine.mean(), rel=1e-5)
+    assert found.fidelity.cosine == pytest.approx(cosine.mean(), rel=1e-5)
     assert found.losses["total"] == pytest.approx(float(sae.loss(x).total.detach()), rel=1e-5)
 
 
 def test_resampling_revives_exactly_the_dead(template_set: TemplateSet) -> None:
     torch.manual_seed(0)
     x = torch.nn.functional.normalize(torch.randn(20, 8), dim=1)
-    sae = GatedSAE(8, 64)
-    trainer = Trainer(TrainSettings(epochs=1), sae, TrainingData(template_set, np.ones(400, bool), 10**9))
+    sae = GatedSAE(8, 64, GatedSettings())
+    trainer = Trainer(train_settings(epochs=1), sae, TrainingData(template_set, np.ones(400, bool), 10**9))
     trainer.run_step(x)
     dead = torch.zeros(64, dtype=torch.bool)
     dead[10:40] = True  # more dead features than pool rows
@@ -140,7 +141,7 @@ def test_resampling_revives_exactly_the_dead(template_set: TemplateSet) -> None:
 
 
 def test_schedule_is_a_cosine_with_warm_up() -> None:
-    settings = TrainSettings(lr=1e-2, lr_end=1e-4, lr_warmup=9)
+    settings = train_settings(lr=1e-2, lr_end=1e-4, lr_warmup=9)
     assert learning_rate(settings, 0, 101, 1000) == pytest.approx(1e-2)
     assert learning_rate(settings, 50, 101, 1000) == pytest.approx((1e-2 + 1e-4) / 2)
     assert learning_rate(settings, 100, 101, 1000) == pytest.approx(1e-4)
@@ -156,7 +157,7 @@ def test_no_person_is_on_both_sides(template_set: TemplateSet) -> None:
 
 
 def test_loss_that_is_not_finite_stops_with_step_and_term(template_set: TemplateSet, tmp_path: Path) -> None:
-    settings = TrainSettings(expansion=2, epochs=5, lr=1e30, lam=1.0)
+    settings = train_settings(expansion=2, epochs=5, lr=1e30, lam=1.0)
     with pytest.raises(FloatingPointError, match=r"not finite at step .*lower lr"):
         train(settings, templates=template_set, output=tmp_path / "sae", on_metrics=lambda *_: None)
     assert not (tmp_path / "sae").exists()
@@ -165,7 +166,7 @@ def test_loss_that_is_not_finite_stops_with_step_and_term(template_set: Template
 def test_an_sae_of_another_kind_or_damaged_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no trained SAE"):
         load_sae(tmp_path)
-    save_sae(GatedSAE(4, 8), tmp_path / "sae", settings={}, templates={})
+    save_sae(GatedSAE(4, 8, GatedSettings()), tmp_path / "sae", settings={}, templates={})
     weights = tmp_path / "sae" / "sae.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"sae\.safetensors is missing, damaged"):

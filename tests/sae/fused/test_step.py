@@ -8,11 +8,11 @@ import torch
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.fused import blocks, entries
 from fsae_mlflow.sae.fused.step import FusedStep
-from fsae_mlflow.sae.training.optimizer import AdamW, make_optimizer
-from fsae_mlflow.sae.training.settings import TrainSettings
+from fsae_mlflow.sae.optimizer import AdamW
 from fsae_mlflow.sae.variants.registry import VARIANTS
+from tests.sae.making import new_sae
 
-D_IN, D_SAE, BATCH = 24, 1024, 64
+D_IN, D_SAE, BATCH, LAM = 24, 1024, 64, 0.3
 CASES = [
     *[(variant, {}) for variant in VARIANTS],
     ("gated", {"decoder_norm": "weighted"}),
@@ -28,11 +28,7 @@ def several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def make(variant: str, density: float, dtype: torch.dtype, **options: object) -> tuple[SparseAutoencoder, torch.Tensor]:
     """An autoencoder of which about `density` of all entries are above the floor on the batch beside it."""
     torch.manual_seed(0)
-    if issubclass(VARIANTS[variant], VARIANTS["topk"]):
-        options["k"] = max(1, round(density * D_SAE))
-    else:
-        options["lam"] = 0.3
-    sae = VARIANTS[variant](D_IN, D_SAE, **options)
+    sae = new_sae(variant, D_IN, D_SAE, k=max(1, round(density * D_SAE)), lam=LAM, **options)
     x = torch.nn.functional.normalize(torch.randn(BATCH, D_IN), dim=1)
     with torch.no_grad():
         sae.W_enc.mul_(5).add_(0.02 * torch.randn_like(sae.W_enc))
@@ -42,15 +38,15 @@ def make(variant: str, density: float, dtype: torch.dtype, **options: object) ->
         projected = sae.projected(x)
         level = projected.flatten().sort().values[int((1 - density) * (projected.numel() - 1))]
         for name in ("b_gate", "b_enc"):
-            if hasattr(sae, name) and "lam" in options:
+            if hasattr(sae, name) and sae.competition is None:
                 getattr(sae, name).sub_(level)
-        if options.get("decoder_norm") == "weighted":
+        if not sae.unit_decoder:
             sae.W_dec.mul_(0.5 + torch.rand(D_SAE, 1))
     return sae.to(dtype), x.to(dtype)
 
 
 def plain_step(sae: SparseAutoencoder, optimizer: AdamW, x: torch.Tensor, dead: torch.Tensor) -> dict[str, float]:
-    loss = sae.loss(x, lam_share=0.5, dead=dead)
+    loss = sae.loss(x, sparsity_weight=LAM / 2, dead=dead)
     loss.total.backward()
     sae.remove_parallel_gradient()
     optimizer.step()
@@ -60,7 +56,7 @@ def plain_step(sae: SparseAutoencoder, optimizer: AdamW, x: torch.Tensor, dead: 
 
 def fused_step(sae: SparseAutoencoder, optimizer: AdamW, x: torch.Tensor, dead: torch.Tensor) -> dict[str, float]:
     step = FusedStep(sae, optimizer)
-    loss = step.forward(x, lam_share=0.5, dead=dead)
+    loss = step.forward(x, sparsity_weight=LAM / 2, dead=dead)
     step.update()
     return loss.as_floats() | {"fired": float(loss.fired.sum()), "least": float(loss.least)}
 
@@ -70,20 +66,19 @@ def fused_step(sae: SparseAutoencoder, optimizer: AdamW, x: torch.Tensor, dead: 
 @pytest.mark.parametrize(("variant", "options"), CASES)
 def test_fused_equals_plain(variant: str, options: dict[str, object], density: float, dtype: torch.dtype) -> None:
     sae, x = make(variant, density, dtype, **options)
-    settings = TrainSettings(lr=1e-3, beta1=0.0, weight_decay=0.1)
     dead = torch.rand(D_SAE, generator=torch.Generator().manual_seed(1)) < 0.3
     outcomes = []
     for step in (plain_step, fused_step):
         own = copy.deepcopy(sae)
-        optimizer = make_optimizer(settings, own)
-        figures = step(own, optimizer, x, dead)
+        optimizer = AdamW.of(own, lr=1e-3, betas=(0.0, 0.999), weight_decay=0.1)
+        metrics = step(own, optimizer, x, dead)
         # With β1 = 0 the first moment is the gradient itself.
         gradients = {name: optimizer.state[p]["exp_avg"] for name, p in own.named_parameters()}
-        outcomes.append((figures, gradients, own.state_dict()))
-    (figures, gradients, weights), (fused_figures, fused_gradients, fused_weights) = outcomes
+        outcomes.append((metrics, gradients, own.state_dict()))
+    (metrics, gradients, weights), (fused_metrics, fused_gradients, fused_weights) = outcomes
     relative = 1e-5 if dtype == torch.float32 else 1e-11
-    assert fused_figures.pop("least") == pytest.approx(figures.pop("least"), abs=1e-6)
-    assert fused_figures == pytest.approx(figures, rel=relative)
+    assert fused_metrics.pop("least") == pytest.approx(metrics.pop("least"), abs=1e-6)
+    assert fused_metrics == pytest.approx(metrics, rel=relative)
     for name, gradient in gradients.items():
         assert float((fused_gradients[name] - gradient).norm()) <= relative * float(gradient.norm()), name
     if dtype == torch.float64:
@@ -117,7 +112,8 @@ def test_number_of_threads_changes_nothing(variant: str) -> None:
         sae, x = make(variant, 0.02, torch.float32)
         torch.set_num_threads(n_threads)
         try:
-            fused_step(sae, make_optimizer(TrainSettings(), sae), x, torch.zeros(D_SAE, dtype=torch.bool))
+            optimizer = AdamW.of(sae, lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01)
+            fused_step(sae, optimizer, x, torch.zeros(D_SAE, dtype=torch.bool))
         finally:
             torch.set_num_threads(1)
         weights.append(sae.state_dict())

@@ -47,7 +47,7 @@ def test_a_folder_in_a_bucket(bucket: str) -> None:
 def test_a_list_in_a_bucket_with_paths_beside_it(bucket: str) -> None:
     items = list(decoded(open_source(f"s3://faces/set/list.csv{bucket}"), workers=0))
     assert [item.picture.attributes for item in items] == [(30,), (20,), (1,)]
-    assert [item.reason for item in items] == ["", "", "There is no such file."]
+    assert [item.reason for item in items] == ["", "", "The file does not exist."]
 
 
 def test_a_missing_bucket_is_one_sentence(bucket: str) -> None:

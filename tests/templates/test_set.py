@@ -1,4 +1,4 @@
-"""The template set: what is written is what is read, and nothing unfinished looks finished."""
+"""The template set: what is written is read again, and an unfinished set is refused."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from fsae_mlflow import __version__
 from fsae_mlflow.templates.set import TemplateSet
 from tests.template_sets import TemplateWriter, face_row
 
@@ -20,10 +21,14 @@ def test_round_trip_over_shards(template_set: TemplateSet) -> None:
     assert [face.size for face in template_set.faces([399, 0, 151])] == [(112, 112)] * 3
 
 
-def test_scale_brings_the_mean_squared_norm_to_one(template_set: TemplateSet) -> None:
-    scaled = template_set.templates.astype(np.float64) * template_set.scale
-    assert (scaled**2).sum(axis=1).mean() == pytest.approx(1, rel=1e-6)
-    np.testing.assert_allclose(template_set.mean, template_set.templates.mean(axis=0), rtol=1e-4, atol=1e-6)
+def test_a_list_column_is_read_shard_by_shard(template_set: TemplateSet) -> None:
+    chunks = list(template_set.chunks("template"))
+    assert [len(chunk) for chunk in chunks] == [150, 150, 100]
+    np.testing.assert_array_equal(np.concatenate(chunks), template_set.templates)
+
+
+def test_a_set_carries_the_version_that_wrote_it(template_set: TemplateSet) -> None:
+    assert template_set.metadata["fsae_mlflow"] == __version__
 
 
 def test_templates_are_fixed_size_lists_that_pandas_reads(template_set: TemplateSet) -> None:
@@ -51,8 +56,8 @@ def test_an_interrupted_set_is_refused(tmp_path: Path, jpeg: bytes) -> None:
 
 @pytest.mark.parametrize("template", [np.ones(3), np.array([1, 2, np.nan, 4])])
 def test_a_wrong_template_is_refused_by_image(tmp_path: Path, jpeg: bytes, template: np.ndarray) -> None:
-    writer = TemplateWriter(tmp_path, width=4, metadata={})
-    with pytest.raises(ValueError, match=r"a/1\.jpg: its template must be 4 finite numbers"):
+    writer = TemplateWriter(tmp_path, width=4, metadata={}, shard_rows=1)
+    with pytest.raises(ValueError, match=r"a/1\.jpg: the template must be 4 finite numbers"):
         writer.write([face_row("a/1.jpg", template, jpeg)])
 
 

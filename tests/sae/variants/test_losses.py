@@ -8,8 +8,8 @@ import torch
 
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.saved import load_sae, save_sae
-from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sae.variants.registry import VARIANTS
+from tests.sae.making import new_sae, train_settings
 
 LAM, D_IN, D_SAE, BATCH, K = 0.3, 5, 16, 7, 3
 DEAD = np.arange(D_SAE) % 3 == 0
@@ -18,8 +18,7 @@ Arrays = dict[str, np.ndarray]
 
 def make(variant: str) -> SparseAutoencoder:
     torch.manual_seed(0)
-    options = VARIANTS[variant].options(TrainSettings(lam=LAM, k=K, bandwidth=0.1, n_prefixes=3))
-    sae = VARIANTS[variant](D_IN, D_SAE, **options).double()
+    sae = new_sae(variant, D_IN, D_SAE, lam=LAM, k=K, bandwidth=0.1, n_prefixes=3).double()
     with torch.no_grad():
         for parameter in sae.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -173,6 +172,7 @@ def test_auxiliary_loss_teaches_dead_features_only() -> None:
 
 def test_settings_that_no_variant_can_follow_are_refused() -> None:
     with pytest.raises(ValueError, match="k must be at most the number of features, 8; it is 9"):
-        VARIANTS["topk"](4, 8, k=9)
-    with pytest.raises(ValueError, match="decoder_norm=weighted needs a sparsity term"):
-        TrainSettings(variant="topk", decoder_norm="weighted")
+        new_sae("topk", 4, 8, k=9)
+    sentence = "decoder_norm is a parameter of variant gated, relu, and variant is topk; leave decoder_norm out"
+    with pytest.raises(ValueError, match=sentence):
+        train_settings(variant="topk", decoder_norm="weighted")

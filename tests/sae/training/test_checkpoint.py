@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,29 +11,26 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from fsae_mlflow.sae.saved import load_sae
-from fsae_mlflow.sae.training import trainer
-from fsae_mlflow.sae.training.checkpoint import CHECKPOINT, fingerprint, save_checkpoint
+from fsae_mlflow.sae.training import checkpoint, stage, trainer
+from fsae_mlflow.sae.training.checkpoint import CHECKPOINT, save_checkpoint, training_fingerprint
 from fsae_mlflow.sae.training.interruption import deferred_interrupts
 from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sae.training.stage import train
 from fsae_mlflow.templates.set import TemplateSet
+from tests.sae.making import train_settings
 
-SETTINGS = {
-    "expansion": 4,
-    "lam": 0.2,
-    "epochs": 12,
-    "batch_size": 64,
-    "lr": 5e-3,
-    "resample_every": 3,
-    "checkpoint_seconds": 0.0,
-}
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "version_0_1"
+SHARED = {"expansion": 4, "epochs": 12, "batch_size": 64, "lr": 5e-3, "checkpoint_seconds": 0.0}
+GATED = {"lam": 0.2, "resample_every": 3}
+SETTINGS = SHARED | GATED
 WAYS = [
-    {"step": "plain"},
-    {"step": "fused"},
+    {"step": "plain", **GATED},
+    {"step": "fused", **GATED},
     {"step": "fused", "variant": "batchtopk", "k": 4, "dead_after": 0.5},
-    {"max_gigabytes": 1e-5, "mixup": 0.5, "keep": "best"},
+    {"max_gigabytes": 1e-5, "mixup": 0.5, "keep": "best", **GATED},
 ]
 
 
@@ -48,7 +46,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def test_resumed_is_bit_identical(
     way: dict[str, object], template_set: TemplateSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = TrainSettings(**(SETTINGS | way))
+    settings = train_settings(**SHARED, **way)
     whole = run(settings, template_set, tmp_path / "whole")
     steps = iter([5, 1, 23, 12])
     left = next(steps)
@@ -78,9 +76,9 @@ def test_resumed_is_bit_identical(
 def test_an_epoch_stopped_while_it_is_measured_can_still_be_the_best(
     template_set: TemplateSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = TrainSettings(**(SETTINGS | {"keep": "best", "lr": 0.2, "lr_schedule": "constant", "epochs": 30}))
+    settings = train_settings(**(SETTINGS | {"keep": "best", "lr": 0.2, "lr_schedule": "constant", "epochs": 30}))
     whole = train(settings, templates=template_set, output=tmp_path / "whole", on_metrics=lambda *_: None)
-    original, n_calls = training.measure, 0
+    original, n_calls = stage.measure, 0
 
     def interrupted(*arguments, **named):
         nonlocal n_calls
@@ -89,7 +87,7 @@ def test_an_epoch_stopped_while_it_is_measured_can_still_be_the_best(
             raise KeyboardInterrupt
         return original(*arguments, **named)
 
-    monkeypatch.setattr(training, "measure", interrupted)
+    monkeypatch.setattr(stage, "measure", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(settings, template_set, tmp_path / "parts")
     resumed = train(settings, templates=template_set, output=tmp_path / "parts", on_metrics=lambda *_: None)
@@ -100,13 +98,14 @@ def test_an_epoch_stopped_while_it_is_measured_can_still_be_the_best(
 SCRIPT = """
 import sys, logging, signal, torch
 from pathlib import Path
+from fsae_mlflow.parameters import parse
 from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sae.training.stage import train
 from fsae_mlflow.templates.set import TemplateSet
 torch.set_num_threads(1)
 logging.basicConfig(level=logging.INFO)
 signal.signal(signal.SIGTERM, signal.default_int_handler)
-settings = TrainSettings(**eval(sys.argv[1]))
+settings = parse(TrainSettings, eval(sys.argv[1]))
 train(settings, templates=TemplateSet.open(sys.argv[2]), output=Path(sys.argv[3]), on_metrics=lambda _, epoch:
 print(epoch, flush=True))
 """
@@ -117,7 +116,7 @@ def test_killed_training_goes_on_where_it_was(
     number: signal.Signals, template_set: TemplateSet, tmp_path: Path
 ) -> None:
     chosen = SETTINGS | {"epochs": 100}
-    whole = run(TrainSettings(**(chosen | {"checkpoint_seconds": 1e9})), template_set, tmp_path / "whole")
+    whole = run(train_settings(**(chosen | {"checkpoint_seconds": 1e9})), template_set, tmp_path / "whole")
     command = [sys.executable, "-c", SCRIPT, repr(chosen), str(template_set.folder), str(tmp_path / "parts")]
     rng, reached = random.Random(0), [0]
     for _ in range(2):
@@ -158,17 +157,17 @@ def test_full_disk_is_said_and_leaves_the_former_checkpoint(
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(resuming.torch, "save", full)
+    monkeypatch.setattr(checkpoint.torch, "save", full)
     with pytest.raises(OSError, match=r"No space left on device.*free space there.*intact"):
         save_checkpoint(tmp_path, {"fingerprint": "a", "step": 2})
     assert (tmp_path / CHECKPOINT).read_bytes() == before and len(list(tmp_path.iterdir())) == 1
-    run(TrainSettings(**(SETTINGS | {"epochs": 1})), template_set, tmp_path / "sae")
+    run(train_settings(**(SETTINGS | {"epochs": 1})), template_set, tmp_path / "sae")
     assert "free space there" in caplog.text
 
 
 def test_checkpoint_of_other_settings_or_damaged(template_set: TemplateSet, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "sae", {"fingerprint": "another"})
-    settings = TrainSettings(**(SETTINGS | {"epochs": 1, "checkpoint_seconds": 1e9}))
+    settings = train_settings(**(SETTINGS | {"epochs": 1, "checkpoint_seconds": 1e9}))
     fresh = run(settings, template_set, tmp_path / "fresh")
     assert same(run(settings, template_set, tmp_path / "sae"), fresh)
     (tmp_path / "damaged").mkdir()
@@ -178,8 +177,30 @@ def test_checkpoint_of_other_settings_or_damaged(template_set: TemplateSet, tmp_
 
 
 def test_fingerprint_names_what_decides_the_result() -> None:
-    settings = TrainSettings()
-    assert fingerprint(settings, "a") == fingerprint(
-        TrainSettings(output="x", register=False, checkpoint_seconds=1.0), "a"
+    one = training_fingerprint(train_settings(), "a")
+    assert one == training_fingerprint(train_settings(output="x", register=False, checkpoint_seconds=1.0), "a")
+    others = [training_fingerprint(train_settings(), "b"), training_fingerprint(train_settings(seed=1), "a")]
+    assert len({one, *others, training_fingerprint(train_settings(variant="topk"), "a")}) == 4
+
+
+@pytest.mark.parametrize(
+    ("variant", "own"),
+    [("gated", {"lam": 0.1, "resample_every": 2}), ("topk", {"k": 5, "dead_after": 0.5})],
+)
+def test_a_checkpoint_of_version_0_1_is_gone_on_with(variant: str, own: dict[str, object], tmp_path: Path) -> None:
+    folder = tmp_path / variant
+    shutil.copytree(FIXTURES / "checkpoints" / variant, folder)
+    epochs: list[int] = []
+    settings = train_settings(
+        variant=variant, expansion=4, epochs=6, batch_size=16, lr=5e-3, holdout=0.25, keep="best", **own
     )
-    assert len({fingerprint(settings, "a"), fingerprint(settings, "b"), fingerprint(TrainSettings(seed=1), "a")}) == 3
+    resumed = train(
+        settings,
+        templates=TemplateSet.open(FIXTURES / "templates"),
+        output=folder,
+        on_metrics=lambda _, epoch: epochs.append(epoch),
+    )
+    assert epochs == [4, 5, 6]
+    expected = load_file(folder / "expected.safetensors")
+    for name, tensor in resumed.sae.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-6, msg=name)

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from fsae_mlflow.ranks import Ranks
 from fsae_mlflow.sae.training.checkpoint import CHECKPOINT
-from fsae_mlflow.sae.training.distributed import Ranks, cut, part_of
-from fsae_mlflow.sae.training.settings import TrainSettings
+from fsae_mlflow.sae.training.distributed import cut, part_of
 from fsae_mlflow.sae.training.stage import train
 from fsae_mlflow.sae.variants.gated import GatedSAE
+from fsae_mlflow.sae.variants.settings import GatedSettings, TopKSettings
 from fsae_mlflow.sae.variants.topk import TopKSAE
 from fsae_mlflow.templates.set import TemplateSet
+from tests.sae.making import train_settings
 
 SETTINGS = {
     "expansion": 32, "lam": 1.0, "epochs": 6, "batch_size": 64, "lr": 5e-3, "resample_every": 2, "resample_until": 1.0,
@@ -25,6 +27,7 @@ SCRIPT = """
 import json, os, signal, sys, torch
 from pathlib import Path
 from fsae_mlflow.sae.training import trainer
+from fsae_mlflow.parameters import parse
 from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sae.training.stage import train
 from fsae_mlflow.templates.set import TemplateSet
@@ -39,7 +42,7 @@ if stop_at and os.environ["RANK"] == "1":
         return original(self, batch)
     trainer.Trainer.run_step = run_step
 logged = []
-settings, templates, output = TrainSettings(**eval(sys.argv[1])), TemplateSet.open(sys.argv[2]), Path(sys.argv[3])
+settings, templates, output = parse(TrainSettings, eval(sys.argv[1])), TemplateSet.open(sys.argv[2]), Path(sys.argv[3])
 train(settings, templates=templates, output=output, on_metrics=lambda metrics, _: logged.append(metrics))
 if os.environ["RANK"] == "0":
     (output / "logged.json").write_text(json.dumps(logged))
@@ -70,7 +73,7 @@ def alone(
     logged: list[dict[str, float]] = []
     output = tmp_path_factory.mktemp("alone") / "sae"
     result = train(
-        TrainSettings(**SETTINGS),
+        train_settings(**SETTINGS),
         templates=template_set,
         output=output,
         on_metrics=lambda metrics, _: logged.append(metrics),
@@ -98,17 +101,17 @@ def test_one_process_goes_on_with_the_checkpoint_of_two(template_set: TemplateSe
     assert all(codes) and (tmp_path / "sae" / CHECKPOINT).is_file()
     assert torch.load(tmp_path / "sae" / CHECKPOINT, weights_only=True)["step"] == 21
     result = train(
-        TrainSettings(**SETTINGS), templates=template_set, output=tmp_path / "sae", on_metrics=lambda *_: None
+        train_settings(**SETTINGS), templates=template_set, output=tmp_path / "sae", on_metrics=lambda *_: None
     )
     for name, tensor in result.sae.state_dict().items():
         torch.testing.assert_close(tensor, alone[0][name], rtol=1e-3, atol=1e-5, msg=name)
 
 
 def test_ranks_share_the_features_out() -> None:
-    sae = GatedSAE(3, 10)
+    sae = GatedSAE(3, 10, GatedSettings())
     parts = [part_of(sae, Ranks(rank, 3)) for rank in range(3)]
     assert [part.d_sae for part in parts] == [3, 3, 4]
     assert torch.equal(torch.cat([part.W_enc for part in parts]), sae.W_enc)
     assert cut({"b_dec": sae.b_dec}, Ranks(1, 3), 10)["b_dec"] is sae.b_dec
     with pytest.raises(ValueError, match="trains in one process only"):
-        part_of(TopKSAE(3, 10, k=2), Ranks(0, 2))
+        part_of(TopKSAE(3, 10, TopKSettings(k=2)), Ranks(0, 2))

@@ -13,8 +13,8 @@ import psutil
 import pytest
 from PIL import Image
 
-from fsae_mlflow.extraction.settings import ExtractSettings
-from fsae_mlflow.extraction.stage import Extraction, embed, extract
+from fsae_mlflow.extraction.stage import Extraction, extract
+from fsae_mlflow.extraction.writing import embed
 from fsae_mlflow.faces.decoding import memory_folder
 from fsae_mlflow.faces.sources.registry import open_source
 from fsae_mlflow.templates.set import TemplateSet
@@ -43,8 +43,8 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(settings: ExtractSettings, output: Path) -> Extraction:
-    return extract(settings, output=output, on_metrics=lambda metrics, step: None)
+def run(faces: Path, output: Path, **more: object) -> Extraction:
+    return extract(standin.settings(faces, output, **more), on_metrics=lambda metrics, step: None)
 
 
 def assert_equal(one: TemplateSet, other: TemplateSet) -> None:
@@ -58,7 +58,7 @@ def assert_equal(one: TemplateSet, other: TemplateSet) -> None:
 def reference(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> TemplateSet:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fsae_mlflow.extraction.stage.load_recognizer", standin.load)
-        return run(standin.settings(faces), tmp_path_factory.mktemp("reference")).templates
+        return run(faces, tmp_path_factory.mktemp("reference")).templates
 
 
 def test_every_picture_ends_in_a_row_or_a_failure(faces: Path, reference: TemplateSet) -> None:
@@ -72,12 +72,12 @@ def test_every_picture_ends_in_a_row_or_a_failure(faces: Path, reference: Templa
 
 
 def test_the_template_is_that_of_the_stored_face(faces: Path, tmp_path: Path) -> None:
-    templates = run(standin.settings(faces, jpeg_quality=100), tmp_path).templates
+    templates = run(faces, tmp_path, jpeg_quality=100).templates
     stored = np.stack([np.array(face) for face in templates.faces(range(len(templates)))])
     again = embed(stored, standin.load("standin"), flip=False)
     np.testing.assert_allclose(templates.templates, again, atol=0.01)
     mirrored = embed(stored[:, :, ::-1].copy(), standin.load("standin"), flip=False)
-    flipped = run(standin.settings(faces, jpeg_quality=100, flip=True), tmp_path / "flipped").templates
+    flipped = run(faces, tmp_path / "flipped", jpeg_quality=100, flip=True).templates
     np.testing.assert_allclose(flipped.templates, (again + mirrored) / 2, atol=0.01)
 
 
@@ -85,20 +85,18 @@ def test_the_template_is_that_of_the_stored_face(faces: Path, tmp_path: Path) ->
 def test_workers_and_threads_change_nothing(
     faces: Path, reference: TemplateSet, tmp_path: Path, more: dict[str, int]
 ) -> None:
-    assert_equal(run(standin.settings(faces, **more), tmp_path).templates, reference)
+    assert_equal(run(faces, tmp_path, **more).templates, reference)
 
 
 def test_found_faces_do_not_depend_on_batch_workers_or_shards(faces: Path, tmp_path: Path) -> None:
     found = {"aligned": False, "enlarge": 2, "no_face": "central_crop"}
-    one = run(standin.settings(faces, **found, batch_size=1), tmp_path / "one").templates
-    many = run(standin.settings(faces, **found, batch_size=9, workers=1, shard_images=20), tmp_path / "many").templates
+    one = run(faces, tmp_path / "one", **found, batch_size=1).templates
+    many = run(faces, tmp_path / "many", **found, batch_size=9, workers=1, shard_images=20).templates
     assert one.image_ids == many.image_ids
     assert one.column("probability").min() > 0.9
     np.testing.assert_allclose(one.column("keypoints"), many.column("keypoints"), atol=0.01)
     np.testing.assert_allclose(one.templates, many.templates, atol=1e-3)
-    again = run(
-        standin.settings(faces, **found, batch_size=9, threads=2, shard_images=20), tmp_path / "again"
-    ).templates
+    again = run(faces, tmp_path / "again", **found, batch_size=9, threads=2, shard_images=20).templates
     assert_equal(many, again)
 
 
@@ -106,10 +104,10 @@ def start(
     faces: Path, output: Path, *, seconds: float, workers: int = 0, **environment: str
 ) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "tests.standin", str(faces), str(output), str(seconds), str(workers)]
-    return subprocess.Popen(command, cwd=Path(__file__).parents[1], env=os.environ | environment)
+    return subprocess.Popen(command, cwd=Path(__file__).parents[2], env=os.environ | environment)
 
 
-def test_killed_at_random_moments_it_goes_on_where_it_was(faces: Path, reference: TemplateSet, tmp_path: Path) -> None:
+def test_killed_at_random_moments_it_is_continued(faces: Path, reference: TemplateSet, tmp_path: Path) -> None:
     moments = random.Random(0)
     folder = tmp_path / "templates"
     for n_shards in (1, 4):
@@ -126,7 +124,7 @@ def test_killed_at_random_moments_it_goes_on_where_it_was(faces: Path, reference
         with pytest.raises(ValueError, match="not a finished template set"):
             TemplateSet.open(folder)
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("templates-*.parquet")}
-    templates = run(standin.settings(faces), tmp_path).templates
+    templates = run(faces, tmp_path).templates
     assert len(kept) >= 4
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert_equal(templates, reference)
@@ -139,31 +137,31 @@ def test_two_processes_give_what_one_gives(
     other = start(faces, tmp_path, seconds=0.0, RANK="1", WORLD_SIZE="2")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    first = run(standin.settings(faces), tmp_path)
+    first = run(faces, tmp_path)
     assert other.wait() == 0
     assert_equal(first.templates, reference)
 
 
 def test_a_finished_set_is_left_alone(faces: Path, tmp_path: Path) -> None:
-    run(standin.settings(faces), tmp_path)
+    run(faces, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "templates").iterdir()}
-    again = run(standin.settings(faces, batch_size=7, threads=2), tmp_path)
+    again = run(faces, tmp_path, batch_size=7, threads=2)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "templates").iterdir()} == before
     assert again.metrics["n_faces"] == 18
 
 
 def test_another_extraction_is_refused_with_the_difference_named(faces: Path, tmp_path: Path) -> None:
-    run(standin.settings(faces), tmp_path)
+    run(faces, tmp_path)
     with pytest.raises(ValueError, match=r'recognizer name \("standin" there, "other" now\)'):
-        run(ExtractSettings(**(standin.settings(faces).lasting | {"recognizer": "other"})), tmp_path)
+        run(faces, tmp_path, recognizer="other")
     with pytest.raises(ValueError, match=r"settings flip \(false there, true now\)"):
-        run(standin.settings(faces, flip=True), tmp_path)
+        run(faces, tmp_path, flip=True)
     with pytest.raises(ValueError, match=r"source n_pictures \(20 there, 4 now\)"):
-        run(standin.settings(faces / "s1"), tmp_path)
-    with pytest.raises(ValueError, match="holds files of something else"):
+        run(faces / "s1", tmp_path)
+    with pytest.raises(ValueError, match="holds other files; choose an empty or new folder"):
         (tmp_path / "taken" / "templates").mkdir(parents=True)
         (tmp_path / "taken" / "templates" / "diary.txt").touch()
-        run(standin.settings(faces), tmp_path / "taken")
+        run(faces, tmp_path / "taken")
 
 
 def test_columns_of_a_list_are_carried_along(faces: Path, tmp_path: Path) -> None:
@@ -171,13 +169,13 @@ def test_columns_of_a_list_are_carried_along(faces: Path, tmp_path: Path) -> Non
         f"{faces}/s1/{number}.pgm,Ann,{number},{'' if number == 2 else number / 2}\n" for number in (1, 2, 3)
     )
     (tmp_path / "list.csv").write_text("path,identity,age,smile\n" + rows)
-    templates = run(standin.settings(tmp_path / "list.csv"), tmp_path / "out").templates
+    templates = run(tmp_path / "list.csv", tmp_path / "out").templates
     assert templates.attributes == {"age": "int", "smile": "float"}
     assert templates.column("age").tolist() == [1, 2, 3]
     np.testing.assert_array_equal(templates.column("smile"), [0.5, np.nan, 1.5])
     (tmp_path / "list.csv").write_text(f"path,yaw\n{faces}/s1/1.pgm,0\n")
     with pytest.raises(ValueError, match="columns must not be named yaw"):
-        run(standin.settings(tmp_path / "list.csv"), tmp_path / "other")
+        run(tmp_path / "list.csv", tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
@@ -185,12 +183,12 @@ def test_a_set_without_a_face_is_not_finished(tmp_path: Path) -> None:
     (tmp_path / "faces").mkdir()
     (tmp_path / "faces" / "broken.png").touch()
     with pytest.raises(ValueError, match=r"none of the 1 pictures gave a face, most often: The file is empty\."):
-        run(standin.settings(tmp_path / "faces"), tmp_path / "out")
+        run(tmp_path / "faces", tmp_path / "out")
     assert not list(tmp_path.rglob("set.json"))
 
 
 def test_contact_sheets_show_both_kinds(faces: Path, tmp_path: Path) -> None:
-    extraction = run(standin.settings(faces), tmp_path)
+    extraction = run(faces, tmp_path)
     assert extraction.accepted is not None and extraction.rejected is not None
     assert Image.open(extraction.accepted).size == (8 * 114, 3 * 114)
     rejected = np.asarray(Image.open(extraction.rejected).convert("L"))
@@ -204,16 +202,15 @@ def test_a_set_is_unfinished_until_its_last_step(faces: Path, tmp_path: Path, mo
 
     monkeypatch.setattr("fsae_mlflow.extraction.stage.finish", fail)
     with pytest.raises(OSError, match="No space left"):
-        run(standin.settings(faces), tmp_path)
+        run(faces, tmp_path)
     with pytest.raises(ValueError, match="unfinished: run the same extract command again"):
         TemplateSet.open(tmp_path / "templates")
     monkeypatch.setattr("fsae_mlflow.extraction.stage.finish", finish)
-    assert len(run(standin.settings(faces), tmp_path).templates) == 18
+    assert len(run(faces, tmp_path).templates) == 18
 
 
 def test_every_odd_picture_is_accounted_for(shared_data: Path, tmp_path: Path) -> None:
-    odd = standin.settings(shared_data / "odd", aligned=False, min_face_share=0.1, shard_images=100)
-    templates = run(odd, tmp_path).templates
+    templates = run(shared_data / "odd", tmp_path, aligned=False, min_face_share=0.1, shard_images=100).templates
     files = {path.relative_to(shared_data / "odd").as_posix() for path in (shared_data / "odd").rglob("*.*")}
     failures = dict(templates.failures)
     assert set(templates.image_ids) | failures.keys() == files

