@@ -1,13 +1,7 @@
 """How well an SAE describes templates and how sparsely: each metric written once.
 
-Both classes take batches one after the other, tensors or arrays; metrics are read at the end:
-
-    fidelity = Fidelity()
-    for x, x_hat in batches:
-        fidelity.add(x, x_hat)
-    fidelity.fvu
-
-`Fidelity.of(x, x_hat).fvu` measures a single batch.
+Both classes take batches one after the other, tensors or arrays, by `add`. For a single batch:
+`Fidelity.of(x, x_hat).fvu`.
 """
 
 import numpy as np
