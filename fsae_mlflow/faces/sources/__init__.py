@@ -42,7 +42,7 @@ and add the line `"*.txt": PathList,` to `SOURCES` in `registry.py`. Rules:
 - `__iter__` lists pictures and does not read them: worker processes do, later. So a `Picture` says where its bytes are
   by `location` (and `offset` and `length`, as in `tars.py`). Only small sources give the bytes as `content`.
 - `Location` (`faces/storage.py`) opens local paths and URIs (s3://…) alike.
-- A mistake of the user is a UserError (`fsae_mlflow/errors.py`) that begins with "faces:" and says what to give instead.
+- A mistake of the user is a UserError (`fsae_mlflow/errors.py`), which begins with "faces:" and says what to do.
 
 Test it in `tests/faces/sources/`, and add a row to the table of sources in `docs/extraction.md`.
 '''

@@ -1,0 +1,46 @@
+"""One writer for each output folder."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from fsae_mlflow.errors import UserError
+
+LOCK, HOLDER = ".lock", ".writer.json"
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing to `folder` during the block.
+
+    The operating system releases the lock of a process that has died, so a stale lock is taken over.
+
+    Raises: UserError naming the process that holds the lock.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"output: {folder} is being written by {_holder(folder)}; wait for it, or stop it.") from None
+    holder = folder / HOLDER
+    holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+    try:
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder(folder: Path) -> str:
+    try:
+        found = json.loads((folder / HOLDER).read_text())
+        return f"process {found['pid']} on {found['host']}"
+    except (OSError, ValueError, KeyError):
+        return "another process"
