@@ -33,6 +33,7 @@ def main(settings, run):
         density_templates=counted,
         on_metrics=run.on_metrics,
     )
+    run.set_tags({"fsae.force": "true"} if settings.force else {})
     for path in evaluation.files:
         run.log_path(path)
     run.log_table([{"setting": row.label, **row.metrics} for row in evaluation.rows], "table.json")

@@ -26,6 +26,7 @@ def main(settings, run):
     made = visualize(
         settings, templates=templates, sae=sae, recognizer=recognizer, output=output, on_metrics=run.on_metrics
     )
+    run.set_tags({"fsae.force": "true"} if settings.force else {})
     for path in (made.grid, made.table, made.history):
         run.log_path(path)
     for image in made.images:

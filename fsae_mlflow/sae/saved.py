@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.provenance import Origin
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.variants.registry import VARIANT, VARIANTS, untrained
 
@@ -58,6 +59,7 @@ def load_sae(folder: Path | str) -> SparseAutoencoder:
         raise UserError(
             f"sae: {folder / WEIGHTS} is missing, damaged or of another shape; train the SAE again."
         ) from error
+    sae.origin = Origin.of(f"sae: {folder}", config["templates"].get("recognizer"))
     return sae.eval().requires_grad_(False)
 
 

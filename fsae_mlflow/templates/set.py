@@ -26,6 +26,7 @@ from jaxtyping import Float32
 from PIL import Image
 
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.provenance import Origin
 from fsae_mlflow.templates.schema import SCHEMA_VERSION, schema
 
 MARKER = "set.json"
@@ -68,6 +69,11 @@ class TemplateSet:
     def width(self) -> int:
         """The number of values in a template."""
         return self.metadata["width"]
+
+    @property
+    def origin(self) -> Origin:
+        """The recognizer that made the templates."""
+        return Origin.of(f"templates: {self.folder}", self.metadata.get("recognizer"))
 
     @property
     def attributes(self) -> dict[str, str]:

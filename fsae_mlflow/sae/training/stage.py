@@ -116,6 +116,7 @@ def _train(
     sae.density.copy_(torch.from_numpy(final.sparsity.density))
     heldout = measure(sae, (sae.scaled(batch.to(device)) for batch in held_data.in_order())) if len(held_data) else None
     sae.cpu().eval().requires_grad_(False)
+    sae.origin = templates.origin
     if ranks.leads:
         metadata = {"digest": templates.digest, **templates.metadata}
         save_sae(sae, output, settings=flat(settings), templates=metadata)
