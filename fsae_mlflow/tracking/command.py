@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -14,16 +14,12 @@ from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import Option, options, parse
 from fsae_mlflow.tracking.signals import interrupt_behind, reason_of, terminable
 
-if TYPE_CHECKING:
-    from fsae_mlflow.tracking.runs import Run
-
-
 BUG = "{stage}: this is a bug of fsae_mlflow; please report it in the project's issue tracker, with all lines above."
 
 
 def command(
     settings_class: type, *, stage: str, tracked: bool = True
-) -> Callable[[Callable[[Any, "Run"], None]], click.Command]:
+) -> Callable[[Callable[[Any, Any], None]], click.Command]:
     """Make `function(settings, run)` a click command with one option per parameter of `settings_class`.
 
     Option names keep their underscores, so that `mlflow run -P batch_size=8` and `--batch_size 8` are spelled alike.
@@ -36,7 +32,7 @@ def command(
     A command that is not `tracked` has no run of its own; its function gets None for it.
     """
 
-    def decorate(function: Callable[[Any, "Run"], None]) -> click.Command:
+    def decorate(function: Callable[[Any, Any], None]) -> click.Command:
         @click.pass_obj
         def callback(settings: Any, **_: Any) -> None:
             _log_to_stderr()
@@ -65,7 +61,7 @@ def command(
                 if os.environ.get("FSAE_TRACEBACK"):
                     raise
                 refusal = click.ClickException(" ".join(str(error).split()))
-                refusal.exit_code = getattr(error, "exit_code", 1)
+                refusal.exit_code = getattr(error, "exit_code", 1)  # pyright: ignore[reportAttributeAccessIssue]
                 raise refusal from error
 
         return StageCommand(settings_class, stage, callback=callback, help=function.__doc__)

@@ -32,7 +32,7 @@ LONGEST_PAUSE_SECONDS = 15.0
 MAX_METRICS = 1000
 MAX_PARAM_LENGTH = 6000
 TABLES_TAG = "mlflow.loggedArtifacts"
-NAMES = {"params": "parameter sets", "path": "artifacts", "json": "artifacts", "table": "artifacts"}
+NAMES = {"params": "parameter sets", "tags": "tag sets", "path": "artifacts", "json": "artifacts", "table": "artifacts"}
 NAMES |= {"metrics": "metric entries", "dataset": "inputs", "register": "the registered model", "end": "the run's end"}
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class Journal:
         with self.changed:
             self.arrived_at = time.monotonic()
             self.changed.notify_all()
-            while not self._is_empty and not self.halted and time.monotonic() - self.arrived_at < patience:
+            while self._goes_on and time.monotonic() - self.arrived_at < patience:
                 self.changed.wait(0.2)
             return self._is_empty and not self.refused
 
@@ -105,6 +105,10 @@ class Journal:
             with atomic_write(self.path) as temporary:
                 temporary.write_text(self._header({}) + "".join(rest))
         return not_logged(self.stage, rest, self.trouble, self.folder)
+
+    @property
+    def _goes_on(self) -> bool:
+        return not self._is_empty and not self.halted and self.thread is not None and self.thread.is_alive()
 
     def _header(self, process: dict[str, str]) -> str:
         """The first line of the file; it names the process while that still writes the file."""
@@ -238,8 +242,9 @@ def is_refusal(error: Exception) -> bool:
 
 
 def said(error: BaseException) -> str:
-    """What an error says, in one line of moderate length."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """What an error says, in one line of moderate length, without the server's user name and password."""
+    text = " ".join(str(error).split()).replace(str(mlflow.get_tracking_uri()), server())
+    return (text if len(text) <= 240 else f"{text[:240]}…") or type(error).__name__
 
 
 def server() -> str:
