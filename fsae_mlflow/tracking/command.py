@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import Option, options, parse
+from fsae_mlflow.tracking.killed import keep_killed
 from fsae_mlflow.tracking.signals import interrupt_behind, reason_of, terminable
 
 BUG = "{stage}: this is a bug of fsae_mlflow; please report it in the project's issue tracker, with all lines above."
@@ -36,6 +37,7 @@ def command(
         @click.pass_obj
         def callback(settings: Any, **_: Any) -> None:
             _log_to_stderr()
+            waiting = os.environ.get("MLFLOW_RUN_ID")  # it is gone after the run
             try:
                 with terminable():
                     # MLflow takes seconds to import; `--help` and usage errors do not need it.
@@ -52,6 +54,8 @@ def command(
                     if error is not interrupt:
                         click.echo(f"{stage}: {' '.join(str(error).split()) or type(error).__name__}", err=True)
                     _end_waiting_run("KILLED", reason_of(interrupt))
+                    if waiting:
+                        keep_killed(waiting)
                     click.echo(f"{stage}: {reason_of(interrupt)}.", err=True)
                     sys.exit(130)
                 if not isinstance(error, UserError | OSError):

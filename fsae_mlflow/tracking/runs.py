@@ -100,7 +100,8 @@ class Run:
     @property
     def metrics(self) -> dict[str, float]:
         """The last value of each metric that is logged so far."""
-        self.journal.flush(PATIENCE_SECONDS)
+        if self.leads:
+            self.journal.flush(PATIENCE_SECONDS)
         return self.client.get_run(self.id).data.metrics
 
     def copy_from(self, child: "Run", *, metrics: Collection[str], artifacts: Collection[str]) -> None:
