@@ -1,10 +1,16 @@
 """Files and folders that are written completely or not at all."""
 
+import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+LEFT_OVER = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.(?P<kind>tmp|old)")
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -36,8 +42,34 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise
 
 
+def clean(folder: Path) -> None:
+    """Remove what processes that have died left half written in `folder`.
+
+    A former folder that was moved away for a new one that never came is put back. Call it before reading `folder`.
+    """
+    for path in folder.iterdir():
+        found = LEFT_OVER.fullmatch(path.name)
+        if not found or _lives(int(found["pid"])):
+            continue
+        if found["kind"] == "old" and not (folder / found["name"]).exists():
+            logger.warning("%s is put back: the process that was replacing it has died.", folder / found["name"])
+            path.replace(folder / found["name"])
+        else:
+            _remove(path)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
+
+
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
