@@ -69,12 +69,6 @@ def load_sae(folder: Path | str) -> SparseAutoencoder:
         raise UserError(
             f"sae: {folder / CONFIG} names the variant {config['variant']!r}; known are {', '.join(VARIANTS)}."
         )
-    # SAEs of version 0.1 have no digest.
-    if WEIGHTS_DIGEST in config and (folder / WEIGHTS).is_file() and config[WEIGHTS_DIGEST] != digest(folder):
-        raise UserError(
-            f"sae: {folder / WEIGHTS} is not the file that {CONFIG} beside it was written for: it is damaged, or was "
-            "replaced; run the train_sae command that made it again."
-        )
     kind, values = VARIANTS[config["variant"]], config["hyperparameters"]
     # An SAE of version 0.1 also stores values that its variant does not use.
     own = {field.name: values[field.name] for field in dataclasses.fields(kind) if field.name in values}  # pyright: ignore[reportArgumentType]
@@ -85,6 +79,12 @@ def load_sae(folder: Path | str) -> SparseAutoencoder:
         raise UserError(
             f"sae: {folder / WEIGHTS} is missing, damaged or of another shape; train the SAE again."
         ) from error
+    # SAEs of version 0.1 have no digest.
+    if WEIGHTS_DIGEST in config and config[WEIGHTS_DIGEST] != digest(folder):
+        raise UserError(
+            f"sae: {folder / WEIGHTS} is not the file that {CONFIG} beside it was written for: it is damaged, or was "
+            "replaced; run the train_sae command that made it again."
+        )
     return sae.eval().requires_grad_(False)
 
 

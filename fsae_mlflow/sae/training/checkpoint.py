@@ -203,11 +203,11 @@ class Checkpoints:
 
     @property
     def kept(self) -> str:
-        """What the same command finds, in a sentence."""
+        """What the same command finds, in words."""
         if self.saved_step is None:
-            return "No step is kept; the same command starts again."
+            return "no step is kept, and the same command starts again"
         if self.saved_step == self.trainer.n_steps:
-            return "All steps are kept; the same command measures and saves the SAE."
+            return "all steps are kept, and the same command measures and saves the SAE"
         if self.saved_step == self.trainer.step:
-            return "The same command goes on from there."
-        return f"The steps up to {self.saved_step} are kept; the same command goes on from there."
+            return "the same command goes on from there"
+        return f"the steps up to {self.saved_step} are kept, and the same command goes on from there"

@@ -144,7 +144,7 @@ def _train(
         if ranks.alone and checkpoints.saved_step != trainer.step:
             with deferred_interrupts():
                 checkpoints.save()
-        logger.info("Stopped at step %d of %d. %s", trainer.step, total, checkpoints.kept)
+        logger.info("Stopped at step %d of %d; %s.", trainer.step, total, checkpoints.kept)
         raise
 
     sae = trainer.whole()
@@ -164,7 +164,7 @@ def _train(
                 remove_checkpoints(output)
         except OSError as error:
             raise OSError(
-                f"The SAE could not be saved in {output} ({error}); free space. {checkpoints.kept}"
+                f"The SAE could not be saved in {output} ({error}); free space there: {checkpoints.kept}."
             ) from error
     return Trained(folder=output, sae=sae, metrics=final)
 

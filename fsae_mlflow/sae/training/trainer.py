@@ -156,7 +156,7 @@ class Trainer:
         for part in ("exp_avg", "exp_avg_sq"):
             _require(state[part], moments, part)
         _require(state["steps"], dict.fromkeys(moments, torch.Size()), "steps")
-        (silence,) = state["silence"].values()
+        silence = _silence(state["silence"])
         if silence.shape != (self.d_sae,) or (silence < 0).any():
             raise ValueError("templates_since_fired must be one number for each feature, at least 0")
         step, since, *timed = (state[name] for name in POSITION)
@@ -181,9 +181,7 @@ class Trainer:
             for name in ("weights", "exp_avg", "exp_avg_sq", "steps", "silence")
         }
         self.sae.load_state_dict(parts["weights"])
-        silence = parts["silence"]
-        # Checkpoints of version 0.1 have it by its former name.
-        self.templates_since_fired.copy_(silence["idle" if "idle" in silence else "templates_since_fired"])
+        self.templates_since_fired.copy_(_silence(parts["silence"]))
         for name, parameter in self.sae.named_parameters():
             if name in parts["steps"]:
                 moments = {moment: parts[moment][name].to(parameter.device) for moment in ("exp_avg", "exp_avg_sq")}
@@ -257,6 +255,11 @@ class Trainer:
             f"The loss is not finite at step {self.step} ({terms}); "
             f"lower lr ({self.settings.lr}) or check the templates."
         )
+
+
+def _silence(state: dict[str, Tensor]) -> Tensor:
+    # Checkpoints of version 0.1 have it by its former name.
+    return state["idle" if "idle" in state else "templates_since_fired"]
 
 
 def _require(tensors: dict[str, Tensor], shapes: dict[str, torch.Size], part: str) -> None:
