@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# Safetensors writes to .tmpXXXXXX beside its file.
+LEFT_OVER_OF_SAFETENSORS = re.compile(r"\.tmp[A-Za-z0-9]{6}")
 LEFT_OVER = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.(?P<kind>tmp|old)")
 
 logger = logging.getLogger(__name__)
@@ -45,9 +47,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def clean(folder: Path) -> None:
     """Remove what processes that have died left half written in `folder`.
 
-    A former folder that was moved away for a new one that never came is put back. Call it before reading `folder`.
+    A former folder that was moved away for a new one that never came is put back. Call it before anything in `folder`
+    is read or written.
     """
     for path in folder.iterdir():
+        if LEFT_OVER_OF_SAFETENSORS.fullmatch(path.name):
+            _remove(path)
         found = LEFT_OVER.fullmatch(path.name)
         if not found or _lives(int(found["pid"])):
             continue
@@ -59,6 +64,8 @@ def clean(folder: Path) -> None:
 
 
 def _lives(pid: int) -> bool:
+    if pid == os.getpid():  # an earlier process: in a container, each one can have the same number
+        return False
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

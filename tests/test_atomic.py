@@ -66,8 +66,8 @@ def test_a_folder_whose_replacement_was_killed_is_put_back(tmp_path: Path) -> No
 def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    kept = [f".a.{os.getpid()}.tmp", ".a.tmp", "a.1.tmp", f"a.{dead.pid}.tmp", ".a.b.tmp", "b"]
-    for name in (*kept, f".a.{dead.pid}.tmp", f".a.b.{dead.pid}.tmp"):
+    kept = [f".a.{os.getppid()}.tmp", ".a.tmp", "a.1.tmp", f"a.{dead.pid}.tmp", ".a.b.tmp", "b"]
+    for name in (*kept, f".a.{dead.pid}.tmp", f".a.b.{dead.pid}.tmp", f".a.{os.getpid()}.tmp", ".tmp8Pkx0D"):
         (tmp_path / name).touch()
     (tmp_path / f".b.{dead.pid}.old").mkdir()
     (tmp_path / f".b.{dead.pid}.old" / "c").touch()
