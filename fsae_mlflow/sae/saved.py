@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +19,42 @@ from fsae_mlflow.sae.variants.registry import VARIANT, VARIANTS, untrained
 WEIGHTS = "sae.safetensors"
 CONFIG = "config.json"
 FILES = (WEIGHTS, CONFIG)
+WEIGHTS_DIGEST = "weights_digest"
 
 
-def save_sae(sae: SparseAutoencoder, folder: Path, *, settings: dict[str, Any], templates: dict[str, Any]) -> None:
+def save_sae(
+    sae: SparseAutoencoder,
+    folder: Path,
+    *,
+    settings: dict[str, Any],
+    templates: dict[str, Any],
+    training: Mapping[str, Any] | None = None,
+) -> None:
     """Write the SAE with the settings of its training and the metadata of its template set.
 
-    config.json is written last: a folder without it holds no finished SAE. Other files in the folder stay.
+    `training` is what else is known of the training: its fingerprint and final metrics. Both files are written beside
+    and renamed, config.json last; it holds the weights' digest. Other files in the folder stay.
+
+    Raises: OSError when they cannot be written, for example on a full disk; an SAE that stood there is intact then.
     """
     config = {
         "variant": VARIANT.name_of(sae.settings),
         "hyperparameters": sae.hyperparameters,
         "settings": settings,
         "templates": templates,
+        **(training or {}),
     }
-    (folder / CONFIG).unlink(missing_ok=True)
-    with atomic_write(folder / WEIGHTS) as temporary:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in sae.state_dict().items()}, temporary)
+    with atomic_write(folder / CONFIG) as config_file, atomic_write(folder / WEIGHTS) as weights_file:
+        try:
+            save_file({name: tensor.contiguous().cpu() for name, tensor in sae.state_dict().items()}, weights_file)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+        config_file.write_text(json.dumps({**config, WEIGHTS_DIGEST: _digest(weights_file)}, indent=2))
+
+
+def add_to_config(folder: Path, values: Mapping[str, Any]) -> None:
+    """Add values to the config.json of a saved SAE."""
+    config = {**read_config(folder), **values}
     with atomic_write(folder / CONFIG) as temporary:
         temporary.write_text(json.dumps(config, indent=2))
 
@@ -59,6 +80,12 @@ def load_sae(folder: Path | str) -> SparseAutoencoder:
         raise UserError(
             f"sae: {folder / WEIGHTS} is missing, damaged or of another shape; train the SAE again."
         ) from error
+    # SAEs of version 0.1 have no digest.
+    if WEIGHTS_DIGEST in config and config[WEIGHTS_DIGEST] != digest(folder):
+        raise UserError(
+            f"sae: {folder / WEIGHTS} is not the file that {CONFIG} beside it was written for: it is damaged, or was "
+            "replaced; run the train_sae command that made it again."
+        )
     sae.origin = Origin.of(f"sae: {folder}", config["templates"].get("recognizer"))
     return sae.eval().requires_grad_(False)
 
@@ -76,5 +103,9 @@ def read_config(folder: Path | str) -> dict[str, Any]:
 
 def digest(folder: Path | str) -> str:
     """A short hash of a saved SAE's weights: equal SAEs have equal digests."""
-    with (Path(folder) / WEIGHTS).open("rb") as file:
+    return _digest(Path(folder) / WEIGHTS)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

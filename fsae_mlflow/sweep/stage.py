@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.locks import only_writer
 from fsae_mlflow.parameters import deciding, fingerprint, output_folder
 from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.report.front import Point
@@ -92,12 +93,17 @@ def sweep(settings: SweepSettings, *, templates: Any, trial_run: TrialRun) -> Sw
     The study is a SQLite file in `output` or, without one, in outputs/sweep/FINGERPRINT, so that the same command
     continues it. Each trial is trained inside `trial_run(number, settings)`.
 
-    Raises: UserError where `output` holds the study of another search.
+    Raises: UserError where `output` holds the study of another search, or another process writes to it.
     """
-    from fsae_mlflow.sae.training.stage import train
-
     name = fingerprint(deciding(settings) | {"digest": templates.digest})
     folder = output_folder("sweep", settings.output, name)
+    with only_writer(folder):
+        return _search(settings, templates, folder, name, trial_run)
+
+
+def _search(settings: SweepSettings, templates: Any, folder: Path, name: str, trial_run: TrialRun) -> Sweep:
+    from fsae_mlflow.sae.training.stage import train
+
     study = _open_study(folder, name, settings)
 
     def run_trial(trial: Any) -> float | tuple[float, float]:
@@ -128,7 +134,6 @@ def sweep(settings: SweepSettings, *, templates: Any, trial_run: TrialRun) -> Sw
 def _open_study(folder: Path, name: str, settings: SweepSettings) -> Any:
     import optuna
 
-    folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
         # Optuna calls heartbeats experimental since 2.9. They let a later call repeat a trial whose process was killed.

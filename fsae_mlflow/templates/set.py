@@ -28,6 +28,7 @@ from jaxtyping import Float32
 from PIL import Image
 
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.progress import progress
 from fsae_mlflow.provenance import Origin
 from fsae_mlflow.templates.manifest import AGAIN, ShardFile
 from fsae_mlflow.templates.schema import SCHEMA_VERSION, schema
@@ -114,7 +115,8 @@ class TemplateSet:
     def digest(self) -> str:
         """A short hash of image ids, identities and templates in row order."""
         content = hashlib.sha256()
-        for table in self._tables(["image_id", "identity", "template"]):
+        tables = self._tables(["image_id", "identity", "template"])
+        for table in progress(tables, total=len(self), label="digest", unit="templates", size=len):
             rows = zip(*(table.column(name).to_pylist() for name in ("image_id", "identity")), strict=True)
             names = (f"{image_id}\0{identity}\n".encode() for image_id, identity in rows)
             templates = table.column("template").combine_chunks().flatten().to_numpy().reshape(-1, self.width)
