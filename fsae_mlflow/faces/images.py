@@ -9,6 +9,11 @@ from jaxtyping import UInt8
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 WHITE = (255, 255, 255)
+# Formats whose pixels Pillow decodes itself. Others start programs (EPS starts Ghostscript) or have no decoder.
+FORMATS = (
+    *("AVIF", "BMP", "GIF", "ICNS", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "PSD", "QOI", "SGI"),
+    *("TGA", "TIFF", "WEBP"),
+)
 
 
 class UnreadableImageError(Exception):
@@ -29,7 +34,7 @@ def decode(content: bytes) -> UInt8[np.ndarray, "height width 3"]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content)) as picture:
+            with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
                 if 0 in picture.size:
                     raise UnreadableImageError(f"The picture has no pixels ({picture.width} x {picture.height}).")
                 picture.load()
@@ -40,7 +45,9 @@ def decode(content: bytes) -> UInt8[np.ndarray, "height width 3"]:
             f"The picture declares more than {limit:.0f} megapixels and may be a decompression bomb."
         ) from None
     except UnidentifiedImageError:
-        raise UnreadableImageError("The file is not a picture in a format or pixel layout that Pillow reads.") from None
+        raise UnreadableImageError(
+            f"The file is not a picture in a format ({', '.join(FORMATS)}) or pixel layout that is read."
+        ) from None
     except MemoryError:
         raise UnreadableImageError("The picture does not fit into memory.") from None
     except Exception as error:  # Pillow's plugins raise many kinds of errors on broken files

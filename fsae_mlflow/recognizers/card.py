@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.documents import read_object
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.aligned import FACE_SIZE
 from fsae_mlflow.parameters import sentence
@@ -78,14 +79,7 @@ class RecognizerCard:
 
         Raises: UserError naming the file, the field, its requirement and the value.
         """
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise UserError(f"Recognizer card {path} does not exist; give the path of a JSON file.") from error
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise UserError(f"Recognizer card {path} is not readable JSON ({error}).") from error
-        if not isinstance(values, dict):
-            raise UserError(f"Recognizer card {path} must hold one JSON object; it holds a {type(values).__name__}.")
+        values = read_object(Path(path), "Recognizer card", remedy="give the path of a recognizer card")
         try:
             return cls(**{"name": Path(path).stem, **values})
         except pydantic.ValidationError as error:

@@ -12,7 +12,6 @@ exists.
 
 import hashlib
 import io
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,10 +24,13 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32
 from PIL import Image
 
+from fsae_mlflow.documents import check_fields, read_object
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.templates.schema import SCHEMA_VERSION, schema
 
 MARKER = "set.json"
+KINDS = ("int", "float", "bool", "string")
+REMEDY = "restore it from a copy, or extract the set again"
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,17 @@ class TemplateSet:
                 else "make one with the extract entry point"
             )
             raise UserError(f"templates: {folder} is not a finished template set (no {MARKER}); {found}.")
-        metadata = json.loads(marker.read_text())
+        metadata = read_object(marker, "templates:", remedy=REMEDY, fields={"schema_version": int})
         if metadata["schema_version"] > SCHEMA_VERSION:
             raise UserError(
                 f"templates: {folder} has schema version {metadata['schema_version']}; "
                 f"this version of fsae_mlflow reads up to {SCHEMA_VERSION}; update it."
             )
+        fields = {"n_rows": int, "width": int, "attributes": dict}
+        attributes_by_default: dict[str, Any] = {"attributes": {}, **metadata}
+        check_fields(attributes_by_default, f"templates: {marker}", fields, remedy=REMEDY)
+        if unknown := [name for name, kind in attributes_by_default["attributes"].items() if kind not in KINDS]:
+            raise UserError(f"templates: {marker} has attributes of an unknown type: {', '.join(unknown)}; {REMEDY}.")
         return cls(folder, metadata)
 
     def __len__(self) -> int:

@@ -7,7 +7,7 @@ reads memory outside the array. Here nothing of numpy is built: an array is its 
 import math
 import pickletools
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, cast
 
 LARGEST_PICTURE = 64 << 20
 LARGEST_FILE = 4 << 30
@@ -134,7 +134,7 @@ class _Reader:
         self.n_encoded = 0
 
     def read(self) -> Any:
-        for step, (opcode, argument, _) in enumerate(pickletools.genops(self.file)):
+        for step, (opcode, argument, _) in enumerate(pickletools.genops(cast(IO[bytes], self.file))):
             if step == LARGEST_N_STEPS:
                 raise RefusedError(f"it has more than {LARGEST_N_STEPS} steps")
             if opcode.name in VALUES:
@@ -178,8 +178,8 @@ class _Reader:
             function, arguments = self._take(2)
             self.stack.append(self._called(function, arguments))
         elif name == "BUILD":
-            state = self._take(1)[0]
-            _build(*self._take(1, keep=True), state)
+            (state,), (target,) = self._take(1), self._take(1, keep=True)
+            _build(target, state)
         elif name not in ("PROTO", "FRAME", "STOP"):
             raise RefusedError(f"it uses {name}, which a pair set does not contain")
 
