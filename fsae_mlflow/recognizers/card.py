@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
@@ -43,15 +43,16 @@ Std = Annotated[
 class RecognizerCard:
     """How a recognizer wants its images, what it returns, and where it comes from.
 
-    `input_size` is the images' height and width in pixels. `mean` and `std` are on the 0…255 scale, in the order of
-    `channels`: input = (pixel − mean) / std. `template_width` is the number of values in a template. `lfw_accuracy`
-    holds the accuracy (0…1) and the command that measured it, or is null. The fields are the keys of the JSON file.
+    `input_size` is the images' height and width in pixels (8…4096). `mean` and `std` are on the 0…255 scale, in the
+    order of `channels`: input = (pixel − mean) / std. `template_width` is the number of values in a template.
+    `lfw_accuracy` holds the accuracy (0…1) and the command that measured it, or is null. The fields are the keys of the
+    JSON file.
 
     Raises: pydantic.ValidationError (a ValueError) for a value of the wrong type or out of bounds.
     """
 
     name: str
-    input_size: Annotated[int, Ge(8)] = FACE_SIZE
+    input_size: Annotated[int, Ge(8), Le(4096)] = FACE_SIZE
     channels: Literal["rgb", "bgr"] = "rgb"
     mean: Mean = (127.5, 127.5, 127.5)
     std: Std = (127.5, 127.5, 127.5)

@@ -105,4 +105,10 @@ def _shapes(model, path: str) -> tuple[int, int]:
         raise UserError(
             f"ONNX recognizer {path} must take (batch, 3, size, size) images; its input is {taken} (0 = open)."
         )
-    return taken[2], given[1] if len(given) == 2 else 0
+    size, width = taken[2], given[1] if len(given) == 2 else 0
+    if (size and not 8 <= size <= 4096) or (width and width < 2):
+        raise UserError(
+            f"ONNX recognizer {path} must take images of 8 to 4096 pixels and give 2 values or more; it says {size} "
+            f"pixels and {width} values (0 = open)."
+        )
+    return size, width

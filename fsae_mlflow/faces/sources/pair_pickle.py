@@ -7,6 +7,7 @@ reads memory outside the array. Here nothing of numpy is built: an array is its 
 import math
 import pickletools
 from dataclasses import dataclass
+from io import BufferedIOBase
 from typing import IO, Any, cast
 
 LARGEST_PICTURE = 64 << 20
@@ -57,7 +58,8 @@ class _Array:
     content: bytes = b""
 
     def fill(self, dtype: _Dtype, shape: tuple[Any, ...], content: bytes) -> "_Array":
-        if not all(type(length) is int and 0 <= length <= len(content) for length in shape):
+        # numbers of any length and count would take for ever to multiply
+        if len(shape) > 8 or not all(type(length) is int and 0 <= length <= max(1, len(content)) for length in shape):
             raise RefusedError("an array has a wrong shape")
         if math.prod(shape) * dtype.size != len(content):
             raise RefusedError(f"an array must have as many bytes as its shape says; it has {len(content)}")
@@ -66,7 +68,7 @@ class _Array:
 
     @property
     def picture(self) -> bytes:
-        if self.dtype.size != 1 or max(self.shape, default=0) != len(self.content):
+        if self.dtype.size != 1 or sum(length != 1 for length in self.shape) > 1:
             raise RefusedError("a picture must be a row of bytes; it is an array of another shape or type")
         return self.content
 
@@ -81,7 +83,7 @@ class _Array:
 class _Bounded:
     """What pickletools reads from: no read is larger than a picture may be, whatever length the file names."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: BufferedIOBase) -> None:
         self.file, self.position = file, 0
 
     def read(self, length: int) -> bytes:
@@ -105,7 +107,7 @@ class _Bounded:
         return content
 
 
-def read_pairs(file: IO[bytes]) -> tuple[list[bytes], list[bool]]:
+def read_pairs(file: BufferedIOBase) -> tuple[list[bytes], list[bool]]:
     """The encoded pictures and the truth values of a pickled pair set, of Python 2 or 3 and numpy 1 or 2.
 
     Raises: ValueError with the reason for anything that such a file does not hold.
@@ -126,7 +128,7 @@ def read_pairs(file: IO[bytes]) -> tuple[list[bytes], list[bool]]:
 class _Reader:
     """A pickle machine with a stack, marks and a memo, as pickletools describes it, and without the other opcodes."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: BufferedIOBase) -> None:
         self.file = _Bounded(file)
         self.stack: list[Any] = []
         self.marks: list[int] = []
