@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.documents import check_fields, read_object, read_tensors
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.provenance import Origin
 from fsae_mlflow.sae.base import SparseAutoencoder
@@ -20,6 +22,7 @@ WEIGHTS = "sae.safetensors"
 CONFIG = "config.json"
 FILES = (WEIGHTS, CONFIG)
 WEIGHTS_DIGEST = "weights_digest"
+REMEDY = "restore the folder from a copy or its MLflow run, or train the SAE again"
 
 
 def save_sae(
@@ -62,7 +65,8 @@ def add_to_config(folder: Path, values: Mapping[str, Any]) -> None:
 def load_sae(folder: Path | str) -> SparseAutoencoder:
     """The SAE saved in `folder`, on the CPU and in evaluation mode.
 
-    Raises: UserError where the folder holds no complete SAE or one of an unknown variant.
+    Raises: UserError naming the file where the folder holds no complete SAE, one of an unknown variant, or weights that
+    do not fit config.json or are not finite.
     """
     folder = Path(folder)
     config = read_config(folder)
@@ -73,13 +77,23 @@ def load_sae(folder: Path | str) -> SparseAutoencoder:
     kind, values = VARIANTS[config["variant"]], config["hyperparameters"]
     # An SAE of version 0.1 also stores values that its variant does not use.
     own = {field.name: values[field.name] for field in dataclasses.fields(kind) if field.name in values}  # pyright: ignore[reportArgumentType]
-    sae = untrained(kind(**own), values["d_in"], values["d_sae"], normalize=values["normalize"])
+    weights, _ = read_tensors(folder / WEIGHTS, "sae:", remedy=REMEDY)
+    shape = (values["d_sae"], values["d_in"])
     try:
-        sae.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, SafetensorError, RuntimeError) as error:
+        # Before an SAE is made: config.json may name any size.
+        if "W_enc" not in weights or weights["W_enc"].shape != shape:
+            raise RuntimeError(f"W_enc must be {shape[0]} x {shape[1]}")
+        sae = untrained(kind(**own), values["d_in"], values["d_sae"], normalize=values["normalize"])
+        sae.load_state_dict(weights)
+    except UserError as error:
+        raise UserError(f"sae: {folder / CONFIG} does not describe an SAE ({error}); {REMEDY}.") from error
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"sae: {folder / WEIGHTS} is missing, damaged or of another shape; train the SAE again."
+            f"sae: {folder / WEIGHTS} has other tensors or shapes than {CONFIG} says ({reason}); {REMEDY}."
         ) from error
+    if strange := [name for name, tensor in sae.state_dict().items() if not torch.isfinite(tensor).all()]:
+        raise UserError(f"sae: {folder / WEIGHTS} holds NaN or infinite values in {', '.join(strange)}; {REMEDY}.")
     # SAEs of version 0.1 have no digest.
     if WEIGHTS_DIGEST in config and config[WEIGHTS_DIGEST] != digest(folder):
         raise UserError(
@@ -93,12 +107,16 @@ def load_sae(folder: Path | str) -> SparseAutoencoder:
 def read_config(folder: Path | str) -> dict[str, Any]:
     """The config.json of a saved SAE: variant, hyperparameters, training settings, template set.
 
-    Raises: UserError where there is none.
+    Raises: UserError where there is none, and naming the field where one is missing or of another type.
     """
     path = Path(folder) / CONFIG
     if not path.is_file():
         raise UserError(f"sae: {folder} holds no trained SAE (no {CONFIG}); make one with the train_sae entry point.")
-    return json.loads(path.read_text())
+    fields = {"variant": str, "hyperparameters": dict, "settings": dict, "templates": dict}
+    config = read_object(path, "sae:", remedy=REMEDY, fields=fields)
+    shape = {"d_in": int, "d_sae": int, "normalize": bool}
+    check_fields(config["hyperparameters"], f"sae: hyperparameters in {path}", shape, remedy=REMEDY)
+    return config
 
 
 def digest(folder: Path | str) -> str:

@@ -13,7 +13,6 @@ exists.
 
 import hashlib
 import io
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32
 from PIL import Image
 
+from fsae_mlflow.documents import check_fields, read_object
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.progress import progress
 from fsae_mlflow.provenance import Origin
@@ -34,6 +34,8 @@ from fsae_mlflow.templates.manifest import AGAIN, ShardFile
 from fsae_mlflow.templates.schema import SCHEMA_VERSION, schema
 
 MARKER = "set.json"
+KINDS = ("int", "float", "bool", "string")
+REMEDY = "restore it from a copy, or delete it and run the same extract command again"
 
 logger = logging.getLogger(__name__)
 
@@ -259,18 +261,21 @@ def read_marker(folder: Path) -> dict[str, Any]:
             else "make one with the extract entry point"
         )
         raise UserError(f"templates: {folder} is not a finished template set (no {MARKER}); {found}.")
-    try:
-        metadata = json.loads(marker.read_text())
-        version, *_ = (metadata[name] for name in ("schema_version", "n_rows", "width"))
-        [ShardFile(**entry) for entry in metadata.get("shards", [])]
-    except (ValueError, KeyError, TypeError) as error:
+    place = f"templates: {marker}"
+    metadata = read_object(marker, "templates:", remedy=REMEDY, fields={"schema_version": int})
+    if metadata["schema_version"] > SCHEMA_VERSION:
         raise UserError(
-            f"templates: {marker} is damaged ({error!r}); restore it, or delete it and run the same extract command "
-            "again."
-        ) from error
-    if version > SCHEMA_VERSION:
-        raise UserError(
-            f"templates: {folder} has schema version {version}; "
+            f"templates: {folder} has schema version {metadata['schema_version']}; "
             f"this version of fsae_mlflow reads up to {SCHEMA_VERSION}; update it."
         )
+    # Sets of version 0.1 may have neither attributes nor a manifest.
+    check_fields(
+        {"attributes": {}, **metadata}, place, {"n_rows": int, "width": int, "attributes": dict}, remedy=REMEDY
+    )
+    if unknown := [name for name, kind in metadata.get("attributes", {}).items() if kind not in KINDS]:
+        raise UserError(f"{place} has attributes of an unknown type: {', '.join(unknown)}; {REMEDY}.")
+    try:
+        [ShardFile(**entry) for entry in metadata.get("shards", [])]
+    except TypeError as error:
+        raise UserError(f"{place} has a damaged list of shards ({error}); {REMEDY}.") from error
     return metadata

@@ -1,6 +1,5 @@
 """Pictures in tar files as WebDataset writes them: the files of a sample have the same name up to the first dot."""
 
-import json
 import re
 import tarfile
 from collections import Counter
@@ -8,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from itertools import groupby
 
+from fsae_mlflow.documents import parse_json
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.pictures import PICTURE_SUFFIXES, Picture, identity_of, suffix_of
 from fsae_mlflow.faces.storage import Location
@@ -98,10 +98,7 @@ def _identity(tar: tarfile.TarFile, sample: list[tarfile.TarInfo]) -> str:
             text = content.read().decode("utf-8", "replace").strip() if content else ""
             if suffix == ".cls":
                 return text
-            try:
-                label = json.loads(text)
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise UserError(f"faces: {member.name} in {tar.name} is not JSON ({error}).") from error
+            label = parse_json(text, f"faces: {member.name} in {tar.name}", remedy="correct or remove it")
             if isinstance(label, dict) and "identity" in label:
                 return str(label["identity"])
     return ""
