@@ -67,9 +67,10 @@ def test_pairs_refuse_an_id_that_several_rows_have(tmp_path: Path) -> None:
     for number in range(2):
         tar(tmp_path / f"faces-{number}.tar", {"a/1.png": png(number), f"b/{number}.png": png(9)})
     templates = run(tmp_path / "faces-*.tar", tmp_path / "out").templates
-    find_rows([Pair("b/0.png", "b/1.png", True, 0, 1)], templates, source="pairs.csv")
+    both = {"image_id_b": "b/1.png", "genuine": True, "fold": 0, "line": 2}
+    find_rows([Pair(**both, image_id_a="b/0.png")], templates, source="pairs.csv")
     with pytest.raises(UserError, match=r"pairs\.csv, line 2: the image 'a/1\.png' matches several images"):
-        find_rows([Pair("a/1.png", "b/1.png", True, 0, 2)], templates, source="pairs.csv")
+        find_rows([Pair(**both, image_id_a="a/1.png")], templates, source="pairs.csv")
 
 
 def test_a_path_that_is_listed_twice(tmp_path: Path) -> None:
