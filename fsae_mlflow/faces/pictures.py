@@ -11,8 +11,8 @@ from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.storage import Location
 
 JPEG, NETPBM, TIFF = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), (".pgm", ".ppm", ".pbm", ".pnm"), (".tif", ".tiff")
-JPEG_2000, OTHER = (".jp2", ".j2k", ".j2c", ".jpx"), (".png", ".bmp", ".gif", ".webp", ".avif", ".tga", ".psd", ".ico")
-PICTURE_SUFFIXES = frozenset([*JPEG, *NETPBM, *TIFF, *JPEG_2000, *OTHER])
+JPEG_2000, OLDER = (".jp2", ".j2k", ".j2c", ".jpx"), (".tga", ".psd", ".ico", ".icns", ".pcx", ".sgi")
+PICTURE_SUFFIXES = frozenset([*JPEG, *NETPBM, *TIFF, *JPEG_2000, *OLDER, ".png", ".bmp", ".gif", ".webp", ".avif"])
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from fsae_mlflow.faces.pictures import Picture, take_inventory
 from fsae_mlflow.faces.sources.registry import open_source
 from fsae_mlflow.faces.storage import Location
 from fsae_mlflow.locks import only_writer
+from fsae_mlflow.verification.pairs import Pair, find_rows
 from tests import standin
 from tests.faces.png import png
 
@@ -62,6 +63,16 @@ def test_the_same_member_name_in_three_tars(tmp_path: Path) -> None:
     assert Image.open(extraction.rejected).size == (4 * 226, 226)
 
 
+def test_pairs_refuse_an_id_that_several_rows_have(tmp_path: Path) -> None:
+    for number in range(2):
+        tar(tmp_path / f"faces-{number}.tar", {"a/1.png": png(number), f"b/{number}.png": png(9)})
+    templates = run(tmp_path / "faces-*.tar", tmp_path / "out").templates
+    both = {"image_id_b": "b/1.png", "genuine": True, "fold": 0, "line": 2}
+    find_rows([Pair(**both, image_id_a="b/0.png")], templates, source="pairs.csv")
+    with pytest.raises(UserError, match=r"pairs\.csv, line 2: the image 'a/1\.png' matches several images"):
+        find_rows([Pair(**both, image_id_a="a/1.png")], templates, source="pairs.csv")
+
+
 def test_a_path_that_is_listed_twice(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(png(1))
     (tmp_path / "2.png").write_bytes(b"broken")
@@ -87,7 +98,7 @@ def test_files_that_are_passed_over_are_counted_by_suffix(tmp_path: Path, caplog
 
 
 @pytest.mark.parametrize(
-    ("suffix", "kind"), [("mpo", "JPEG"), ("tga", "TGA"), ("j2k", "JPEG2000"), ("ico", "ICO"), ("jfif", "JPEG")]
+    ("suffix", "kind"), [("mpo", "JPEG"), ("tga", "TGA"), ("j2k", "JPEG2000"), ("ico", "ICO"), ("pcx", "PCX")]
 )
 def test_more_kinds_are_read(tmp_path: Path, suffix: str, kind: str) -> None:
     Image.new("RGB", (32, 32), (200, 10, 10)).save(tmp_path / f"1.{suffix}", kind)

@@ -2,7 +2,10 @@
 
 import json
 import logging
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import pytest
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.extraction.stage import Extraction, extract
 from fsae_mlflow.templates.set import TemplateSet
+from fsae_mlflow.templates.writing import reopen
 from tests import standin
 from tests.template_sets import TemplateWriter, face_row
 
@@ -125,6 +129,10 @@ def test_a_set_without_checksums_opens_with_one_warning(tmp_path: Path, caplog: 
         TemplateSet.open(tmp_path / "set")
 
 
+def fail(*args: object, **more: object) -> None:
+    raise OSError("No space left on device")
+
+
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faces: Path) -> Callable[[], Extraction]:
     """An extraction of 25 pictures in nine shards, one of them unreadable; each call is the same command."""
@@ -161,9 +169,6 @@ def test_a_damaged_shard_of_an_unfinished_set_is_made_again(
     kind: str,
     damage: Callable[[Path], object],
 ) -> None:
-    def fail(*args: object, **more: object) -> None:
-        raise OSError("No space left on device")
-
     with monkeypatch.context() as full:
         full.setattr("fsae_mlflow.extraction.stage.finish", fail)
         with pytest.raises(OSError, match="No space"):
@@ -172,3 +177,51 @@ def test_a_damaged_shard_of_an_unfinished_set_is_made_again(
     templates = run().templates
     read_all(templates.folder)
     assert len(templates) + len(templates.failures) == 25
+
+
+def test_unfinished_shards_of_version_0_1_are_kept_if_they_account_for_their_pictures(
+    run: Callable[[], Extraction], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "out" / "templates"
+    with monkeypatch.context() as full:
+        full.setattr("fsae_mlflow.extraction.stage.finish", fail)
+        with pytest.raises(OSError, match="No space"):
+            run()
+    (folder / "templates-00003.parquet").unlink()
+    for part in folder.glob("failures-*.parquet"):  # version 0.1 wrote no records
+        pq.write_table(pq.read_table(part).replace_schema_metadata(), part)
+    pq.write_table(pq.read_table(folder / "failures-00001.parquet")[:0], folder / "failures-00001.parquet")
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("templates-*.parquet")}
+    templates = run().templates
+    after = {path.name: path.stat().st_mtime_ns for path in folder.glob("templates-*.parquet")}
+    assert {name for name in after if before.get(name) != after[name]} == {
+        "templates-00001.parquet",  # its only failure was lost
+        "templates-00003.parquet",  # it was removed
+    }
+    assert "shard 1 in" in caplog.text and "accounts for 2 of 3 pictures" in caplog.text
+    read_all(folder)
+    assert len(templates) == 24 and len(templates.failures) == 1
+
+
+def test_ranks_make_their_own_damaged_shards_again(
+    faces: Path, tmp_path: Path, run: Callable[[], Extraction], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out" / "templates"
+    digest = run().templates.digest
+    flip_bit(folder / "templates-00001.parquet")
+    with monkeypatch.context() as ranks:
+        ranks.setenv("RANK", "0")
+        ranks.setenv("WORLD_SIZE", "2")
+        with pytest.raises(
+            UserError, match=r"is damaged \(templates-00001\.parquet\); run the same command once without"
+        ):
+            run()
+    reopen(folder, {"templates-00008.parquet"})
+    command = [sys.executable, "-m", "tests.standin", str(faces), str(tmp_path / "out"), "0", "0"]
+    root = Path(__file__).parents[2]
+    other = subprocess.Popen(command, cwd=root, env=os.environ | {"RANK": "1", "WORLD_SIZE": "2"})
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run().templates.digest == digest
+    assert other.wait() == 0
+    read_all(folder)

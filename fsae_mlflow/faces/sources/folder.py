@@ -39,8 +39,10 @@ class Folder:
                 raise OSError(errno.ELOOP, "it is a link to a folder that holds it")
             entries = list(folder.entries())
         except OSError as error:
-            if folder.root or not prefix:
+            if folder.root:
                 raise
+            if not prefix:
+                raise UserError(f"faces: {self.name} cannot be read ({error.strerror}); make it readable.") from error
             path = prefix.removesuffix("/")
             fault = f"The folder cannot be read ({error.strerror})."
             yield Picture(path, path.split("/", 1)[0], folder, fault=fault)
