@@ -41,7 +41,7 @@ def test_usual_json_is_read(tmp_path: Path) -> None:
     assert read_object(tmp_path / "a.json", "Thing", remedy="", fields={"n": int})["n"] == 3
     assert parse_json("[1]", "Thing", remedy="") == [1]
     for missing in (tmp_path / "none.json", tmp_path):
-        with pytest.raises(UserError, match="does not exist|cannot be read"):
+        with pytest.raises(UserError, match=r"does not exist|cannot be read"):
             read_object(missing, "Thing", remedy="give another")
 
 
@@ -51,5 +51,5 @@ def test_a_large_header_is_not_parsed(tmp_path: Path, monkeypatch: pytest.Monkey
     tensors, metadata = read_tensors(path, "Weights", remedy="give others")
     assert (tensors["a"].tolist(), metadata) == ([1, 1, 1], {"b": "c"})
     monkeypatch.setattr(documents, "LARGEST_HEADER", 16)
-    with pytest.raises(UserError, match="its header has .* bytes; at most 16 are read"):
+    with pytest.raises(UserError, match=r"its header has .* bytes; at most 16 are read"):
         read_tensors(path, "Weights", remedy="give others")

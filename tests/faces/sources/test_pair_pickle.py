@@ -121,7 +121,7 @@ EDITS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 40), PIECES), min_siz
 @settings(max_examples=FUZZED, deadline=None, derandomize=FUZZED == 300, database=None)
 @given(seed=st.sampled_from([*SEEDS, FILE]), edits=EDITS)
 def test_a_forged_file_is_read_or_refused(seed: bytes, edits: list[tuple[float, int, bytes]]) -> None:
-    """FUZZ_EXAMPLES=60000 makes it a run of about ten minutes."""
+    """FUZZ_EXAMPLES=25000 makes it a run of about ten minutes."""
     content = seed
     for place, removed, piece in edits:
         first = int(place * len(content))
