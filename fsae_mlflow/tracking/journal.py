@@ -102,8 +102,11 @@ class Journal:
                 return ""
             rest = [*self.refused, *self._rest()]
             # Whoever reads the sentence sees the entries in this file and no others.
-            with atomic_write(self.path) as temporary:
-                temporary.write_text(self._header({}) + "".join(rest))
+            try:
+                with atomic_write(self.path) as temporary:
+                    temporary.write_text(self._header({}) + "".join(rest))
+            except OSError as error:
+                logger.warning("%s: %s; the file lacks the last %d entries.", self.path, error, len(self.in_memory))
         return not_logged(self.stage, rest, self.trouble, self.folder)
 
     @property
@@ -120,7 +123,7 @@ class Journal:
         return self.position == self.size and not self.in_memory
 
     def _write(self) -> None:
-        if not self.path.exists():
+        if not self.path.exists() or self.path.stat().st_size < len(self.header):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text(self.header)
             self.position = self.size = len(self.header)

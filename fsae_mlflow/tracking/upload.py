@@ -12,10 +12,10 @@ from mlflow.tracking import MlflowClient
 from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.sae.saved import load_sae
-from fsae_mlflow.tracking.journal import PATTERN, attempt, not_logged, said
+from fsae_mlflow.tracking.journal import PATTERN, attempt, is_refusal, not_logged, said
 from fsae_mlflow.tracking.processes import is_gone
 from fsae_mlflow.tracking.registry import register
-from fsae_mlflow.tracking.runs import REASON_TAG
+from fsae_mlflow.tracking.runs import HTTP_DEFAULTS, REASON_TAG
 
 
 def upload(folder: Path) -> list[str]:
@@ -27,6 +27,8 @@ def upload(folder: Path) -> list[str]:
     Raises: UserError where there is no journal, where a stage is still writing one, and where the server still does not
     take all of it; what it did take is not sent again.
     """
+    for name, value in HTTP_DEFAULTS.items():
+        os.environ.setdefault(name, value)
     journals = sorted(folder.rglob(PATTERN))
     if not journals:
         raise UserError(f"folder: {folder} has no {PATTERN}, so nothing waits to be logged there.")
@@ -48,14 +50,16 @@ def _upload(path: Path) -> str:
     if not any(entry["do"] == "end" for entry in entries):
         entries.append({"do": "tags", "values": {REASON_TAG: "its process is gone; logged by upload"}})
         entries.append({"do": "end", "status": "KILLED", "time": int(path.stat().st_mtime * 1000)})
-    left, trouble = [], ""
+    left, trouble, away = [], "", False
     for entry in entries:
-        error = _register(client, run_id, entry) if entry["do"] == "register" else attempt(client, run_id, [entry])
-        if error is None and entry.get("status") == "FINISHED":
-            _clear_reason(client, run_id)
-        if error is not None:
-            left.append(json.dumps(entry) + "\n")
-            trouble = said(error)
+        if not away:
+            error = _register(client, run_id, entry) if entry["do"] == "register" else attempt(client, run_id, [entry])
+            if error is None:
+                if entry.get("status") == "FINISHED":
+                    _clear_reason(client, run_id)
+                continue
+            trouble, away = said(error), not is_refusal(error)
+        left.append(json.dumps(entry) + "\n")
     if left:
         with atomic_write(path) as temporary:
             temporary.write_text(header + "".join(left))
