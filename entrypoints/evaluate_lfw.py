@@ -9,9 +9,11 @@ def main(settings, run):
     """Measure face verification (LFW's protocol) with original templates and with templates decoded by an SAE."""
     from fsae_mlflow.locks import only_writer
     from fsae_mlflow.parameters import deciding, fingerprint, output_folder
+    from fsae_mlflow.recognizers.card import sha256
     from fsae_mlflow.sae.saved import digest, load_sae
     from fsae_mlflow.tracking.inputs import find_sae, open_templates
     from fsae_mlflow.verification.evaluation import evaluate
+    from fsae_mlflow.verification.pairs import pairs_path
 
     templates = open_templates(run, settings.templates, context="verification")
     folder = None if settings.sae == "none" else find_sae(run, settings.sae)
@@ -25,6 +27,7 @@ def main(settings, run):
         "templates": templates.digest,
         "sae": digest(folder) if folder else "",
         "density_templates": counted.digest if counted else "",
+        "pairs": sha256(path) if settings.pairs and (path := pairs_path(settings.pairs)).is_file() else "",
     }
     output = output_folder("evaluate_lfw", settings.output, fingerprint(deciding(settings) | inputs))
     with only_writer(output):

@@ -22,7 +22,7 @@ def main(settings, run):
         settings.recognizer or made_by.get("recognizer", ""),
         card=settings.recognizer_card or made_by.get("recognizer_card", ""),
     )
-    inputs = {"templates": templates.digest, "sae": digest(folder)}
+    inputs = {"templates": templates.digest, "sae": digest(folder), "recognizer": recognizer.origin.digest}
     output = output_folder("visualize", settings.output, fingerprint(deciding(settings) | inputs))
     with only_writer(output):
         made = visualize(

@@ -37,8 +37,7 @@ def only_writer(folder: Path) -> Iterator[None]:
         yield
     finally:
         holder.unlink(missing_ok=True)
-        (folder / LOCK).unlink(missing_ok=True)
-        lock.release()
+        lock.release()  # the file stays: without it, two processes could hold locks on two files of one name
 
 
 def _holder(folder: Path) -> str:

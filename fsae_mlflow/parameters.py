@@ -4,7 +4,7 @@
     class TrainSettings:
         lr: Annotated[float, "AdamW's initial learning rate.", Gt(0)] = 5e-4
         device: Annotated[str, "Where to train.", EXECUTION] = "auto"
-        variant: Annotated[VariantSettings, "Kind of SAE.", OneOf(lambda: SETTINGS)] = GatedSettings()
+        variant: Annotated[VariantSettings, "Kind of SAE.", OneOf(lambda: VARIANTS)] = GatedSettings()
 
 A field that is `OneOf` several settings classes is written flat, as the name of the class and that class' own fields:
 `variant=topk k=32`. `options` lists all fields for a command line, `parse` builds the settings from such flat values,
@@ -138,7 +138,9 @@ def options(cls: type) -> Iterator[Option]:
             one_of=one_of,
         )
         if one_of:
-            yield from _own_options(declared.name, one_of.choices())
+            own = list(_own_options(declared.name, one_of.choices()))
+            assert not {option.name for option in own} & hints.keys(), "a choice's fields need names of their own"
+            yield from own
 
 
 def _own_options(choice: str, kinds: Mapping[str, type]) -> Iterator[Option]:

@@ -43,7 +43,7 @@ def require_same_recognizer(first: Origin, *others: Origin, force: bool) -> None
     for other in others:
         if not (first.digest and other.digest):
             unknown = other if first.digest else first
-            logger.warning("It is not known which recognizer %s come from; they are taken as they are.", unknown.what)
+            logger.warning("%s: the recognizer behind it is not recorded, so it is not compared.", unknown.what)
         elif first.digest != other.digest:
             sentence = f"{first} and {other} do not belong together"
             if not force:

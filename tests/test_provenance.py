@@ -29,4 +29,4 @@ def test_another_recognizer_is_refused_by_name_unless_forced(caplog: pytest.LogC
     require_same_recognizer(one, other, force=True)
     assert "force=true goes on all the same" in caplog.text
     require_same_recognizer(one, Origin.of("templates: z", {}), force=False)
-    assert "It is not known which recognizer templates: z come from" in caplog.text
+    assert "templates: z: the recognizer behind it is not recorded" in caplog.text

@@ -120,8 +120,13 @@ class SparseAutoencoder(nn.Module, ABC):
         return self.projected(x) - self.firing_level()
 
     def features(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
-        """The features of scaled templates."""
-        return self.activations(self.projected(x), _every_entry, None).features
+        """The features of scaled templates; where features compete for a batch's places, the variant overrides this."""
+        projected = self.projected(x)
+        features = self.activations(projected, _every_entry, None).features
+        if self.competition is None:
+            return features
+        assert not self.competition.shared, "outside training a template's features must not depend on its batch"
+        return features * self.competition.topk_mask(projected - self.floor())
 
     def reconstruct(
         self, x: Float[Tensor, "batch d_in"]
@@ -209,7 +214,11 @@ class SparseAutoencoder(nn.Module, ABC):
 
     @property
     def competition(self) -> Competition | None:
-        """How features compete for places in training; None where each fires by itself."""
+        """How features compete for places; None where each fires by itself.
+
+        A variant whose features compete has neither a sparsity penalty nor auxiliary activations of its own. With k_aux
+        above 0 it needs an `auxiliary_target`.
+        """
         return None
 
     @property

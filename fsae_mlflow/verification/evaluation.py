@@ -18,7 +18,7 @@ from fsae_mlflow.provenance import require_same_recognizer
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.verification.figures import write_figures
-from fsae_mlflow.verification.pairs import RowPairs, find_rows, make_pairs, read_pairs
+from fsae_mlflow.verification.pairs import RowPairs, find_rows, make_pairs, pairs_path, read_pairs
 from fsae_mlflow.verification.protocol import (
     area_under_curve,
     cross_validate,
@@ -123,7 +123,7 @@ def choose_pairs(settings: EvaluateSettings, templates: TemplateSet) -> RowPairs
     Raises: UserError for a faulty pairs file, an image without a template, or too few identities to make pairs of.
     """
     if settings.pairs:
-        path = Path(settings.pairs.removeprefix("lfw:"))
+        path = pairs_path(settings.pairs)
         return find_rows(read_pairs(path), templates, source=path)
     return make_pairs(
         templates.image_ids,

@@ -54,6 +54,12 @@ class RowPairs:
         return np.unique(np.concatenate([self.first, self.second]))
 
 
+def pairs_path(pairs: str) -> Path:
+    """The file that the parameter `pairs` names: itself, or pairs.txt in the folder that it names."""
+    path = Path(pairs.removeprefix("lfw:"))
+    return path / "pairs.txt" if path.is_dir() else path
+
+
 def read_pairs(path: Path) -> list[Pair]:
     """Read LFW's pairs.txt (with any number of folds), the folder that holds it, or a comma- or tab-separated table.
 
@@ -63,8 +69,7 @@ def read_pairs(path: Path) -> list[Pair]:
 
     Raises: UserError naming the file, the line and what is expected there.
     """
-    if path.is_dir():
-        path = path / "pairs.txt"
+    path = pairs_path(str(path))
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:

@@ -78,8 +78,8 @@ def restated(images: torch.Tensor, weights: Weights) -> torch.Tensor:
         return x @ weights[f"{name}.weight"].T + weights.get(f"{name}.bias", torch.zeros(()))
 
     def norm(name: str, x: torch.Tensor) -> torch.Tensor:
-        centerd = x - x.mean(-1, keepdim=True)
-        scaled = centerd / (centerd.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+        centered = x - x.mean(-1, keepdim=True)
+        scaled = centered / (centered.square().mean(-1, keepdim=True) + 1e-5).sqrt()
         return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
     def batch_norm(name: str, x: torch.Tensor) -> torch.Tensor:

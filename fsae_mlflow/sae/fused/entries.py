@@ -33,15 +33,15 @@ def spans(sae: SparseAutoencoder, batch: int) -> Iterator[tuple[int, int]]:
         start = stop
 
 
-def above_floor(sae: SparseAutoencoder, centerd: Float[Tensor, "batch d_in"], *, screened: bool) -> Iterator[Block]:
+def above_floor(sae: SparseAutoencoder, centered: Float[Tensor, "batch d_in"], *, screened: bool) -> Iterator[Block]:
     """The entries above `sae.floor()`, block by block, each block sparse or dense by its own density.
 
     With `screened`, a bfloat16 product rules entries out first, and only the rest is computed in full precision. The
     entries and their values are the same; it takes about half the time where the processor multiplies bfloat16.
     """
     floor, W_enc = sae.floor().detach().numpy(), sae.W_enc.detach()
-    screen = _Screen(centerd) if screened else None
-    for first, last in spans(sae, len(centerd)):
+    screen = _Screen(centered) if screened else None
+    for first, last in spans(sae, len(centered)):
         weights, limit = W_enc[first:last], floor[first:last]
         if screen is not None:
             found = screen.above(first, weights, limit)
@@ -50,7 +50,7 @@ def above_floor(sae: SparseAutoencoder, centerd: Float[Tensor, "batch d_in"], *,
                 continue
             # Where one block is dense, its neighbors mostly are: screening them would not pay.
             screen = None
-        p = weights @ centerd.T
+        p = weights @ centered.T
         yield _above(first, p, limit) or DenseBlock(first, last, p)
 
 
@@ -75,14 +75,14 @@ def _above(first: int, p: Float[Tensor, "n batch"], floor: np.ndarray) -> Sparse
 class _Screen:
     """Finds candidates by a bfloat16 product and decides about them in full precision."""
 
-    def __init__(self, centerd: Float[Tensor, "batch d_in"]) -> None:
-        self.centerd = centerd
-        self.half = centerd.bfloat16().T
-        self.error = BFLOAT16_ERROR * float(centerd.norm(dim=1).max())
+    def __init__(self, centered: Float[Tensor, "batch d_in"]) -> None:
+        self.centered = centered
+        self.half = centered.bfloat16().T
+        self.error = BFLOAT16_ERROR * float(centered.norm(dim=1).max())
 
     def above(self, first: int, weights: Float[Tensor, "n d_in"], floor: np.ndarray) -> SparseBlock | None:
         """The entries above the floor; None where there are too many candidates for screening to pay."""
-        n, batch = len(weights), len(self.centerd)
+        n, batch = len(weights), len(self.centered)
         half, norms = np.empty(weights.shape, np.uint16), np.empty(n, np.float32)
         kernels.parallel_for(kernels.halve, n, weights.numpy(), half, norms)
         p = (_as_bfloat16(half) @ self.half).view(torch.int16).numpy()
@@ -94,7 +94,7 @@ class _Screen:
         indptr = np.concatenate([[0], counts.cumsum()])
         rows, values = np.empty(indptr[-1], np.int32), np.empty((1, indptr[-1]), np.float32)
         kernels.parallel_for(kernels.take_above_half, n, p, limit, indptr, rows)
-        kernels.parallel_for(kernels.dot_entries, n, indptr, rows, self.centerd[None].numpy(), weights.numpy(), values)
+        kernels.parallel_for(kernels.dot_entries, n, indptr, rows, self.centered[None].numpy(), weights.numpy(), values)
         kept = np.empty_like(indptr)
         kernels.keep_above(indptr, rows, values[0], floor, kept)
         return SparseBlock(first, first + n, kept, rows[: kept[-1]], torch.from_numpy(values[0, : kept[-1]]))

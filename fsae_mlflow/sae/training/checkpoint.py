@@ -44,8 +44,10 @@ def training_fingerprint(settings: TrainSettings, digest: str) -> str:
 
 
 def former_fingerprint(settings: TrainSettings, digest: str) -> str:
-    """The fingerprint that version 0.1 gave the same training."""
-    values = {name: value for name, value in deciding(settings).items() if name not in ("k_aux", "initial_threshold")}
+    """The fingerprint that version 0.1 gave the same training; "" where that version could not do it."""
+    values = deciding(settings)
+    if values.pop("k_aux", None) is not None or values.pop("initial_threshold", 0.01) != 0.01:
+        return ""
     if values.get("decoder_norm") == FORMER_DECODER_NORM.get(values["variant"]):
         values.pop("decoder_norm", None)
     return fingerprint({**FORMER_FIELDS, **values, "digest": digest})

@@ -2,14 +2,16 @@
 
 To add one:
 
-1. In `settings.py`, a frozen dataclass derived from `VariantSettings` (or from `PenalizedSettings`, for a sparsity
-   penalty λ and resampling) with `sae = "module:Class"` and the variant's own parameters. They appear on the command
-   line of train_sae by themselves. `settings.py` must not import torch, so that `--help` answers at once.
+1. In `settings.py`, a class decorated with `@settings` and derived from `VariantSettings` (or from `PenalizedSettings`,
+   for a sparsity penalty λ and resampling) with `sae = "module:Class"` and the variant's own parameters, under names
+   that no other setting of train_sae has. They appear on its command line by themselves. `settings.py` must not import
+   torch, so that `--help` answers at once.
 2. A file of its own with the class, derived from `SparseAutoencoder` (the last part of `sae/base.py` lists what a
-   variant may say of itself). Name the parameters that have one number a feature in `feature_parameters`. Two methods
-   are required: `activations` (what entries are worth) and `firing_level`. Optional: `competition`, `prefixes`,
-   `auxiliary_target`, `unit_decoder`, `saelens`, …
-3. One line in `registry.py`.
+   variant may say of itself). Name the parameters that have one number a feature in `feature_parameters`; they start at
+   0 (otherwise override `revive` too). For buffers of its own, see the constructor of `batchtopk.py`. Two methods are
+   required: `activations` (what entries are worth) and `firing_level`. Optional: `competition`, `prefixes`,
+   `auxiliary_target`, `unit_decoder` (without it, `activations` multiplies the penalty by `expand(norms)`), `saelens`.
+3. The import of the settings and one line in `registry.py`. Then a row in docs/sae.md, a line in CHANGELOG.md.
 
 Training (plain, fused, under torchrun), checkpoints, saving and loading then work without further changes.
 `activations` must compute entry by entry, because the fused step calls it for active entries only, and an entry at or

@@ -7,6 +7,11 @@ from annotated_types import Ge, Gt, Le
 from fsae_mlflow.parameters import settings
 from fsae_mlflow.sae.settings import VariantSettings
 
+DecoderNorm = Annotated[
+    Literal["held", "weighted"],
+    "Decoder rows `held` at unit norm, or free with the sparsity term `weighted` by their norms.",
+]
+
 
 @settings
 class PenalizedSettings(VariantSettings):
@@ -14,8 +19,8 @@ class PenalizedSettings(VariantSettings):
 
     lam: Annotated[
         float,
-        "Sparsity weight λ (gated, relu: of the L1 norm; jumprelu: of L0); each loss term is summed over dimensions or "
-        "features and averaged over the batch, with E‖x‖² = 1.",
+        "Sparsity weight λ, of the L1 norm or (jumprelu) of L0; each loss term is summed over dimensions or features, "
+        "and averaged over the batch, with E‖x‖² = 1.",
         Ge(0),
     ] = 0.1
     lam_warmup: Annotated[int, "Steps over which λ rises from 0.", Ge(0)] = 0
@@ -42,10 +47,7 @@ class GatedSettings(PenalizedSettings):
     """Settings of the gated SAE."""
 
     sae: ClassVar[str] = "fsae_mlflow.sae.variants.gated:GatedSAE"
-    decoder_norm: Annotated[
-        Literal["held", "weighted"],
-        "Decoder rows `held` at unit norm, or free with the sparsity term `weighted` by their norms.",
-    ] = "held"
+    decoder_norm: DecoderNorm = "held"
 
 
 @settings
@@ -53,7 +55,7 @@ class ReluSettings(PenalizedSettings):
     """Settings of the ReLU SAE."""
 
     sae: ClassVar[str] = "fsae_mlflow.sae.variants.relu:ReluSAE"
-    decoder_norm: Annotated[Literal["held", "weighted"], "As for gated."] = "weighted"
+    decoder_norm: DecoderNorm = "weighted"
 
 
 @settings

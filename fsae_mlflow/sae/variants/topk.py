@@ -44,10 +44,6 @@ class TopKSAE(SparseAutoencoder):
     def firing_level(self) -> Float[Tensor, " d_sae"]:
         return -self.b_enc
 
-    def features(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
-        activations = F.relu(self.projected(x) + self.b_enc)
-        return activations * self.competition.topk_mask(activations)
-
     @property
     def auxiliary_weight(self) -> float:
         return self.settings.aux_weight

@@ -97,9 +97,9 @@ def test_density_decides_block_by_block() -> None:
 @pytest.mark.parametrize("density", [0.001, 0.05])
 def test_screening_finds_the_same_entries(density: float) -> None:
     sae, x = make("gated", density, torch.float32)
-    centerd = (x - sae.b_dec).detach()
+    centered = (x - sae.b_dec).detach()
     with torch.no_grad():
-        exact, screened = (list(entries.above_floor(sae, centerd, screened=screened)) for screened in (False, True))
+        exact, screened = (list(entries.above_floor(sae, centered, screened=screened)) for screened in (False, True))
     for one, other in zip(exact, screened, strict=True):
         assert (one.indptr == other.indptr).all() and (one.rows == other.rows).all()
         torch.testing.assert_close(one.p, other.p, rtol=1e-4, atol=1e-6)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from fsae_mlflow.sae.saved import load_sae
 from fsae_mlflow.sae.training import checkpoint, stage, trainer
-from fsae_mlflow.sae.training.checkpoint import CHECKPOINT, save_checkpoint, training_fingerprint
+from fsae_mlflow.sae.training.checkpoint import CHECKPOINT, former_fingerprint, save_checkpoint, training_fingerprint
 from fsae_mlflow.sae.training.interruption import deferred_interrupts
 from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sae.training.stage import train
@@ -200,3 +200,9 @@ def test_a_checkpoint_of_version_0_1_is_gone_on_with(variant: str, own: dict[str
     expected = load_file(folder / "expected.safetensors")
     for name, tensor in resumed.sae.state_dict().items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_what_version_0_1_could_not_do_is_no_training_of_its() -> None:
+    assert former_fingerprint(train_settings(variant="topk"), "a") != ""
+    assert former_fingerprint(train_settings(variant="topk", k_aux=3), "a") == ""
+    assert former_fingerprint(train_settings(variant="jumprelu", initial_threshold=0.5), "a") == ""
