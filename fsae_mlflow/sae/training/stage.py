@@ -1,6 +1,7 @@
 """Training of a sparse autoencoder on a template set."""
 
 import logging
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from fsae_mlflow.compute import choose_device
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.identities import holdout_rows
+from fsae_mlflow.memory import machine_memory, require_memory
 from fsae_mlflow.parameters import flat
 from fsae_mlflow.progress import OnMetrics, progress
 from fsae_mlflow.ranks import Ranks, connected_ranks
@@ -70,8 +72,9 @@ def _train(
     settings: TrainSettings, templates: TemplateSet, output: Path, on_metrics: OnMetrics, ranks: Ranks
 ) -> Trained:
     device = choose_device(settings.device)
+    require_room(settings, templates)
     held = holdout_rows(templates.identities, settings.holdout, seed=settings.seed)
-    max_bytes = int(settings.max_gigabytes * 2**30)
+    max_bytes = int(min(settings.max_gigabytes * 2**30, machine_memory()))
     train_data, held_data = TrainingData(templates, ~held, max_bytes), TrainingData(templates, held, max_bytes)
 
     sae = new_sae(settings, train_data)
@@ -113,6 +116,8 @@ def _train(
     if checkpoints.best:
         sae.load_state_dict(checkpoints.best["weights"])
     final = measure(sae, (sae.scaled(batch.to(device)) for batch in train_data.in_order()))
+    if not math.isfinite(final.losses["total"]):
+        raise UserError(f"The loss is not finite after the last step; lower lr ({settings.lr}) or check the templates.")
     sae.density.copy_(torch.from_numpy(final.sparsity.density))
     heldout = measure(sae, (sae.scaled(batch.to(device)) for batch in held_data.in_order())) if len(held_data) else None
     sae.cpu().eval().requires_grad_(False)
@@ -128,6 +133,15 @@ def _train(
         epoch=checkpoints.best["epoch"] if checkpoints.best else trainer.epoch,
         templates_per_second=trainer.templates_per_second,
     )
+
+
+def require_room(settings: TrainSettings, templates: TemplateSet) -> None:
+    """Refuse an SAE that cannot be trained on this machine: both weight matrices, each with two moments.
+
+    Raises: UserError naming the expansion and the memory that it needs.
+    """
+    n_bytes = 2 * 3 * 4 * settings.expansion * templates.width**2
+    require_memory(n_bytes, f"expansion={settings.expansion} of d_in {templates.width}", "use a smaller expansion")
 
 
 def new_sae(settings: TrainSettings, data: TrainingData) -> SparseAutoencoder:
