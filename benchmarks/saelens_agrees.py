@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from sae_lens import SAE  # pyright: ignore[reportMissingImports]
