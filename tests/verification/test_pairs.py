@@ -37,6 +37,16 @@ def test_lfw_pairs_are_read_in_file_order(tmp_path: Path) -> None:
     assert read_pairs(tmp_path) == pairs
 
 
+def test_names_with_spaces_need_tabs_and_other_names_do_not(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.txt"
+    path.write_text(LFW.replace("Ann", "Ann Lee"))
+    assert read_pairs(path)[0].image_id_b == "Ann Lee/Ann Lee_0004"
+    path.write_text(LFW)
+    expected = read_pairs(path)
+    path.write_text(LFW.replace("\t", " "))
+    assert read_pairs(path) == expected
+
+
 def test_the_real_lfw_file(shared_data: Path) -> None:
     pairs = read_pairs(shared_data / "lfw" / "pairs.txt")
     assert len(pairs) == 6000
