@@ -106,7 +106,7 @@ def trained(settings: TrainSettings, templates: TemplateSet) -> Contender:
     with tempfile.TemporaryDirectory() as folder:
         result = train(settings, templates=templates, output=Path(folder), on_metrics=lambda *_: None)
     return contender_of(
-        result.sae, alive=result.metrics["train/alive"], templates_per_second=result.templates_per_second
+        result.sae, alive=result.metrics["train/alive"], templates_per_second=result.metrics["templates_per_second"]
     )
 
 

@@ -7,6 +7,7 @@ from fsae_mlflow.verification.settings import EvaluateSettings
 @command(EvaluateSettings, stage="evaluate_lfw")
 def main(settings, run):
     """Measure face verification (LFW's protocol) with original templates and with templates decoded by an SAE."""
+    from fsae_mlflow.locks import only_writer
     from fsae_mlflow.parameters import deciding, fingerprint, output_folder
     from fsae_mlflow.sae.saved import digest, load_sae
     from fsae_mlflow.tracking.inputs import find_sae, open_templates
@@ -25,14 +26,17 @@ def main(settings, run):
         "sae": digest(folder) if folder else "",
         "density_templates": counted.digest if counted else "",
     }
-    evaluation = evaluate(
-        settings,
-        templates=templates,
-        sae=sae,
-        output=output_folder("evaluate_lfw", settings.output, fingerprint(deciding(settings) | inputs)),
-        density_templates=counted,
-        on_metrics=run.on_metrics,
-    )
+    output = output_folder("evaluate_lfw", settings.output, fingerprint(deciding(settings) | inputs))
+    with only_writer(output):
+        evaluation = evaluate(
+            settings,
+            templates=templates,
+            sae=sae,
+            output=output,
+            density_templates=counted,
+            on_metrics=run.on_metrics,
+        )
+    run.set_tags({"fsae.force": "true"} if settings.force else {})
     for path in evaluation.files:
         run.log_path(path)
     run.log_table([{"setting": row.label, **row.metrics} for row in evaluation.rows], "table.json")

@@ -18,7 +18,7 @@ def main(settings, run):
     from fsae_mlflow.sae.saved import load_sae
     from fsae_mlflow.sweep.stage import sweep
     from fsae_mlflow.tracking.inputs import open_templates
-    from fsae_mlflow.tracking.registry import log_sae, register_sae
+    from fsae_mlflow.tracking.registry import check_registration, log_sae, register_sae
     from fsae_mlflow.tracking.runs import nested_run
 
     @contextmanager
@@ -28,6 +28,8 @@ def main(settings, run):
             child.log_params({"lam": values["lam"], "expansion": values["expansion"], "trial": number})
             yield child.on_metrics
 
+    name = settings.model_name if settings.register else ""
+    check_registration(run, name)
     templates = open_templates(run, settings.templates, context="training")
     found = sweep(settings, templates=templates, trial_run=trial_run)
     run.log_table(found.rows, "trials.json")
@@ -37,7 +39,6 @@ def main(settings, run):
     run.set_tags({"fsae.best_trial": str(found.best.number)})
     run.on_metrics(found.best.metrics | {"best_lam": found.best.lam, "best_expansion": found.best.expansion})
     log_sae(run, found.best.folder)
-    name = settings.model_name if settings.register else ""
     register_sae(run, load_sae(found.best.folder), found.best.folder, name=name, aliases=("champion",))
 
 

@@ -1,5 +1,6 @@
 """Distill a recognizer into a small one."""
 
+from fsae_mlflow.locks import only_writer
 from fsae_mlflow.parameters import deciding, fingerprint, output_folder
 from fsae_mlflow.recognizers.distillation.settings import DistillSettings
 from fsae_mlflow.tracking.command import command
@@ -11,7 +12,8 @@ def main(settings, run):
     from fsae_mlflow.recognizers.distillation.stage import distill
 
     output = output_folder("train_recognizer", settings.output, fingerprint(deciding(settings)))
-    student = distill(settings, output=output, on_metrics=run.on_metrics)
+    with only_writer(output):
+        student = distill(settings, output=output, on_metrics=run.on_metrics)
     for path in (student.weights, student.card):
         run.log_path(path, "recognizer")
 

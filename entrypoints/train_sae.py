@@ -14,14 +14,16 @@ def main(settings, run):
     from fsae_mlflow.sae.training.checkpoint import training_fingerprint
     from fsae_mlflow.sae.training.stage import train
     from fsae_mlflow.tracking.inputs import open_templates
-    from fsae_mlflow.tracking.registry import log_sae, register_sae
+    from fsae_mlflow.tracking.registry import check_registration, log_sae, register_sae
 
+    name = settings.model_name if settings.register else ""
+    check_registration(run, name)
     templates = open_templates(run, settings.templates, context="training")
     output = output_folder("train_sae", settings.output, training_fingerprint(settings, templates.digest))
     trained = train(settings, templates=templates, output=output, on_metrics=run.on_metrics)
     run.on_metrics(trained.metrics, settings.epochs)
     log_sae(run, trained.folder)
-    register_sae(run, trained.sae, trained.folder, name=settings.model_name if settings.register else "")
+    register_sae(run, trained.sae, trained.folder, name=name)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from fsae_mlflow.visualization.settings import VisualizeSettings
 @command(VisualizeSettings, stage="visualize")
 def main(settings, run):
     """Show what features respond to: the faces that fire them most, and images optimized to fire them."""
+    from fsae_mlflow.locks import only_writer
     from fsae_mlflow.parameters import deciding, fingerprint, output_folder
     from fsae_mlflow.recognizers.registry import load_recognizer
     from fsae_mlflow.sae.saved import digest, load_sae
@@ -23,9 +24,11 @@ def main(settings, run):
     )
     inputs = {"templates": templates.digest, "sae": digest(folder)}
     output = output_folder("visualize", settings.output, fingerprint(deciding(settings) | inputs))
-    made = visualize(
-        settings, templates=templates, sae=sae, recognizer=recognizer, output=output, on_metrics=run.on_metrics
-    )
+    with only_writer(output):
+        made = visualize(
+            settings, templates=templates, sae=sae, recognizer=recognizer, output=output, on_metrics=run.on_metrics
+        )
+    run.set_tags({"fsae.force": "true"} if settings.force else {})
     for path in (made.grid, made.table, made.history):
         run.log_path(path)
     for image in made.images:

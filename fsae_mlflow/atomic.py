@@ -1,10 +1,18 @@
 """Files and folders that are written completely or not at all."""
 
+import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# Safetensors writes to .tmpXXXXXX beside its file.
+LEFT_OVER_OF_SAFETENSORS = re.compile(r"\.tmp[A-Za-z0-9]{6}")
+LEFT_OVER = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.(?P<kind>tmp|old)")
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -36,8 +44,39 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise
 
 
+def clean(folder: Path) -> None:
+    """Remove what processes that have died left half written in `folder`.
+
+    A former folder that was moved away for a new one that never came is put back. Call it before anything in `folder`
+    is read or written.
+    """
+    for path in folder.iterdir():
+        if LEFT_OVER_OF_SAFETENSORS.fullmatch(path.name):
+            _remove(path)
+        found = LEFT_OVER.fullmatch(path.name)
+        if not found or _lives(int(found["pid"])):
+            continue
+        if found["kind"] == "old" and not (folder / found["name"]).exists():
+            logger.warning("%s is put back: the process that was replacing it has died.", folder / found["name"])
+            path.replace(folder / found["name"])
+        else:
+            _remove(path)
+
+
+def _lives(pid: int) -> bool:
+    if pid == os.getpid():  # an earlier process: in a container, each one can have the same number
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
+
+
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from fsae_mlflow.atomic import clean
 from fsae_mlflow.errors import UserError
 
 LOCK, HOLDER = ".lock", ".writer.json"
@@ -18,7 +19,8 @@ LOCK, HOLDER = ".lock", ".writer.json"
 def only_writer(folder: Path) -> Iterator[None]:
     """Keep other processes from writing to `folder` during the block.
 
-    The operating system releases the lock of a process that has died, so a stale lock is taken over.
+    The operating system releases the lock of a process that has died, so a stale lock is taken over. What such a
+    process left half written in `folder` is removed.
 
     Raises: UserError naming the process that holds the lock.
     """
@@ -31,6 +33,7 @@ def only_writer(folder: Path) -> Iterator[None]:
     holder = folder / HOLDER
     holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
     try:
+        clean(folder)
         yield
     finally:
         holder.unlink(missing_ok=True)

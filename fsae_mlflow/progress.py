@@ -16,20 +16,34 @@ SECONDS_BETWEEN_LINES = 10.0
 logger = logging.getLogger(__name__)
 
 
-def progress(iterable: Iterable[T], *, total: int, label: str, unit: str) -> Iterator[T]:
-    """Pass items through and show how many of `total` are done.
+def progress(
+    iterable: Iterable[T],
+    *,
+    total: int,
+    label: str,
+    unit: str,
+    done: int = 0,
+    size: Callable[[T], int] = lambda _: 1,
+) -> Iterator[T]:
+    """Pass items through and show how many of `total` units are done; an item counts as `size` units.
 
-    A log gets a line every ten seconds: "extract: 1,200 of 7,701 images, 26/s, 4 min 10 s left".
+    `done` units were done before. A log gets a line every ten seconds: "extract: 1,200 of 7,701 images, 26/s,
+    4 min 10 s left".
     """
     if sys.stderr.isatty():
-        yield from tqdm(iterable, total=total, desc=label, unit=f" {unit}")
+        with tqdm(total=total, initial=done, desc=label, unit=f" {unit}", delay=1) as bar:
+            for item in iterable:
+                yield item
+                bar.update(size(item))
         return
     started = last = time.monotonic()
-    for done, item in enumerate(iterable, start=1):
+    before = done
+    for item in iterable:
         yield item
+        done += size(item)
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES:
-            last, rate = now, done / (now - started)
+            last, rate = now, (done - before) / (now - started)
             left = duration((total - done) / rate)
             logger.info("%s: %s of %s %s, %.3g/s, %s left", label, f"{done:,}", f"{total:,}", unit, rate, left)
 

@@ -51,10 +51,11 @@ class TemplateWriter:
     def close(self) -> TemplateSet:
         if self.rows or self.failures:
             self._write_shard()
-        return finish(self.folder, width=self.width, metadata=self.metadata)
+        return finish(self.folder, n_shards=self.n_written, width=self.width, metadata=self.metadata)
 
     def _write_shard(self) -> None:
-        write_shard(self.folder, self.n_written, self.rows, self.failures, width=self.width)
+        n_pictures = len(self.rows) + len(self.failures)
+        write_shard(self.folder, self.n_written, self.rows, self.failures, width=self.width, n_pictures=n_pictures)
         self.n_written += 1
         self.rows, self.failures = [], []
 

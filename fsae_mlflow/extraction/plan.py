@@ -27,6 +27,8 @@ class Plan:
     source: dict[str, Any]
     recognizer: dict[str, Any]
     settings: dict[str, Any]
+    files: str = ""
+    """The digest of the files' sizes and times of change; it is compared, and not part of the fingerprint."""
 
     @classmethod
     def of(cls, settings: ExtractSettings, source: Source, inventory: Inventory, card: RecognizerCard) -> "Plan":
@@ -37,12 +39,17 @@ class Plan:
             source={"name": source.name, "n_pictures": inventory.n_pictures, "digest": inventory.digest},
             recognizer=json.loads(card.to_json()),
             settings=values | {"recipe": RECIPE},
+            files=inventory.files,
         )
 
     @property
     def fingerprint(self) -> str:
         """A short hash of the plan."""
-        return fingerprint(dataclasses.asdict(self))
+        return fingerprint(self._parts)
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "files"}
 
     @property
     def shard_images(self) -> int:
@@ -65,6 +72,8 @@ class Plan:
     def agree(self, folder: Path) -> None:
         """Write the plan into a new folder, or check that a folder's plan is the same.
 
+        Plans of version 0.1 do not say when the files changed.
+
         Raises: UserError naming what differs.
         """
         path, plan = folder / PLAN, dataclasses.asdict(self)
@@ -73,11 +82,26 @@ class Plan:
                 raise UserError(f"output: {folder} holds other files; choose an empty or new folder.")
             with atomic_write(path) as temporary:
                 temporary.write_text(json.dumps(plan, indent=2))
-        elif differences := list(_differences(json.loads(path.read_text()), plan)):
+            return
+        former = _written(path)
+        if differences := list(_differences(former, self._parts)):
             raise UserError(
                 f"output: {folder.parent} holds another extraction; different are {'; '.join(differences)}. "
                 "Choose another output, or use the former values."
             )
+        if self.files and former.get("files", self.files) != self.files:
+            raise UserError(
+                f"faces: files of {self.source['name']} have another size or time of change than when the extraction "
+                f"in {folder.parent} began. Choose another output; or, if they are only copies of the same pictures, "
+                f'delete the entry "files" in {path}.'
+            )
+
+
+def _written(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"output: {path} is damaged ({error}); choose another output.") from error
 
 
 def _differences(former: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Contact sheets to check an extraction by eye: aligned faces, and the pictures that gave none."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,13 +32,14 @@ def rejected(source: Source, failures: Sequence[tuple[str, str]], path: Path) ->
     """Write up to 64 pictures without a row, each with its reason; None if there are none."""
     if not failures:
         return None
-    wanted = dict(failures[index] for index in evenly_spaced(len(failures)))
+    wanted = defaultdict[str, list[str]](list)  # several pictures may have the same image id
+    for index in evenly_spaced(len(failures)):
+        wanted[failures[index][0]].append(failures[index][1])
     tiles = []
     for picture in source:
-        if reason := wanted.get(picture.image_id):
-            pixels = read(picture).pixels
-            tiles.append(_labeled(pixels, f"{picture.image_id}\n{reason}"))
-    return _sheet(tiles, path)
+        if reasons := wanted.get(picture.image_id):
+            tiles.append(_labeled(read(picture).pixels, f"{picture.image_id}\n{reasons.pop(0)}"))
+    return _sheet(tiles, path) if tiles else None
 
 
 def _labeled(pixels: UInt8[np.ndarray, "height width 3"] | None, text: str) -> Image.Image:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.extraction.plan import Plan
 from fsae_mlflow.extraction.settings import ExtractSettings
 from fsae_mlflow.faces import quality
@@ -39,6 +40,7 @@ class Batch:
     """The rows and failures of some consecutive pictures of one shard."""
 
     shard: int
+    n_pictures: int
     rows: list[FaceRow]
     failures: list[tuple[str, str]]
 
@@ -66,12 +68,16 @@ def write_shards(
         shard, pictures = shard_and_pictures
         faces, failures = cut(pictures)
         parts = (faces[first : first + faces_per_call] for first in range(0, len(faces), faces_per_call))
-        return Batch(shard, [row for part in parts for row in _rows(part, recognizer, settings)], failures)
+        rows = [row for part in parts for row in _rows(part, recognizer, settings)]
+        return Batch(shard, len({id(face.picture) for face in faces}) + len(failures), rows, failures)
 
     def write(batches: list[Batch]) -> None:
         rows = [row for batch in batches for row in batch.rows]
         failures = [failure for batch in batches for failure in batch.failures]
-        write_shard(folder, batches[0].shard, rows, failures, width=width, attributes=source.attributes)
+        shard, n_pictures = batches[0].shard, sum(batch.n_pictures for batch in batches)
+        if n_pictures != sizes[shard]:
+            raise RuntimeError(f"shard {shard} accounts for {n_pictures} of {sizes[shard]} pictures")
+        write_shard(folder, shard, rows, failures, width=width, n_pictures=n_pictures, attributes=source.attributes)
 
     sizes = {shard: plan.n_pictures(shard) for shard in shards}
     workers = min(settings.workers, -(-sum(sizes.values()) // PICTURES_PER_TASK))  # more would have no task
@@ -147,7 +153,8 @@ def _batches(
         batch: list[Decoded] = []
         n_pixels = 0
         for _ in range(size):
-            item = next(pictures)
+            if (item := next(pictures, None)) is None:
+                raise UserError("faces: pictures were removed from the source during the extraction; put them back.")
             n_more = 0 if item.pixels is None else item.pixels.size // 3
             if len(batch) == batch_size or (batch and n_pixels + n_more > max_pixels):
                 yield shard, batch

@@ -72,10 +72,9 @@ class FaceCutter:
         """The faces of a batch in its order, and (image id, reason) for each picture without one."""
         readable = [(item.picture, item.pixels) for item in batch if item.pixels is not None]
         faces = list(self._as_given(readable) if self.aligned else self._found(readable))
-        reasons = {item.picture.image_id: item.reason or NO_FACE for item in batch}
-        for face in faces:
-            reasons.pop(face.picture.image_id, None)
-        return faces, list(reasons.items())
+        taken = {id(face.picture) for face in faces}  # two pictures may have the same image id
+        failures = [(item.picture.image_id, item.reason or NO_FACE) for item in batch if id(item.picture) not in taken]
+        return faces, failures
 
     def _as_given(self, pictures: Sequence[Readable]) -> Iterator[AlignedFace]:
         faces = [alignment.fitted(pixels) for _, pixels in pictures]

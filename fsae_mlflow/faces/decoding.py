@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,7 @@ from uuid import uuid4
 
 import numpy as np
 import psutil
+from filelock import FileLock, Timeout
 from jaxtyping import UInt8
 from loky import ProcessPoolExecutor
 
@@ -24,6 +26,7 @@ from fsae_mlflow.faces.pictures import Picture
 from fsae_mlflow.memory import keep_freed_memory
 
 PICTURES_PER_TASK, PIXELS_PER_TASK = 8, 1_000_000  # one message per small picture would cost more than its decoding
+IN_USE = ".lock"
 WORKER_FREE_MEMORY = 2**26  # bytes; loky restarts a worker that grows by 300 MB, as if it leaked memory
 
 
@@ -45,7 +48,11 @@ def decoded(pictures: Iterable[Picture], *, workers: int) -> Generator[Decoded]:
         yield from map(read, pictures)
         return
     remaining = iter(pictures)
-    with tempfile.TemporaryDirectory(prefix=f"fsae-{os.getpid()}-", dir=memory_folder()) as folder:
+    sweep(Path(memory_folder()))
+    with (
+        tempfile.TemporaryDirectory(prefix=f"fsae-{os.getpid()}-", dir=memory_folder()) as folder,
+        FileLock(Path(folder) / IN_USE),
+    ):
         # not multiprocessing: fork copies locks that threads hold, spawn imports the main program with torch
         pool = ProcessPoolExecutor(workers, initializer=_prepare, initargs=(os.getpid(), folder))
         pending: deque[Future[list[Transfer]]] = deque()
@@ -69,11 +76,24 @@ def memory_folder() -> str:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
 
 
+def sweep(place: Path) -> None:
+    """Remove the folders of pixels that dead processes left in `place`."""
+    for folder in place.glob("fsae-*-*"):
+        number = folder.name.split("-")[1]
+        if not number.isdecimal() or psutil.pid_exists(int(number)):
+            continue
+        # A container may share the memory but not the numbers of processes, so a folder must not be locked either.
+        with suppress(OSError, Timeout), FileLock(folder / IN_USE, blocking=False):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def read(picture: Picture) -> Decoded:
     """Read and decode one picture; one that cannot be read gets the reason.
 
     Raises: OSError if remote storage fails: the picture may be good, so the run should stop and continue later.
     """
+    if picture.fault:
+        return Decoded(picture, None, picture.fault)
     try:
         return Decoded(picture, decode(picture.read()))
     except UnreadableImageError as error:

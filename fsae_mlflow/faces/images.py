@@ -3,12 +3,17 @@
 import io
 import warnings
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 WHITE = (255, 255, 255)
+# Formats that Pillow decodes itself; JPEG includes MPO. Others start programs (EPS starts Ghostscript).
+FORMATS = frozenset(
+    ["AVIF", "BMP", "GIF", "ICNS", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "PSD", "SGI", "TGA", "TIFF", "WEBP"]
+)
 
 
 class UnreadableImageError(Exception):
@@ -29,7 +34,7 @@ def decode(content: bytes) -> UInt8[np.ndarray, "height width 3"]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content)) as picture:
+            with Image.open(io.BytesIO(content), formats=_formats()) as picture:
                 if 0 in picture.size:
                     raise UnreadableImageError(f"The picture has no pixels ({picture.width} x {picture.height}).")
                 picture.load()
@@ -40,7 +45,9 @@ def decode(content: bytes) -> UInt8[np.ndarray, "height width 3"]:
             f"The picture declares more than {limit:.0f} megapixels and may be a decompression bomb."
         ) from None
     except UnidentifiedImageError:
-        raise UnreadableImageError("The file is not a picture in a format or pixel layout that Pillow reads.") from None
+        raise UnreadableImageError(
+            "The file is not a picture in a format or pixel layout that fsae_mlflow reads."
+        ) from None
     except MemoryError:
         raise UnreadableImageError("The picture does not fit into memory.") from None
     except Exception as error:  # Pillow's plugins raise many kinds of errors on broken files
@@ -49,6 +56,13 @@ def decode(content: bytes) -> UInt8[np.ndarray, "height width 3"]:
         if "truncated" in str(error) or "bytes not processed" in str(error) or isinstance(error, EOFError):
             raise UnreadableImageError("The file ends too early: the picture is truncated.") from None
         raise UnreadableImageError(f"The picture is broken ({error}).") from None
+
+
+@cache
+def _formats() -> list[str]:
+    """Those of `FORMATS` that this version of Pillow knows, in its own order."""
+    Image.init()
+    return [name for name in Image.ID if name in FORMATS and name in Image.OPEN]
 
 
 def _upright(picture: Image.Image) -> Image.Image:

@@ -1,12 +1,15 @@
 """Files on this machine, and in any storage that pyarrow.fs or fsspec reads."""
 
+import errno
 import io
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, cast
+from urllib.parse import unquote
 
 from fsae_mlflow.errors import UserError
 
@@ -23,13 +26,14 @@ class Location:
 
     @classmethod
     def of(cls, text: str) -> "Location":
-        """The location that a path or URI (s3://bucket/folder, gs://…, memory://…) names.
+        """The location that a path or URI (s3://bucket/folder, gs://…, file:///…, memory://…) names.
 
         Raises: UserError for a URI that neither pyarrow nor fsspec can open.
         """
         if "://" not in text:
             return cls(str(Path(text).expanduser()))
-        return cls(_file_system(text)[1], text)
+        system, path = _file_system(text)
+        return cls(path) if system.type_name == "local" else cls(path, text)
 
     @property
     def name(self) -> str:
@@ -52,11 +56,16 @@ class Location:
             return Location(str(Path(self.path).parent / relative))
         return Location(str(PurePosixPath(self.path).parent / relative), self.root)
 
+    @property
+    def resolved(self) -> str:
+        """The path without links; in a bucket, which has none, the path."""
+        return self.path if self.root else os.path.realpath(self.path)
+
     def entries(self) -> Iterator[tuple["Location", str, int]]:
         """What a folder holds, sorted by name: location, "file" or "folder", and size in bytes (-1 if unknown)."""
         if not self.root:
             with os.scandir(self.path) as listing:
-                found = [(entry.name, entry.is_dir(), -1 if entry.is_dir() else _size(entry)) for entry in listing]
+                found = [(entry.name, *_folder_and_size(entry)) for entry in listing]
             for name, is_folder, size in sorted(found):
                 yield Location(os.path.join(self.path, name)), "folder" if is_folder else "file", size  # noqa: PTH118
             return
@@ -68,9 +77,22 @@ class Location:
             size = -1 if is_folder or info.size is None else info.size
             yield Location(info.path, self.root), "folder" if is_folder else "file", size
 
+    def stamp(self) -> str:
+        """The size and time of change of a file; empty if it cannot be asked."""
+        try:
+            if not self.root:
+                found = os.stat(self.path)  # noqa: PTH116
+                return f"{found.st_size} {found.st_mtime_ns}"
+            info = _file_system(self.root)[0].get_file_info(self.path)
+            return f"{info.size} {info.mtime_ns}"
+        except (OSError, ValueError):
+            return ""
+
     def open(self) -> io.BufferedReader:
         """The file, opened for reading; it is seekable."""
         if not self.root:
+            if not stat.S_ISREG(mode := Path(self.path).stat().st_mode) and not stat.S_ISDIR(mode):
+                raise OSError(errno.ESPIPE, "it is a pipe, a socket or a device")  # to open it may wait for ever
             return Path(self.path).open("rb")
         return io.BufferedReader(cast(io.RawIOBase, _file_system(self.root)[0].open_input_file(self.path)))
 
@@ -85,25 +107,39 @@ class Location:
         return f"{self.root.split('://')[0]}://{self.path}" if self.root else self.path
 
 
-def _size(entry: os.DirEntry[str]) -> int:
+def _folder_and_size(entry: os.DirEntry[str]) -> tuple[bool, int]:
     try:
-        return entry.stat().st_size
-    except OSError:  # a broken link, which fails when it is read
-        return -1
+        return (True, -1) if entry.is_dir() else (False, entry.stat().st_size)
+    except OSError:  # a broken or circular link, which fails when it is read
+        return False, -1
 
 
-@lru_cache(maxsize=16)
 def _file_system(uri: str) -> "tuple[FileSystem, str]":
+    """The file system of a URI, and its path there; every store has one client, not every URI."""
     import fsspec
-    from pyarrow import ArrowException
-    from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
 
+    scheme, _, rest = uri.partition("://")
+    place, _, query = rest.partition("?")
+    store, slash, path = place.partition("/")
+    if client := _client(scheme, store, query):
+        system, root = client
+        return system, unquote(f"{root}/{path}" if root else slash + path).rstrip("/") or "/"
     try:
-        return FileSystem.from_uri(uri)
-    except (ArrowException, NotImplementedError):
-        pass  # a scheme that pyarrow does not know
-    try:
-        system, path = fsspec.core.url_to_fs(uri)
+        system, path = fsspec.core.url_to_fs(uri)  # it keeps its own clients
         return PyFileSystem(FSSpecHandler(system)), path
     except (ValueError, ImportError) as error:
         raise UserError(f"faces: {uri} cannot be opened by pyarrow or fsspec ({error}).") from error
+
+
+@lru_cache(maxsize=64)
+def _client(scheme: str, store: str, query: str) -> "tuple[FileSystem, str] | None":
+    """The client of a store, by pyarrow, and the path of its root; None for a scheme that pyarrow does not know."""
+    from pyarrow import ArrowException
+    from pyarrow.fs import FileSystem
+
+    try:
+        system, root = FileSystem.from_uri(f"{scheme}://{store}/" + (f"?{query}" if query else ""))
+    except (ArrowException, NotImplementedError):
+        return None
+    return system, root.strip("/")

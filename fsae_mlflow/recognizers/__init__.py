@@ -16,7 +16,7 @@ and the line is `"NAME": ("NAME:/path/weights.pt", load_NAME)`: how a user write
 `NAME[:…]` where the argument may be left out.
 
 - `argument` is what follows the colon, "" where nothing does. The registry refuses a missing argument where the line's
-  pattern starts with `NAME:`. All other mistakes are the function's to refuse: a ValueError of one sentence that names
+  pattern starts with `NAME:`. All other mistakes are the function's to refuse: a UserError of one sentence that names
   the thing, the requirement and the value.
 - `card` is the user's own, given or found beside the weights, and wins over the family's own; where it contradicts the
   weights, refuse it. Without one, make a card (card.py): terms of use and source, and whatever differs from 112 × 112

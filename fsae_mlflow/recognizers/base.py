@@ -1,11 +1,14 @@
 """What every recognizer is: a frozen, differentiable module that turns aligned faces into templates."""
 
+import dataclasses
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.provenance import Origin
 from fsae_mlflow.recognizers.card import RecognizerCard
 
 
@@ -25,6 +28,11 @@ class Recognizer(nn.Module):
         self.card = card
         self.register_buffer("mean", torch.tensor(card.mean).view(1, 3, 1, 1) / 255)
         self.register_buffer("std", torch.tensor(card.std).view(1, 3, 1, 1) / 255)
+
+    @property
+    def origin(self) -> Origin:
+        """What templates of this recognizer are recognized by."""
+        return Origin.of("templates", dataclasses.asdict(self.card))
 
     def forward(self, faces: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch d"]:
         """Templates of aligned RGB faces (0…1), not L2-normalized unless the card says so.

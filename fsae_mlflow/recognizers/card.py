@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.documents import read_object
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.aligned import FACE_SIZE
 from fsae_mlflow.parameters import sentence
@@ -42,15 +43,16 @@ Std = Annotated[
 class RecognizerCard:
     """How a recognizer wants its images, what it returns, and where it comes from.
 
-    `input_size` is the images' height and width in pixels. `mean` and `std` are on the 0…255 scale, in the order of
-    `channels`: input = (pixel − mean) / std. `template_width` is the number of values in a template. `lfw_accuracy`
-    holds the accuracy (0…1) and the command that measured it, or is null. The fields are the keys of the JSON file.
+    `input_size` is the images' height and width in pixels (8…4096). `mean` and `std` are on the 0…255 scale, in the
+    order of `channels`: input = (pixel − mean) / std. `template_width` is the number of values in a template.
+    `lfw_accuracy` holds the accuracy (0…1) and the command that measured it, or is null. The fields are the keys of the
+    JSON file.
 
     Raises: pydantic.ValidationError (a ValueError) for a value of the wrong type or out of bounds.
     """
 
     name: str
-    input_size: Annotated[int, Ge(8)] = FACE_SIZE
+    input_size: Annotated[int, Ge(8), Le(4096)] = FACE_SIZE
     channels: Literal["rgb", "bgr"] = "rgb"
     mean: Mean = (127.5, 127.5, 127.5)
     std: Std = (127.5, 127.5, 127.5)
@@ -78,14 +80,7 @@ class RecognizerCard:
 
         Raises: UserError naming the file, the field, its requirement and the value.
         """
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise UserError(f"Recognizer card {path} does not exist; give the path of a JSON file.") from error
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise UserError(f"Recognizer card {path} is not readable JSON ({error}).") from error
-        if not isinstance(values, dict):
-            raise UserError(f"Recognizer card {path} must hold one JSON object; it holds a {type(values).__name__}.")
+        values = read_object(Path(path), "Recognizer card", remedy="give the path of a recognizer card")
         try:
             return cls(**{"name": Path(path).stem, **values})
         except pydantic.ValidationError as error:

@@ -1,20 +1,20 @@
 """Weights from files: reading never runs code, and loading is all or nothing."""
 
 import pickle
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from fsae_mlflow.documents import read_tensors
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.recognizers.card import RecognizerCard, sha256
 
-WRAPPERS = ("state_dict", "model", "model_state_dict")
+WRAPPERS = ("state_dict_backbone", "state_dict", "model", "model_state_dict")
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
@@ -25,19 +25,23 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     """
     if not Path(path).is_file():
         raise UserError(f"Checkpoint {path} does not exist; give the path of a .safetensors, .pt or .pth file.")
+    if path.endswith(".safetensors"):
+        return dict(read_tensors(Path(path), "Checkpoint", remedy="give an intact file")[0])
     try:
-        if path.endswith(".safetensors"):
-            return load_file(path)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
+            if size > Path(path).stat().st_size:  # torch does not compress, so that a small file needs little memory
+                raise RuntimeError("it is compressed")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise UserError(f"Checkpoint {path} is not a readable safetensors file ({error}).") from error
     except pickle.UnpicklingError as error:
         raise UserError(
             f"Checkpoint {path} must hold tensors and plain values only, as it is read with weights_only=True; it is "
             "broken or holds code: save its state_dict as safetensors where you trust the file."
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise UserError(f"Checkpoint {path} is not a readable torch file ({str(error).splitlines()[0]}).") from error
+    except Exception as error:  # torch's reader raises errors of many kinds on damaged files
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise UserError(f"Checkpoint {path} is not a readable torch file ({reason}); give an intact file.") from error
     if not isinstance(content, Mapping):
         raise UserError(f"Checkpoint {path} must hold a dictionary of weights; it holds a {type(content).__name__}.")
     return dict(content)
@@ -51,15 +55,21 @@ def state_dict(content: dict[str, Any], path: str) -> dict[str, Tensor]:
     for wrapper in WRAPPERS:
         if isinstance(content.get(wrapper), Mapping):
             content = dict(content[wrapper])
-    strange = [name for name, value in content.items() if not isinstance(value, Tensor)]
+    strange = [name for name, value in content.items() if not (isinstance(name, str) and _is_plain(value))]
     if strange or not content:
-        found = f"these entries are not tensors: {_few(strange)}" if strange else "it is empty"
-        raise UserError(f"Checkpoint {path} must hold tensors by name; {found}.")
+        found = f"these entries are not dense tensors: {_few(strange)}" if strange else "it is empty"
+        raise UserError(f"Checkpoint {path} must hold tensors by name; {found}. Give the weights alone.")
     return content
 
 
 def load_exactly(network: nn.Module, weights: Mapping[str, Tensor], path: str) -> None:
-    """Load weights into a network that must have the same keys and shapes; only batch-norm counters may be missing.
+    """Load weights into a network that must have the same keys and shapes (see `check_exactly`)."""
+    check_exactly(network, weights, path)
+    network.load_state_dict(weights, strict=False)
+
+
+def check_exactly(network: nn.Module, weights: Mapping[str, Tensor], path: str) -> None:
+    """Refuse weights with other keys or shapes than the network's; only batch-norm counters may be missing.
 
     Raises: UserError naming the keys that are missing, unexpected or of another shape.
     """
@@ -72,7 +82,6 @@ def load_exactly(network: nn.Module, weights: Mapping[str, Tensor], path: str) -
         raise UserError(
             f"Checkpoint {path} does not fit {type(network).__name__} ({found}); give the weights of this architecture."
         )
-    network.load_state_dict(weights, strict=False)
 
 
 def with_digest(card: RecognizerCard, weights: Path) -> RecognizerCard:
@@ -89,5 +98,13 @@ def with_digest(card: RecognizerCard, weights: Path) -> RecognizerCard:
     return replace(card, weights_sha256=digest)
 
 
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a tensor with numbers of its own: not sparse, nested, quantized, expanded or without data."""
+    plain = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+    if not plain or value.is_quantized or value.is_nested:
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+
+
+def _few(names: Sequence[Any]) -> str:
+    return ", ".join(map(str, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,36 +1,40 @@
 """Students, the small recognizers of train_recognizer: a timm backbone with a head that weighs places in the face."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import pydantic
 import timm
 import torch
+from annotated_types import Ge, Le
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
+from pydantic.dataclasses import dataclass
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.documents import parse_json, read_tensors
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.aligned import FACE_SIZE
+from fsae_mlflow.parameters import sentence
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.card import RecognizerCard
-from fsae_mlflow.recognizers.checkpoint import load_exactly, with_digest
+from fsae_mlflow.recognizers.checkpoint import check_exactly, load_exactly, with_digest
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(strict=True, extra="forbid"))
 class StudentArchitecture:
     """Everything that is needed to build a student again; stored in its weights file."""
 
     backbone: str
     backbone_args: str = "{}"
-    stem_stride: int = 0
+    stem_stride: Annotated[int, Ge(0), Le(4)] = 0
     head: Literal["depthwise", "mean"] = "depthwise"
-    head_width: int = 512
-    template_width: int = 512
-    input_size: int = FACE_SIZE
+    head_width: Annotated[int, Ge(1)] = 512
+    template_width: Annotated[int, Ge(2)] = 512
+    input_size: Annotated[int, Ge(8), Le(4096)] = FACE_SIZE
 
 
 class WeightedPool(nn.Module):
@@ -89,13 +93,17 @@ class StudentNetwork(nn.Module):
 def _backbone(architecture: StudentArchitecture) -> nn.Module:
     try:
         arguments = json.loads(architecture.backbone_args or "{}")
-        backbone = timm.create_model(
-            architecture.backbone, pretrained=False, num_classes=0, global_pool="", **arguments
-        )
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"backbone_args must be a JSON object; it is {architecture.backbone_args!r} ({error})."
         ) from error
+    try:
+        if not timm.is_model(architecture.backbone) or "checkpoint_path" in arguments:
+            # A name of the hub, or a path, would let a weights file open other files and addresses.
+            raise ValueError("it must be in timm.list_models(), without a checkpoint_path")
+        backbone = timm.create_model(
+            architecture.backbone, pretrained=False, num_classes=0, global_pool="", **arguments
+        )
     except Exception as error:  # whatever timm raises, it raises for these two values
         raise UserError(_refusal(architecture, error)) from error
     stem = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None)
@@ -141,22 +149,28 @@ def read_student(path: Path) -> StudentNetwork:
     """
     if not path.is_file():
         raise UserError(f"Student weights {path} do not exist; give the path of a file that train_recognizer wrote.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            described = (file.metadata() or {}).get("architecture")
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except SafetensorError as error:
-        raise UserError(f"Student weights {path} are not a readable safetensors file ({error}).") from error
-    if described is None:
+    remedy = "give a file that train_recognizer wrote"
+    weights, metadata = read_tensors(path, "Student weights", remedy=remedy)
+    if "architecture" not in metadata:
         raise UserError(
             f"Student weights {path} must name their architecture, and do not; give a file that train_recognizer wrote."
         )
+    described = parse_json(metadata["architecture"], f"The architecture in student weights {path}", remedy=remedy)
     try:
-        architecture = StudentArchitecture(**json.loads(described))
-    except (TypeError, json.JSONDecodeError) as error:
+        architecture = StudentArchitecture(**described)
+    except (TypeError, pydantic.ValidationError) as error:
+        reason = sentence(error) if isinstance(error, pydantic.ValidationError) else str(error)
         raise UserError(
-            f"Student weights {path} have an architecture of another version ({error}); distill them again."
+            f"Student weights {path} have an architecture of another version ({reason}); distill them again."
         ) from error
+    try:
+        with torch.device("meta"):  # without memory: the file may name any size
+            outline = StudentNetwork(architecture)
+    except Exception as error:  # timm raises errors of many kinds on arguments that it does not know
+        raise UserError(
+            f"Student weights {path} describe a network that cannot be built ({error}); distill them again."
+        ) from error
+    check_exactly(outline, weights, str(path))
     network = StudentNetwork(architecture)
     load_exactly(network, {name: value.float() for name, value in weights.items()}, str(path))
     return network

@@ -52,8 +52,7 @@ def load_swinface(argument: str, card: RecognizerCard | None) -> Recognizer:
 
     Raises: UserError naming missing or unexpected keys.
     """
-    content = read_checkpoint(argument)
-    weights = state_dict(content.get("state_dict_backbone", content), argument)
+    weights = state_dict(read_checkpoint(argument), argument)
     network = SwinFace()
     load_exactly(network, from_microsoft(weights), argument)
     card = card or RecognizerCard(

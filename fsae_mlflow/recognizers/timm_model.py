@@ -29,7 +29,7 @@ def load_timm(argument: str, card: RecognizerCard | None) -> Recognizer:
     if path:
         weights = state_dict(read_checkpoint(path), path)
         head = weights.get("head.weight", weights.get("classifier.weight", weights.get("fc.weight")))
-        network.reset_classifier(0 if head is None else len(head))  # pyright: ignore[reportCallIssue]
+        network.reset_classifier(0 if head is None or not head.ndim else len(head))  # pyright: ignore[reportCallIssue]
         load_exactly(network, weights, path)
     outputs, features = int(network.num_classes), _feature_width(network)  # pyright: ignore[reportArgumentType]
     own = outputs > 0 and (card.template_width == outputs if card else bool(path) or name.startswith("hf"))

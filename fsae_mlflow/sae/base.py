@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import flat
+from fsae_mlflow.provenance import Origin
 from fsae_mlflow.sae.settings import VariantSettings
 from fsae_mlflow.sae.terms import Activations, Competition, Expand, Loss, SaelensForm, least_positive
 
@@ -32,7 +33,7 @@ class SparseAutoencoder(nn.Module, ABC):
     Public methods take and give templates in the recognizer's units; methods whose argument is called x take scaled
     templates. Saved with the weights: `scale` brings templates to E‖x‖² = 1 on the training set, `center` is subtracted
     before that (zeros by default), and with `normalize` templates are first brought to unit length. `density` is the
-    share of the training templates that fire each feature.
+    share of the training templates that fire each feature. `origin` is the recognizer of the training templates.
     """
 
     # Parameters with one number a feature, zero at the start.
@@ -52,6 +53,7 @@ class SparseAutoencoder(nn.Module, ABC):
         self.d_sae = d_sae
         self.settings: Any = settings
         self.normalize = normalize
+        self.origin = Origin("sae")
         self.register_buffer("scale", torch.tensor(scale))
         self.register_buffer("center", torch.zeros(d_in))
         self.register_buffer("density", torch.zeros(d_sae))

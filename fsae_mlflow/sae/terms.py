@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+TERMS = ("reconstruction", "sparsity", "auxiliary", "total")
+"""The terms of a loss and their sum, by name."""
 Expand = Callable[[Tensor], Tensor]
 """Gives every entry its feature's value of a per-feature parameter."""
 
@@ -30,11 +32,14 @@ class Loss:
     def total(self) -> Float[Tensor, ""]:
         return self.reconstruction + self.sparsity + self.auxiliary
 
+    @property
+    def stacked(self) -> Float[Tensor, " terms"]:
+        """The values of TERMS, without a gradient, on their device."""
+        return torch.stack([getattr(self, name).detach() for name in TERMS])
+
     def as_floats(self) -> dict[str, float]:
-        """The terms and their sum by name."""
-        return {
-            name: float(getattr(self, name).detach()) for name in ("reconstruction", "sparsity", "auxiliary", "total")
-        }
+        """The terms and their sum by name, read from the device at once."""
+        return dict(zip(TERMS, self.stacked.tolist(), strict=True))
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,11 @@ class SweepSettings:
                 f"expansions must be integers from 1 to 999999999 separated by commas; it is {self.expansions[:100]!r}."
             )
 
+    @property
+    def expansion_list(self) -> list[int]:
+        """The expansion factors as numbers."""
+        return [int(part) for part in self.expansions.split(",")]
+
     def trial(self, lam: float, expansion: int) -> TrainSettings:
         """The training settings of one trial: what a sweep and a training both have, with this λ and expansion."""
         shared = {option.name for option in options(TrainSettings)} - {"output"}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.locks import only_writer
 from fsae_mlflow.parameters import deciding, fingerprint, output_folder
 from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.report.front import Point
@@ -92,18 +93,25 @@ def sweep(settings: SweepSettings, *, templates: Any, trial_run: TrialRun) -> Sw
     The study is a SQLite file in `output` or, without one, in outputs/sweep/FINGERPRINT, so that the same command
     continues it. Each trial is trained inside `trial_run(number, settings)`.
 
-    Raises: UserError where `output` holds the study of another search, and for an expansion too large for the machine.
+    Raises: UserError where `output` holds the study of another search, or another process writes to it, and for an
+    expansion too large for the machine.
     """
-    from fsae_mlflow.sae.training.stage import require_room, train
+    from fsae_mlflow.sae.training.stage import require_room
 
-    expansions = [int(part) for part in settings.expansions.split(",")]
-    require_room(settings.trial(settings.lam_min, max(expansions)), templates)
+    require_room(settings.trial(settings.lam_min, max(settings.expansion_list)), templates)
     name = fingerprint(deciding(settings) | {"digest": templates.digest})
     folder = output_folder("sweep", settings.output, name)
+    with only_writer(folder):
+        return _search(settings, templates, folder, name, trial_run)
+
+
+def _search(settings: SweepSettings, templates: Any, folder: Path, name: str, trial_run: TrialRun) -> Sweep:
+    from fsae_mlflow.sae.training.stage import train
+
     study = _open_study(folder, name, settings)
 
     def run_trial(trial: Any) -> float | tuple[float, float]:
-        expansion = trial.suggest_categorical("expansion", expansions)
+        expansion = trial.suggest_categorical("expansion", settings.expansion_list)
         chosen = settings.trial(trial.suggest_float("lam", settings.lam_min, settings.lam_max, log=True), expansion)
         with trial_run(trial.number, chosen) as on_metrics:
             trained = train(chosen, templates=templates, output=_trial_folder(folder, trial), on_metrics=on_metrics)
@@ -130,7 +138,6 @@ def sweep(settings: SweepSettings, *, templates: Any, trial_run: TrialRun) -> Sw
 def _open_study(folder: Path, name: str, settings: SweepSettings) -> Any:
     import optuna
 
-    folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
         # Optuna calls heartbeats experimental since 2.9. They let a later call repeat a trial whose process was killed.

@@ -1,6 +1,7 @@
 """The template set: a folder of Parquet shards. Only the room `templates` knows this layout.
 
-    set.json                   counts, recognizer, settings; written last, so a folder without it is unfinished
+    set.json                   counts, recognizer, settings, and each shard's rows, bytes and SHA-256 (manifest.py);
+                               written last, so a folder without it is unfinished
     templates-00000.parquet    image_id, identity, template, place and quality of the face (schema.py)
     faces-00000.parquet        image_id, face (the aligned face as JPEG bytes)
     failures.parquet           image_id, reason
@@ -12,9 +13,9 @@ exists.
 
 import hashlib
 import io
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,41 +26,54 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32
 from PIL import Image
 
+from fsae_mlflow.documents import check_fields, read_object
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.progress import progress
+from fsae_mlflow.provenance import Origin
+from fsae_mlflow.templates.manifest import AGAIN, ShardFile
 from fsae_mlflow.templates.schema import SCHEMA_VERSION, schema
 
 MARKER = "set.json"
+KINDS = ("int", "float", "bool", "string")
+REMEDY = "restore it from a copy, or delete it and run the same extract command again"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TemplateSet:
-    """A finished template set on disk, read column by column on demand."""
+    """A finished template set on disk, read column by column on demand.
+
+    A shard's checksum is verified when it is first opened, its rows and that templates are finite whenever it is read.
+    Sets of version 0.1 have no checksums.
+
+    Reading raises: UserError naming the file that is damaged, missing or not of this set.
+    """
 
     folder: Path
     metadata: dict[str, Any]
+    verified: set[str] = field(default_factory=set, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder: Path | str) -> "TemplateSet":
         """Open a finished set.
 
-        Raises: UserError if the folder is not a finished template set, or has a newer schema.
+        Raises: UserError if the folder is not a finished template set, has a newer schema, or lacks a shard.
         """
         folder = Path(folder)
-        marker = folder / MARKER
-        if not marker.is_file():
-            found = (
-                "it is unfinished: run the same extract command again"
-                if any(folder.glob("*.parquet"))
-                else "make one with the extract entry point"
+        metadata = read_marker(folder)
+        templates = cls(folder, metadata)
+        if not templates.manifest:
+            logger.warning(
+                "templates: %s is of version 0.1 and has no checksums, so not every damage to its files is seen", folder
             )
-            raise UserError(f"templates: {folder} is not a finished template set (no {MARKER}); {found}.")
-        metadata = json.loads(marker.read_text())
-        if metadata["schema_version"] > SCHEMA_VERSION:
+        n_found, n_rows = sum(templates._n_rows(path) for path in templates._shards("templates")), len(templates)
+        if n_found != n_rows:
             raise UserError(
-                f"templates: {folder} has schema version {metadata['schema_version']}; "
-                f"this version of fsae_mlflow reads up to {SCHEMA_VERSION}; update it."
+                f"templates: the shards in {folder} have {n_found:,} rows, and its {MARKER} says {n_rows:,}; "
+                f"{templates._advice}."
             )
-        return cls(folder, metadata)
+        return templates
 
     def __len__(self) -> int:
         return self.metadata["n_rows"]
@@ -68,6 +82,16 @@ class TemplateSet:
     def width(self) -> int:
         """The number of values in a template."""
         return self.metadata["width"]
+
+    @cached_property
+    def manifest(self) -> dict[str, ShardFile]:
+        """The shards' files by name, as they were written; empty for a set of version 0.1."""
+        return {entry["file"]: ShardFile(**entry) for entry in self.metadata.get("shards", [])}
+
+    @property
+    def origin(self) -> Origin:
+        """The recognizer that made the templates."""
+        return Origin.of(f"templates: {self.folder}", self.metadata.get("recognizer"))
 
     @property
     def attributes(self) -> dict[str, str]:
@@ -93,7 +117,8 @@ class TemplateSet:
     def digest(self) -> str:
         """A short hash of image ids, identities and templates in row order."""
         content = hashlib.sha256()
-        for table in self._tables("templates", ["image_id", "identity", "template"]):
+        tables = self._tables(["image_id", "identity", "template"])
+        for table in progress(tables, total=len(self), label="digest", unit="templates", size=len):
             rows = zip(*(table.column(name).to_pylist() for name in ("image_id", "identity")), strict=True)
             names = (f"{image_id}\0{identity}\n".encode() for image_id, identity in rows)
             templates = table.column("template").combine_chunks().flatten().to_numpy().reshape(-1, self.width)
@@ -107,7 +132,7 @@ class TemplateSet:
         if pa.types.is_fixed_size_list(kind):
             return np.concatenate(list(self.chunks(name)))
         column = pa.chunked_array(
-            [chunk for table in self._tables("templates", [name]) for chunk in table.column(name).chunks], kind
+            [chunk for table in self._tables([name]) for chunk in table.column(name).chunks], kind
         )
         if pa.types.is_string(kind) or (column.null_count and pa.types.is_boolean(kind)):
             return np.array(column.to_pylist(), dtype=object)
@@ -116,7 +141,7 @@ class TemplateSet:
     def chunks(self, name: str) -> Iterator[Float32[np.ndarray, "_ length"]]:
         """A list column ("template", "box", "keypoints") chunk by chunk in row order, one shard in memory at a time."""
         length = schema(self.width).field(name).type.list_size
-        for table in self._tables("templates", [name]):
+        for table in self._tables([name]):
             for chunk in table.column(name).chunks:
                 yield chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, length)
 
@@ -126,24 +151,131 @@ class TemplateSet:
         found: dict[int, Image.Image] = {}
         first = 0
         for path in self._shards("faces"):
-            shard = pq.ParquetFile(path)
-            last = first + shard.metadata.num_rows
+            last = first + self._n_rows(path)
             inside = [row for row in wanted.tolist() if first <= row < last]
             if inside:
-                faces = shard.read(["face"]).column("face")
+                faces = self._read(path, ["face"]).column("face")
                 found |= {row: Image.open(io.BytesIO(faces[row - first].as_py())).convert("RGB") for row in inside}
             first = last
+        if first != len(self):
+            raise UserError(
+                f"templates: {self.folder} must have a face for each of its {len(self):,} rows; it has {first:,}; "
+                f"{self._advice}."
+            )
         return [found[row] for row in wanted.tolist()]
 
     @property
     def failures(self) -> list[tuple[str, str]]:
         """The pictures without a row, each with its reason."""
-        table = pq.read_table(self.folder / "failures.parquet")
-        return [(row["image_id"], row["reason"]) for row in table.to_pylist()]
+        return [(row["image_id"], row["reason"]) for row in self.failure_table().to_pylist()]
+
+    def failure_table(self) -> pa.Table:
+        """The failures in the pictures' order, as they are stored."""
+        path = self.folder / "failures.parquet"
+        table = self._parquet(pq.read_table, path)
+        if len(table) != self.metadata["n_failures"]:
+            raise UserError(
+                f"templates: {path} has {len(table)} rows, and {MARKER} says {self.metadata['n_failures']}; "
+                "extract the set again into another output."
+            )
+        return table
+
+    @property
+    def _advice(self) -> str:
+        return AGAIN if self.manifest else "extract the set again into another output"
 
     def _shards(self, kind: str) -> list[Path]:
-        return sorted(self.folder.glob(f"{kind}-*.parquet"))
+        found = sorted(self.folder.glob(f"{kind}-*.parquet"))
+        expected = [name for name in self.manifest if name.startswith(kind)]
+        names = {path.name for path in found}
+        if lost := [name for name in expected if name not in names]:
+            raise UserError(f"templates: {self.folder / lost[0]} is missing; {self._advice}.")
+        if self.manifest and (foreign := sorted(names.difference(expected))):
+            raise UserError(
+                f"templates: {self.folder / foreign[0]} is not a shard of this set ({MARKER} lists {len(expected)}); "
+                "delete it."
+            )
+        return found
 
-    def _tables(self, kind: str, columns: list[str]) -> Iterator[pa.Table]:
-        for path in self._shards(kind):
-            yield pq.read_table(path, columns=columns)
+    def _n_rows(self, path: Path) -> int:
+        written = self.manifest.get(path.name)
+        return written.rows if written else self._parquet(pq.read_metadata, path).num_rows
+
+    def _tables(self, columns: list[str]) -> Iterator[pa.Table]:
+        for path in self._shards("templates"):
+            table = self._read(path, columns)
+            if "template" in columns:
+                self._check_templates(path, table.column("template"))
+            yield table
+
+    def _read(self, path: Path, columns: list[str]) -> pa.Table:
+        """Columns of a shard, which is compared with what was written when it is first opened."""
+        written = self.manifest.get(path.name)
+        if written and path.name not in self.verified:
+            if fault := written.fault(self.folder):
+                raise UserError(f"templates: {path} {fault}; {AGAIN}.")
+            self.verified.add(path.name)
+        table = self._parquet(pq.read_table, path, columns=columns)
+        if written and table.num_rows != written.rows:
+            raise UserError(
+                f"templates: {path} has {table.num_rows:,} rows, and {MARKER} says {written.rows:,}; restore {MARKER}, "
+                "or extract the set again into another output."
+            )
+        return table
+
+    def _check_templates(self, path: Path, column: pa.ChunkedArray) -> None:
+        kind = column.type
+        if not pa.types.is_fixed_size_list(kind) or kind.list_size != self.width or column.null_count:
+            raise UserError(
+                f"templates: {path} must hold templates of {self.width} numbers; it holds {kind}. It is of another "
+                f"set: {self._advice}."
+            )
+        first = 0
+        for chunk in column.chunks:
+            values = chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, self.width)
+            if not np.isfinite(values).all():
+                row = first + int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
+                raise UserError(
+                    f"templates: row {row} of {path} must be finite numbers, and is not; extract the set again into "
+                    "another output."
+                )
+            first += len(chunk)
+
+    def _parquet(self, read: Callable[..., Any], path: Path, **more: Any) -> Any:
+        try:
+            return read(path, **more)
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"templates: {path} cannot be read ({error}); {self._advice}.") from error
+
+
+def read_marker(folder: Path) -> dict[str, Any]:
+    """What `set.json` says of a finished set.
+
+    Raises: UserError if the folder is not a finished template set, or has a newer schema.
+    """
+    marker = folder / MARKER
+    if not marker.is_file():
+        found = (
+            "it is unfinished: run the same extract command again"
+            if any(folder.glob("*.parquet"))
+            else "make one with the extract entry point"
+        )
+        raise UserError(f"templates: {folder} is not a finished template set (no {MARKER}); {found}.")
+    place = f"templates: {marker}"
+    metadata = read_object(marker, "templates:", remedy=REMEDY, fields={"schema_version": int})
+    if metadata["schema_version"] > SCHEMA_VERSION:
+        raise UserError(
+            f"templates: {folder} has schema version {metadata['schema_version']}; "
+            f"this version of fsae_mlflow reads up to {SCHEMA_VERSION}; update it."
+        )
+    # Sets of version 0.1 may have neither attributes nor a manifest.
+    check_fields(
+        {"attributes": {}, **metadata}, place, {"n_rows": int, "width": int, "attributes": dict}, remedy=REMEDY
+    )
+    if unknown := [name for name, kind in metadata.get("attributes", {}).items() if kind not in KINDS]:
+        raise UserError(f"{place} has attributes of an unknown type: {', '.join(unknown)}; {REMEDY}.")
+    try:
+        [ShardFile(**entry) for entry in metadata.get("shards", [])]
+    except TypeError as error:
+        raise UserError(f"{place} has a damaged list of shards ({error}); {REMEDY}.") from error
+    return metadata

@@ -5,47 +5,68 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import Option, options, parse
-from fsae_mlflow.tracking.signals import reason_of, terminable
+from fsae_mlflow.tracking.killed import keep_killed
+from fsae_mlflow.tracking.signals import interrupt_behind, reason_of, terminable
 
-if TYPE_CHECKING:
-    from fsae_mlflow.tracking.runs import Run
+BUG = "{stage}: this is a bug of fsae_mlflow; please report it in the project's issue tracker, with all lines above."
 
 
-def command(settings_class: type, *, stage: str) -> Callable[[Callable[[Any, "Run"], None]], click.Command]:
+def command(
+    settings_class: type, *, stage: str, tracked: bool = True
+) -> Callable[[Callable[[Any, Any], None]], click.Command]:
     """Make `function(settings, run)` a click command with one option per parameter of `settings_class`.
 
     Option names keep their underscores, so that `mlflow run -P batch_size=8` and `--batch_size 8` are spelled alike.
     An empty value means "not given". Where the class has PRESETS, values that are not given come from the chosen
     preset. A user's mistake (UserError, OSError) is printed as one sentence, with a non-zero exit code; the run ends
-    FAILED or KILLED, with the reason as a tag. FSAE_TRACEBACK=1 in the environment prints the traceback instead.
+    FAILED or KILLED, with the reason as a tag. FSAE_TRACEBACK=1 in the environment prints the traceback instead. Any
+    other exception is a bug: its traceback is printed, with a line that says so. Exit codes: 1 a mistake or a bug, 2 a
+    refused parameter, 3 all is on disk but not on the tracking server, 130 stopped.
+
+    A command that is not `tracked` has no run of its own; its function gets None for it.
     """
 
-    def decorate(function: Callable[[Any, "Run"], None]) -> click.Command:
+    def decorate(function: Callable[[Any, Any], None]) -> click.Command:
         @click.pass_obj
         def callback(settings: Any, **_: Any) -> None:
             _log_to_stderr()
+            waiting = os.environ.get("MLFLOW_RUN_ID")  # it is gone after the run
             try:
                 with terminable():
                     # MLflow takes seconds to import; `--help` and usage errors do not need it.
+                    if not tracked:
+                        function(settings, None)
+                        return
                     from fsae_mlflow.tracking.runs import attached_run
 
                     with attached_run(settings, stage=stage) as run:
                         function(settings, run)
-            except (UserError, OSError) as error:
+            except BaseException as error:
+                interrupt = interrupt_behind(error)
+                if interrupt is not None:
+                    if error is not interrupt:
+                        click.echo(f"{stage}: {' '.join(str(error).split()) or type(error).__name__}", err=True)
+                    _end_waiting_run("KILLED", reason_of(interrupt))
+                    if waiting:
+                        keep_killed(waiting)
+                    click.echo(f"{stage}: {reason_of(interrupt)}.", err=True)
+                    sys.exit(130)
+                if not isinstance(error, UserError | OSError):
+                    if isinstance(error, Exception):
+                        error.add_note(BUG.format(stage=stage))
+                    raise
                 if os.environ.get("FSAE_TRACEBACK"):
                     raise
-                raise click.ClickException(" ".join(str(error).split())) from error
-            except KeyboardInterrupt as interrupt:
-                _end_waiting_run("KILLED", reason_of(interrupt))
-                click.echo(f"{stage}: {reason_of(interrupt)}.", err=True)
-                sys.exit(130)
+                refusal = click.ClickException(" ".join(str(error).split()))
+                refusal.exit_code = getattr(error, "exit_code", 1)  # pyright: ignore[reportAttributeAccessIssue]
+                raise refusal from error
 
         return StageCommand(settings_class, stage, callback=callback, help=function.__doc__)
 
@@ -64,6 +85,9 @@ class StageCommand(click.Command):
         return [*map(_click_option, options(self.settings_class)), *super().get_params(ctx)]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        only = [option.name for option in options(self.settings_class)]
+        if len(only) == 1 and args and not args[0].startswith("-"):
+            args = [f"--{only[0]}", *args]  # the only parameter needs no name
         try:
             rest = super().parse_args(ctx, args)
             given = {name: value for name, value in ctx.params.items() if _is_given(ctx, name, value)}
@@ -116,9 +140,15 @@ def _is_given(context: click.Context, name: str, value: Any) -> bool:
 
 def _end_waiting_run(status: str, reason: str) -> None:
     if "MLFLOW_RUN_ID" in os.environ:
+        from mlflow.exceptions import MlflowException
+
         from fsae_mlflow.tracking.runs import end_waiting_run
 
-        end_waiting_run(status, reason)
+        try:
+            end_waiting_run(status, reason)
+        except MlflowException as error:
+            # What ended the command is still to be said.
+            logging.getLogger(__name__).warning("The run could not be ended: %s", error)
 
 
 def _log_to_stderr() -> None:

@@ -1,16 +1,18 @@
 """The inputs of a run: template sets and SAEs, named by a folder, a run, a model or `latest`."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
 from mlflow.artifacts import download_artifacts
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource  # pyright: ignore[reportAttributeAccessIssue]
-from mlflow.entities import DatasetInput, InputTag
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.sae.saved import WEIGHTS, digest
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.tracking.runs import STAGE_TAG, Run
 
@@ -18,45 +20,77 @@ TEMPLATES = "templates"
 SAE = "sae"
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a name of an input means: where it came from, and the folder that it is in now."""
+
+    folder: Path
+    origin: str
+
+
 def open_templates(run: Run, name: str, *, context: str, parameter: str = "templates") -> TemplateSet:
     """Open the template set that `name` means (a folder, a run id, or `latest`), and log it as the run's input dataset.
 
+    What the name meant stands in the run's tags `fsae.PARAMETER` and `fsae.PARAMETER.digest`.
+
     Raises: UserError where there is no such finished set; it says how to make one.
     """
-    templates = TemplateSet.open(_find(run, name, parameter=parameter, stages=("extract",), artifact=TEMPLATES))
+    found = _find(run, name, parameter=parameter, stages=("extract",), artifact=TEMPLATES)
+    templates = TemplateSet.open(found.folder)
+    _note_origin(run, parameter, found.origin, templates.digest)
     note_templates(run, templates, context=context)
     return templates
 
 
 def note_templates(run: Run, templates: TemplateSet, *, context: str) -> None:
     """Log a template set, with its digest and source, in the run's list of datasets; `context` says what it is for."""
-    dataset = MetaDataset(
-        source=LocalArtifactDatasetSource(str(templates.folder.resolve())),
-        name=templates.metadata.get("source", {}).get("name", templates.folder.name),
-        digest=templates.digest,
-    )
-    run.client.log_inputs(
-        run.id, [DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", context)])]
-    )
+    name = templates.metadata.get("source", {}).get("name", templates.folder.name)
+    _note_dataset(run, name, templates.folder, templates.digest, context)
 
 
 def find_sae(run: Run, name: str) -> Path:
     """The folder of the SAE that `name` means: a folder, a run id, `models:/NAME/VERSION` or `@ALIAS`, or `latest`.
 
+    The SAE is logged as the run's input; what the name meant stands in the tags `fsae.sae` and `fsae.sae.digest`.
+
     Raises: UserError where there is no such SAE; it says how to make one.
     """
-    if not name.startswith("models:/"):
-        return _find(run, name, parameter="sae", stages=("train_sae", "sweep"), artifact=SAE)
+    if name.startswith("models:/"):
+        found = _find_model(run, name)
+    else:
+        found = _find(run, name, parameter=SAE, stages=("train_sae", "sweep"), artifact=SAE)
+    if (found.folder / WEIGHTS).is_file():
+        weights = digest(found.folder)
+        _note_origin(run, SAE, found.origin, weights)
+        _note_dataset(run, SAE, found.folder, weights, SAE)
+    return found.folder
+
+
+def _note_origin(run: Run, parameter: str, origin: str, digest_of_it: str) -> None:
+    run.set_tags({f"fsae.{parameter}": origin, f"fsae.{parameter}.digest": digest_of_it})
+
+
+def _note_dataset(run: Run, name: str, folder: Path, digest_of_it: str, context: str) -> None:
+    source = LocalArtifactDatasetSource(str(folder.resolve()))
+    dataset = MetaDataset(source=source, name=name, digest=digest_of_it)
+    run.log("dataset", dataset=dict(dataset._to_mlflow_entity()), context=context)
+
+
+def _find_model(run: Run, name: str) -> Found:
     try:
-        model = Path(download_artifacts(artifact_uri=name))
+        # An alias may move between two requests: the version that it means now is the one that is read.
+        model, *version = map(str, get_model_name_and_version(run.client, name))
+        uri = "/".join(["models:", model, *version])
+        folder = Path(download_artifacts(artifact_uri=uri)) / "artifacts" / SAE
+        source = run.client.get_model_version(model, version[0]).run_id if version else ""
     except MlflowException as error:
         raise UserError(f"sae: {name} is not in the model registry ({error.message})") from error
-    return model / "artifacts" / SAE
+    return Found(folder, f"{uri} of run {source}" if source else uri)
 
 
-def _find(run: Run, name: str, *, parameter: str, stages: tuple[str, ...], artifact: str) -> Path:
+def _find(run: Run, name: str, *, parameter: str, stages: tuple[str, ...], artifact: str) -> Found:
     if name != "latest" and Path(name).exists():
-        return Path(name)
+        return Found(Path(name), str(Path(name).resolve()))
     make = f"make one with `mlflow run . -e {stages[0]}`"
     if name == "latest":
         found = _newest_finished(run, stages)
@@ -75,11 +109,12 @@ def _find(run: Run, name: str, *, parameter: str, stages: tuple[str, ...], artif
             ) from error
     try:
         # From a local store this is the artifact itself, from a remote one a downloaded copy.
-        return Path(download_artifacts(artifact_uri=f"{found.info.artifact_uri}/{artifact}"))
+        folder = Path(download_artifacts(artifact_uri=f"{found.info.artifact_uri}/{artifact}"))
     except (MlflowException, OSError) as error:
         raise UserError(
             f"{parameter}: run {found.info.run_id} has no artifact {artifact}; give a run of {' or '.join(stages)}."
         ) from error
+    return Found(folder, f"runs:/{found.info.run_id}/{artifact}")
 
 
 def _newest_finished(run: Run, stages: tuple[str, ...]) -> MlflowRun | None:

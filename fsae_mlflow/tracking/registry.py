@@ -2,19 +2,24 @@
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import mlflow
 import numpy as np
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
+from mlflow.tracking import MlflowClient
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 import fsae_mlflow
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.saved import FILES
 from fsae_mlflow.tracking import served_model
 from fsae_mlflow.tracking.inputs import SAE
+from fsae_mlflow.tracking.journal import PATIENCE_SECONDS, is_refusal, said
 from fsae_mlflow.tracking.runs import Run
 
 # The packages that the served model and its code import; a test checks that none is missing.
@@ -28,15 +33,68 @@ def log_sae(run: Run, folder: Path) -> None:
         run.log_path(folder / name, SAE)
 
 
+def check_registration(run: Run, name: str) -> None:
+    """Check before the work that a model can be registered as `name`; without a name there is nothing to check.
+
+    Raises: UserError for a name that MLflow does not accept, and where the model registry does not answer.
+    """
+    if not name or not run.leads:
+        return
+    if any(character in name for character in "/:") or not name.strip(" ."):
+        raise UserError(f"model_name must be a name without / and :, for the model registry; it is {name!r}.")
+    try:
+        run.client.search_registered_models(f"name = '{name}'" if "'" not in name else None, max_results=1)
+    except (MlflowException, OSError) as error:
+        raise UserError(
+            f"model_name: the model registry {mlflow.get_registry_uri()} cannot be used ({said(error)}); mend that, or "
+            "give register=false."
+        ) from error
+
+
 def register_sae(run: Run, sae: SparseAutoencoder, folder: Path, *, name: str, aliases: tuple[str, ...] = ()) -> str:
     """Log the SAE saved in `folder` as a pyfunc model of the run, register it as `name`, and return the model version.
 
     The model's input is templates (n, d_in) in the recognizer's units; its parameter `output` selects `features`
     (n, d_sae) or `reconstruction` (n, d_in). The model's metadata and the registered version's tags have the version of
-    this package as `fsae_mlflow`. Without a `name` the model is logged and not registered, and the result is "".
+    this package as `fsae_mlflow`. Without a `name` the model is logged and not registered, and the result is "". It is
+    also "" where the server does not answer: the journal has the registration then, for `entrypoints.upload`.
+
+    Raises: UserError where the registry refuses; the SAE stays in `folder`.
     """
     if not run.leads:
         return ""
+    try:
+        if run.journal.flush(PATIENCE_SECONDS) or not run.journal.trouble:
+            return register(run.client, run.id, sae, folder, name=name, aliases=aliases)
+        trouble = run.journal.trouble
+    except (MlflowException, OSError) as error:
+        if is_refusal(error):
+            raise UserError(
+                f"model_name: {name or SAE} cannot be registered ({said(error)}). The trained SAE is kept in {folder}; "
+                "the same command only registers it."
+            ) from error
+        trouble = said(error)
+    run.log("register", folder=str(folder.resolve()), name=name, aliases=aliases, trouble=trouble)
+    return ""
+
+
+def register(
+    client: MlflowClient, run_id: str, sae: SparseAutoencoder, folder: Path, *, name: str, aliases: Sequence[str]
+) -> str:
+    """Register as `register_sae` does, for MLflow's active run, unless that run's model is registered already."""
+    known = client.search_model_versions(f"run_id = '{run_id}'") if name else []
+    number = next((str(version.version) for version in known if version.name == name), "")
+    if not number:
+        number = _log_model(sae, folder, name)
+    if not name:
+        return ""
+    client.set_model_version_tag(name, number, VERSION_TAG, fsae_mlflow.__version__)
+    for alias in aliases:
+        client.set_registered_model_alias(name, alias, number)
+    return number
+
+
+def _log_model(sae: SparseAutoencoder, folder: Path, name: str) -> str:
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, sae.d_in))]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]),
@@ -61,10 +119,4 @@ def register_sae(run: Run, sae: SparseAutoencoder, folder: Path, *, name: str, a
             registered_model_name=name or None,
             metadata={VERSION_TAG: fsae_mlflow.__version__},
         )
-    if not name:
-        return ""
-    number = str(info.registered_model_version)
-    run.client.set_model_version_tag(name, number, VERSION_TAG, fsae_mlflow.__version__)
-    for alias in aliases:
-        run.client.set_registered_model_alias(name, alias, number)
-    return number
+    return str(info.registered_model_version or "")

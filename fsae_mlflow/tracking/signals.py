@@ -51,3 +51,10 @@ def ignore_signals() -> None:
 def reason_of(interrupt: KeyboardInterrupt) -> str:
     """What ended the run, in words."""
     return "stopped by SIGTERM" if isinstance(interrupt, Terminated) else "interrupted (Ctrl-C)"
+
+
+def interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """The interrupt that `error` is, or that was being handled when it rose: a failing last save is not the reason."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__  # pyright: ignore[reportAssignmentType]
+    return error

@@ -14,6 +14,7 @@ from fsae_mlflow.features.clusters import clusters
 from fsae_mlflow.features.survey import encoded, survey
 from fsae_mlflow.metrics import Fidelity, Sparsity
 from fsae_mlflow.progress import OnMetrics
+from fsae_mlflow.provenance import require_same_recognizer
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.verification.figures import write_figures
@@ -60,8 +61,8 @@ def evaluate(
     pairs.csv (every pair with its distances; it can be read again as a pairs file), and the figures table.png, roc.png
     and density.png.
 
-    Raises: UserError for pairs that do not fit the templates, or where the templates' width differs from the SAE's
-    d_in.
+    Raises: UserError for pairs that do not fit the templates, where the templates' width differs from the SAE's d_in,
+    and for templates of another recognizer than the SAE's, unless `force` is set.
     """
     pairs = choose_pairs(settings, templates)
     rows = pairs.rows
@@ -70,6 +71,8 @@ def evaluate(
     table = [_row("original", squared_distances(original[first], original[second]), pairs)]
     if sae is None:
         return _finished(Evaluation(rows=table, pairs=pairs), templates, output, on_metrics)
+    others = [templates.origin] + ([density_templates.origin] if density_templates else [])
+    require_same_recognizer(sae.origin, *others, force=settings.force)
     sae = sae.to(choose_device(settings.device))
     density, source = _density(sae, templates, density_templates, settings.batch_size)
     split = clusters(density)

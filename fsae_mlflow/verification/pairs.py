@@ -163,7 +163,7 @@ def find_rows(pairs: Sequence[Pair], templates: TemplateSet, *, source: Path | s
             if row < 0:
                 raise UserError(
                     f"pairs: {source}, line {pair.line}: the image {image_id!r} matches several images of "
-                    f"{templates.folder}; give its extension."
+                    f"{templates.folder}; give its extension, or pictures with ids of their own."
                 )
             found[position, side] = row
     folds, fold = np.unique([pair.fold for pair in pairs], return_inverse=True)
@@ -173,12 +173,14 @@ def find_rows(pairs: Sequence[Pair], templates: TemplateSet, *, source: Path | s
 
 
 def _index(image_ids: Sequence[str]) -> dict[str, int]:
-    """The row of each image id, with and without extension; -1 where the name without extension is ambiguous."""
+    """The row of each image id, with and without extension; -1 where the name is ambiguous."""
     stems: dict[str, int] = {}
+    ids: dict[str, int] = {}
     for row, image_id in enumerate(image_ids):
         stem = str(PurePosixPath(image_id).with_suffix(""))
         stems[stem] = -1 if stem in stems else row
-    return stems | {image_id: row for row, image_id in enumerate(image_ids)}
+        ids[image_id] = -1 if image_id in ids else row
+    return stems | ids
 
 
 def _why_missing(image_id: str, templates: TemplateSet) -> str:

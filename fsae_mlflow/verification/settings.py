@@ -31,6 +31,7 @@ class EvaluateSettings:
         int, "Largest number of genuine (and of impostor) pairs in a fold that is made.", Gt(0), Le(1_000_000)
     ] = 300
     seed: Annotated[int, "Seed of the pairs that are made.", Ge(0)] = 0
+    force: Annotated[bool, "Go on although SAE, templates and recognizer do not belong together.", EXECUTION] = False
     batch_size: Annotated[int, "Templates encoded at once.", Gt(0), EXECUTION] = 512
     device: Annotated[str, "auto, cpu or cuda.", EXECUTION] = "auto"
     output: Annotated[str, "Folder to write to; empty: outputs/evaluate_lfw/FINGERPRINT.", EXECUTION] = ""

@@ -45,6 +45,7 @@ class VisualizeSettings:
         int, "Images optimized at once; they do not influence each other.", Ge(1), Le(1024), EXECUTION
     ] = 4
     record_every: Annotated[int, "Steps between records of objective, activation and norm.", Ge(1)] = 16
+    force: Annotated[bool, "Go on although SAE, templates and recognizer do not belong together.", EXECUTION] = False
     batch_size: Annotated[int, "Templates encoded at once.", Ge(1), EXECUTION] = 512
     seed: Annotated[int, "Seed of the first image of each feature; the next images take the next numbers.", Ge(0)] = 0
     device: Annotated[str, "auto, cpu or cuda.", EXECUTION] = "auto"

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from fsae_mlflow.compute import choose_device
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.features.clusters import choose_features, clusters
 from fsae_mlflow.features.survey import Survey, encoded
 from fsae_mlflow.progress import OnMetrics
+from fsae_mlflow.provenance import require_same_recognizer
+from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.report.tables import write_csv
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.templates.set import TemplateSet
@@ -33,7 +34,7 @@ def visualize(
     *,
     templates: TemplateSet,
     sae: SparseAutoencoder,
-    recognizer: nn.Module,
+    recognizer: Recognizer,
     output: Path,
     on_metrics: OnMetrics | None = None,
 ) -> Visualization:
@@ -43,8 +44,10 @@ def visualize(
     and history.csv (a line per image and recorded step). `on_metrics` gets objective, activation and norm_ratio of
     every image at the optimizer's recorded steps.
 
-    Raises: UserError for a feature that does not exist, or where the templates' width differs from the SAE's d_in.
+    Raises: UserError for a feature that does not exist, where the templates' width differs from the SAE's d_in, and
+    where templates, SAE and recognizer do not belong together, unless `force` is set.
     """
+    require_same_recognizer(templates.origin, sae.origin, recognizer.origin, force=settings.force)
     device = choose_device(settings.device)
     sae, recognizer = sae.to(device), recognizer.to(device)
     named = named_features(settings.features, sae.d_sae)

@@ -20,7 +20,7 @@ def test_pictures_are_decoded_in_order_by_any_number_of_workers(folder: Path) ->
     assert [item.picture for item in here] == [item.picture for item in there] == pictures
     assert [item.reason for item in here] == [item.reason for item in there]
     assert {item.reason for item in here if item.pixels is None} == {
-        "The file is not a picture in a format or pixel layout that Pillow reads.",
+        "The file is not a picture in a format or pixel layout that fsae_mlflow reads.",
         "The file does not exist.",
     }
     for mine, other in zip(here, there, strict=True):

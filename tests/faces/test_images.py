@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import EpsImagePlugin, Image, ImageCms
 
 from fsae_mlflow.faces.images import UnreadableImageError, decode
 
@@ -112,3 +112,22 @@ def bomb() -> bytes:
 def test_what_cannot_be_read_has_a_reason(content: bytes, reason: str) -> None:
     with pytest.raises(UnreadableImageError, match=reason):
         decode(content)
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+
+
+def test_no_picture_starts_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An EPS file called .jpg ran in Ghostscript."""
+    started = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *given: started.append(given))
+    assert Image.open(io.BytesIO(POSTSCRIPT)).format == "EPS"
+    with pytest.raises(UnreadableImageError, match="not a picture in a format"):
+        decode(POSTSCRIPT)
+    assert not started
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM"])
+def test_formats_that_are_read_whatever_the_name(kind: str) -> None:
+    options = {"sizes": [(24, 16)]} if kind == "ICO" else {}
+    assert decode(encoded(Image.fromarray(RAMP).convert("RGB"), kind, **options)).shape == (16, 24, 3)

@@ -61,7 +61,7 @@ def test_every_value_is_taken_or_refused_in_one_sentence(stage: str, monkeypatch
                 parse(main.settings_class, with_value(option, value, main.settings_class))
             except UserError as refusal:
                 assert option.name in str(refusal) and "\n" not in str(refusal)
-    assert n_refused > len(list(options(main.settings_class)))
+    assert n_refused >= len(list(options(main.settings_class)))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,8 @@ def test_training_refuses_what_the_machine_or_the_sae_cannot_hold(
 
 def test_more_gigabytes_than_the_machine_has_are_no_fault(template_set: TemplateSet, tmp_path: Path) -> None:
     settings = train_settings(epochs=1, max_gigabytes=1e300)
-    assert train(settings, templates=template_set, output=tmp_path, on_metrics=lambda *_: None).epoch == 1
+    trained = train(settings, templates=template_set, output=tmp_path, on_metrics=lambda *_: None)
+    assert trained.metrics["epoch_kept"] == 1
 
 
 def test_the_smallest_prefix_may_be_one_feature() -> None:

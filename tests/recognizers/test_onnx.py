@@ -1,6 +1,7 @@
 """ONNX recognizers against onnxruntime, and what is refused."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.recognizers.registry import load_recognizer
 from tests.recognizers.networks import gradient_share, small_network
 
@@ -125,6 +127,50 @@ def test_operation_without_a_conversion_is_refused(model: onnx.ModelProto, tmp_p
     onnx.save(strange, tmp_path / "strange.onnx")
     with pytest.raises(ValueError, match="onnx2torch cannot convert"):
         load_recognizer(f"onnx:{tmp_path / 'strange.onnx'}")
+
+
+def lose_a_weight(model: onnx.ModelProto) -> None:
+    del model.graph.initializer[0]
+
+
+def lose_a_node(model: onnx.ModelProto) -> None:
+    del model.graph.node[-1]
+
+
+def reshape_a_weight(model: onnx.ModelProto) -> None:
+    model.graph.initializer[6].dims[:] = [WIDTH // 2, 2 * 6 * 28 * 28]
+
+
+def declare_a_size(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 2**40
+
+
+def keep_a_weight_elsewhere(model: onnx.ModelProto) -> None:
+    onnx.external_data_helper.set_external_data(model.graph.initializer[6], "absent.data")
+    model.graph.initializer[6].ClearField("raw_data")
+    model.graph.initializer[6].data_location = TensorProto.EXTERNAL
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lose_a_weight, "Conv takes 'kernel', which is neither stored nor computed"),
+        (lose_a_node, "must compute its output 'template'"),
+        (reshape_a_weight, "is damaged or cannot be computed"),
+        (declare_a_size, "images of 8 to 4096 pixels"),
+        (keep_a_weight_elsewhere, r"a file of its weights beside it is missing.*absent\.data"),
+    ],
+)
+def test_a_graph_that_is_not_whole_is_refused(
+    model: onnx.ModelProto, tmp_path: Path, change: Callable[[onnx.ModelProto], None], words: str
+) -> None:
+    forged = onnx.ModelProto()
+    forged.CopyFrom(model)
+    change(forged)
+    (tmp_path / "forged.onnx").write_bytes(forged.SerializeToString())
+    with pytest.raises(UserError, match=words) as refusal:
+        load_recognizer(f"onnx:{tmp_path / 'forged.onnx'}")
+    assert "forged.onnx" in str(refusal.value)
 
 
 @pytest.mark.parametrize("name", ["mobilefacenet_a", "mobilefacenet_b"])

@@ -1,11 +1,14 @@
 """Students: built from their architecture, written, read again."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.recognizers.card import RecognizerCard, sha256
 from fsae_mlflow.recognizers.registry import load_recognizer
 from fsae_mlflow.recognizers.student import StudentArchitecture, StudentNetwork, read_student, write_student
@@ -73,3 +76,22 @@ def test_broken_or_foreign_weights_are_refused(written: Path, tmp_path: Path) ->
         read_student(tmp_path / "broken.safetensors")
     with pytest.raises(ValueError, match="must name their architecture"):
         read_student(tmp_path / "foreign.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"head_width": 10**12}, "of another shape|cannot be built"),
+        ({"head_width": "16"}, "head_width must be a valid integer"),
+        ({"input_size": 10**9}, "input_size must be less than or equal to 4096"),
+        ({"color": 1}, "another version"),
+        ({"backbone": "hf_hub:someone/net"}, r"timm\.list_models"),
+        ({"backbone_args": '{"checkpoint_path": "/etc/passwd"}'}, "without a checkpoint_path"),
+    ],
+)
+def test_a_forged_architecture_is_refused_by_name(written: Path, tmp_path: Path, change: dict, words: str) -> None:
+    path = tmp_path / "forged.safetensors"
+    save_file(load_file(written), path, metadata={"architecture": json.dumps(asdict(SMALL) | change)})
+    with pytest.raises(UserError, match=words) as refusal:
+        read_student(path)
+    assert str(path) in str(refusal.value)

@@ -8,6 +8,8 @@ from typing import Any
 import optuna
 import pytest
 
+from fsae_mlflow.errors import UserError
+from fsae_mlflow.locks import only_writer
 from fsae_mlflow.parameters import deciding, fingerprint, flat
 from fsae_mlflow.sweep.settings import SweepSettings
 from fsae_mlflow.sweep.stage import FINGERPRINT, Sweep, sweep
@@ -100,3 +102,9 @@ def test_a_study_of_version_0_1_is_continued(template_set: TemplateSet, tmp_path
     second = search(template_set, n_trials=3, output=str(tmp_path))
     assert second.trials[:2] == first.trials and len(second.trials) == 3
     assert FINGERPRINT in study(tmp_path).user_attrs
+
+
+def test_two_sweeps_do_not_write_to_one_study(template_set: TemplateSet, tmp_path: Path) -> None:
+    with only_writer(tmp_path), pytest.raises(UserError, match="is being written by process"):
+        search(template_set, n_trials=1, output=str(tmp_path))
+    assert list(tmp_path.iterdir()) == []

@@ -77,8 +77,10 @@ def test_unknown_attributes_are_nan_or_none(tmp_path: Path, jpeg: bytes) -> None
     values = [(31, True, "a"), (None, None, None)]
     rows = [replace(face_row(f"a/{i}.jpg", np.ones(4), jpeg), attributes=value) for i, value in enumerate(values)]
     for name, n in (("known", 1), ("unknown", 2)):
-        write_shard(tmp_path / name, 0, rows[:n], [("a/9.jpg", "no face")], width=4, attributes=kinds)
-    known, unknown = (finish(tmp_path / name, width=4, metadata={}, attributes=kinds) for name in ("known", "unknown"))
+        write_shard(tmp_path / name, 0, rows[:n], [("a/9.jpg", "no face")], width=4, n_pictures=n + 1, attributes=kinds)
+    known, unknown = (
+        finish(tmp_path / name, n_shards=1, width=4, metadata={}, attributes=kinds) for name in ("known", "unknown")
+    )
     assert [known.column(name).tolist() for name in kinds] == [[31], [True], ["a"]]
     assert [known.column(name).dtype.kind for name in kinds] == ["i", "b", "O"]
     np.testing.assert_array_equal(unknown.column("age"), [31.0, np.nan])

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import math
 from pathlib import Path
 
@@ -6,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.features.survey import survey
 from fsae_mlflow.metrics import Fidelity
+from fsae_mlflow.sae.saved import load_sae, save_sae
 from fsae_mlflow.sae.variants.gated import GatedSAE
 from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
@@ -162,3 +165,21 @@ def test_an_sae_on_unit_templates_is_measured_against_unit_templates(templates: 
     found = {row.name: row for row in evaluate(SETTINGS, templates=templates, sae=sae, output=tmp_path).rows}
     assert found["all"].fvu < 1e-10
     np.testing.assert_allclose(found["all"].distances, found["original"].distances, atol=1e-5)
+
+
+def test_an_sae_of_another_recognizers_templates_is_refused(templates: TemplateSet, tmp_path: Path) -> None:
+    cards = [{"name": name, "weights_sha256": digit * 64} for name, digit in (("tiny", "0"), ("mobilefacenet", "1"))]
+    others = dataclasses.replace(templates, metadata=templates.metadata | {"recognizer": cards[1]})
+    save_sae(exact_sae(), tmp_path / "sae", settings={}, templates={"recognizer": cards[0]})
+    sae = load_sae(tmp_path / "sae")
+    with pytest.raises(
+        UserError, match=r"sae: .*from recognizer tiny \(.*from recognizer mobilefacenet \(.*force=true"
+    ):
+        evaluate(SETTINGS, templates=others, sae=sae, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    forced = dataclasses.replace(SETTINGS, force=True)
+    assert len(evaluate(forced, templates=others, sae=sae, output=tmp_path / "out").rows) == 4
+    counted = {"density_templates": others, "output": tmp_path / "out"}
+    same = dataclasses.replace(templates, metadata=templates.metadata | {"recognizer": cards[0]})
+    with pytest.raises(UserError, match="mobilefacenet"):
+        evaluate(SETTINGS, templates=same, sae=sae, **counted)

@@ -9,6 +9,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fsae_mlflow.faces.aligned import FACE_SIZE, to_float
+from fsae_mlflow.recognizers.base import Recognizer
+from fsae_mlflow.recognizers.card import RecognizerCard
 from fsae_mlflow.sae.variants.gated import GatedSAE
 from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
@@ -27,12 +29,13 @@ class LinearRecognizer(nn.Module):
         self.register_buffer("matrix", torch.randn(48, D_IN, generator=torch.Generator().manual_seed(0)) / 4)
 
     def forward(self, faces: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch d"]:
-        return (nn.functional.adaptive_avg_pool2d(faces, 4) - 0.5).flatten(1) @ self.matrix
+        return nn.functional.adaptive_avg_pool2d(faces, 4).flatten(1) @ self.matrix
 
 
 @pytest.fixture(scope="session")
-def recognizer() -> nn.Module:
-    return LinearRecognizer().eval()
+def recognizer() -> Recognizer:
+    card = RecognizerCard(name="linear", template_width=D_IN, mean=(127.5,) * 3, std=(255.0,) * 3)
+    return Recognizer(LinearRecognizer(), card)
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +45,7 @@ def sae() -> GatedSAE:
 
 
 @pytest.fixture(scope="session")
-def templates(tmp_path_factory: pytest.TempPathFactory, recognizer: nn.Module) -> TemplateSet:
+def templates(tmp_path_factory: pytest.TempPathFactory, recognizer: Recognizer) -> TemplateSet:
     """Forty coarse random pictures and their true templates."""
     generator = np.random.default_rng(0)
     with TemplateWriter(tmp_path_factory.mktemp("templates"), width=D_IN, metadata={}) as writer:

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.aligned import to_float
+from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.sae.variants.gated import GatedSAE
 from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
@@ -165,3 +168,16 @@ def test_the_papers_preset_is_the_papers() -> None:
 def test_settings_out_of_bounds_are_refused(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"{field} must be"):
         VisualizeSettings(**{field: value})  # pyright: ignore[reportArgumentType]
+
+
+def test_another_recognizer_than_the_templates_is_refused(
+    templates: TemplateSet, sae: GatedSAE, recognizer: Recognizer, tmp_path: Path
+) -> None:
+    card = dataclasses.asdict(recognizer.card)
+    others = dataclasses.replace(templates, metadata=templates.metadata | {"recognizer": card | {"name": "other"}})
+    settings = VisualizeSettings(n_features=1, n_images=1, steps=1, device="cpu")
+    with pytest.raises(UserError, match=r"from recognizer other .* and templates from recognizer linear .*force=true"):
+        visualize(settings, templates=others, sae=sae, recognizer=recognizer, output=tmp_path)
+    assert not any(tmp_path.iterdir())
+    forced = dataclasses.replace(settings, force=True)
+    assert visualize(forced, templates=others, sae=sae, recognizer=recognizer, output=tmp_path).images

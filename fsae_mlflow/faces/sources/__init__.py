@@ -38,10 +38,12 @@ To add one, for example text files with the path of one picture per line, write 
 and add the line `"*.txt": PathList,` to `SOURCES` in `registry.py`. Rules:
 
 - `__iter__` is called several times: it gives the same pictures in the same order each time, and does not hold all of
-  them in memory. Each `Picture` has another `image_id`.
+  them in memory. Each `Picture` should have another `image_id`: pairs are found by it.
 - `__iter__` lists pictures and does not read them: worker processes do, later. So a `Picture` says where its bytes are
   by `location` (and `offset` and `length`, as in `tars.py`). Only small sources give the bytes as `content`.
 - `Location` (`faces/storage.py`) opens local paths and URIs (s3://…) alike.
+- A picture that the source knows to be unreadable is given with `fault`, the reason; it becomes a failure. Files that
+  are no pictures may be counted by suffix in `self.passed_over` (a Counter that each pass begins anew).
 - A mistake of the user is a UserError (`fsae_mlflow/errors.py`), which begins with "faces:" and says what to do.
 
 Test it in `tests/faces/sources/`, and add a row to the table of sources in `docs/extraction.md`.

@@ -131,4 +131,9 @@ def _kind(column: "pa.DataType") -> str:
 
 def _picture(path: str, identity: Any, beside: Location, attributes: tuple[Any, ...]) -> Picture:
     named = str(identity) if identity not in (None, "") else identity_of(path)
-    return Picture(path, named, beside.beside(path), attributes=attributes)
+    if "\0" in path:
+        return Picture(path, named, beside, attributes=attributes, fault="The path holds a NUL character.")
+    try:
+        return Picture(path, named, beside.beside(path), attributes=attributes)
+    except UserError as error:
+        return Picture(path, named, beside, attributes=attributes, fault=str(error))

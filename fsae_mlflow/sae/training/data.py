@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from fsae_mlflow.progress import progress
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.templates.set import TemplateSet
 
@@ -112,7 +113,7 @@ def fit_scaling(sae: SparseAutoencoder, data: TrainingData, *, center: bool) -> 
     training rows.
     """
     total, squares, n = np.zeros(sae.d_in), 0.0, 0
-    for batch in data.in_order():
+    for batch in progress(data.in_order(), total=len(data), label="scaling", unit="templates", size=len):
         rows = torch.nn.functional.normalize(batch.double(), dim=1) if sae.normalize else batch.double()
         total += rows.sum(dim=0).numpy()
         squares += float(rows.square().sum())

@@ -10,6 +10,7 @@ from torch import Tensor
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.metrics import Fidelity, Sparsity
 from fsae_mlflow.sae.base import SparseAutoencoder
+from fsae_mlflow.sae.terms import TERMS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +44,13 @@ def measure(
     Raises: UserError without templates.
     """
     fidelity, sparsity = Fidelity(), Sparsity(sae.d_sae)
-    losses: dict[str, float] = {}
+    sums: Tensor | float = 0.0
     for batch in x.split(batch_size) if isinstance(x, Tensor) else x:
         features, x_hat = sae.reconstruct(batch)
         fidelity.add(batch, x_hat)
         sparsity.add(features)
-        for term, value in sae.loss(batch).as_floats().items():
-            losses[term] = losses.get(term, 0.0) + value * len(batch)
+        sums += sae.loss(batch).stacked.double() * len(batch)
     if fidelity.n == 0:
         raise UserError("There are no templates to measure the SAE on.")
-    return Measures(
-        fidelity=fidelity, sparsity=sparsity, losses={term: value / fidelity.n for term, value in losses.items()}
-    )
+    means = (torch.as_tensor(sums) / fidelity.n).tolist()
+    return Measures(fidelity=fidelity, sparsity=sparsity, losses=dict(zip(TERMS, means, strict=True)))

@@ -73,7 +73,10 @@ class TrainSettings:
         "faster for the size.",
     ] = "auto"
     checkpoint_seconds: Annotated[
-        float, "Seconds between checkpoints, from which the same command goes on.", Ge(0), EXECUTION
+        float,
+        "Seconds between checkpoints, from which the same command goes on; the first comes within a minute.",
+        Ge(0),
+        EXECUTION,
     ] = 300.0
     max_gigabytes: Annotated[
         float,

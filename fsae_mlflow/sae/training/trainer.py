@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,9 +13,9 @@ from fsae_mlflow.errors import UserError
 from fsae_mlflow.ranks import Ranks
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.optimizer import AdamW
-from fsae_mlflow.sae.terms import Loss
+from fsae_mlflow.sae.terms import TERMS, Loss
 from fsae_mlflow.sae.training.data import TrainingData
-from fsae_mlflow.sae.training.distributed import cut, join, part_of
+from fsae_mlflow.sae.training.distributed import cut, is_per_feature, join, part_of
 from fsae_mlflow.sae.training.mixup import mixup
 from fsae_mlflow.sae.training.resampling import draw_directions, revive
 from fsae_mlflow.sae.training.schedule import learning_rate
@@ -68,7 +68,8 @@ class Trainer:
         """The rest of the current pass over the templates, in a seeded order; then resampling, when it is due."""
         epoch, done = self.epoch + 1, self.step % self.batches_per_epoch
         n_dead = n_resampled = n_taken = 0
-        losses: dict[str, float] = {}
+        # The sums stay on the device until the epoch ends: each number read from a GPU makes the CPU wait for it.
+        sums: Tensor | float = 0.0
         started = time.perf_counter()
         for number, batch in enumerate(self.data.batches(self.settings.batch_size, self._generator(epoch))):
             if number < done:
@@ -76,7 +77,7 @@ class Trainer:
             batch = mixup(batch, self.settings.mixup, self._generator(self.step))
             loss = self.run_step(self.sae.scaled(batch.to(self.sae.W_dec.device)))
             n_taken += len(batch)
-            losses = {term: losses.get(term, 0.0) + value * len(batch) for term, value in loss.as_floats().items()}
+            sums += loss.stacked.double() * len(batch)
             if self.step == epoch * self.batches_per_epoch:
                 n_dead = int(self.ranks.sum(self._dead(epoch).sum()))
                 if self.settings.variant.resampling_due(epoch, self.settings.epochs):
@@ -89,8 +90,9 @@ class Trainer:
             )
             after_step()
             started = time.perf_counter()
+        means = (torch.as_tensor(sums) / n_taken).tolist()
         return {
-            **{f"train/step_loss_{term}": value / n_taken for term, value in losses.items()},
+            **{f"train/step_loss_{term}": value for term, value in zip(TERMS, means, strict=True)},
             "lr": self.optimizer.param_groups[0]["lr"],
             "n_resampled": float(n_resampled),
             "n_dead": float(n_dead),
@@ -143,6 +145,35 @@ class Trainer:
             **{name: getattr(self, name) for name in POSITION},
         }
 
+    def require_own(self, state: dict[str, Any]) -> None:
+        """Check that `state` can be one of this training.
+
+        Raises: ValueError for other names or shapes, for numbers that are not finite, and for a position outside the
+        training or other than the optimizer's; other exceptions where something is missing or no tensor.
+        """
+        self.require_own_weights(state["weights"])
+        moments = self._whole_shapes(dict(self.sae.named_parameters())) if state["step"] else {}
+        for part in ("exp_avg", "exp_avg_sq"):
+            _require(state[part], moments, part)
+        _require(state["steps"], dict.fromkeys(moments, torch.Size()), "steps")
+        silence = _silence(state["silence"])
+        if silence.shape != (self.d_sae,) or (silence < 0).any():
+            raise ValueError("templates_since_fired must be one number for each feature, at least 0")
+        step, since, *timed = (state[name] for name in POSITION)
+        if not (type(step) is type(since) is int and 0 <= since <= step <= self.n_steps):
+            raise ValueError(f"step {step} (resampled {since} before) is outside of the training")
+        if any(float(number) != step for number in state["steps"].values()):
+            raise ValueError(f"step {step} differs from the optimizer's")
+        if not all(math.isfinite(value) and value >= 0 for value in timed):
+            raise ValueError("times must be at least 0")
+
+    def require_own_weights(self, weights: dict[str, Tensor]) -> None:
+        """Check that the weights can be the whole SAE's.
+
+        Raises: ValueError for other names or shapes, and for numbers that are not finite.
+        """
+        _require(weights, self._whole_shapes(self.sae.state_dict()), "weights")
+
     def load_state(self, state: dict[str, Any]) -> None:
         """Take over the state that another trainer gave, whatever the number of its ranks."""
         parts = {
@@ -150,9 +181,7 @@ class Trainer:
             for name in ("weights", "exp_avg", "exp_avg_sq", "steps", "silence")
         }
         self.sae.load_state_dict(parts["weights"])
-        silence = parts["silence"]
-        # Checkpoints of version 0.1 have it by its former name.
-        self.templates_since_fired.copy_(silence["idle" if "idle" in silence else "templates_since_fired"])
+        self.templates_since_fired.copy_(_silence(parts["silence"]))
         for name, parameter in self.sae.named_parameters():
             if name in parts["steps"]:
                 moments = {moment: parts[moment][name].to(parameter.device) for moment in ("exp_avg", "exp_avg_sq")}
@@ -172,6 +201,13 @@ class Trainer:
             "exp_avg_sq": {name: moment["exp_avg_sq"] for name, moment in moments.items()},
             "steps": {name: moment["step"] for name, moment in moments.items()},
             "silence": {"templates_since_fired": self.templates_since_fired},
+        }
+
+    def _whole_shapes(self, parts: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+        n = self.sae.d_sae
+        return {
+            name: torch.Size((self.d_sae, *part.shape[1:])) if is_per_feature(name, part, n) else part.shape
+            for name, part in parts.items()
         }
 
     def _generator(self, place: int) -> torch.Generator:
@@ -219,3 +255,15 @@ class Trainer:
             f"The loss is not finite at step {self.step} ({terms}); "
             f"lower lr ({self.settings.lr}) or check the templates."
         )
+
+
+def _silence(state: dict[str, Tensor]) -> Tensor:
+    # Checkpoints of version 0.1 have it by its former name.
+    return state["idle" if "idle" in state else "templates_since_fired"]
+
+
+def _require(tensors: dict[str, Tensor], shapes: dict[str, torch.Size], part: str) -> None:
+    if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
+        raise ValueError(f"its {part} have other names or shapes")
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise ValueError(f"its {part} have values that are not finite")

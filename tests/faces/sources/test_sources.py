@@ -165,6 +165,13 @@ def test_tar_shards(tmp_path: Path, pattern: str) -> None:
     assert seen(open_source(f"file://{tmp_path}/{pattern}")) == expected
 
 
+def test_a_label_that_is_no_json_is_refused(tmp_path: Path) -> None:
+    for label, words in ((b"[" * 100_000, "nested values"), (b"{", "not readable JSON")):
+        shard(tmp_path / "faces.tar", {"1.json": label, "1.png": png(1)})
+        with pytest.raises(ValueError, match=rf"1\.json in .*faces\.tar .*{words}"):
+            take_inventory(open_source(str(tmp_path / "faces.tar")))
+
+
 def test_what_is_no_tar_is_refused(tmp_path: Path) -> None:
     (tmp_path / "faces.tar").write_bytes(b"x" * 2000)
     with pytest.raises(ValueError, match="not an uncompressed tar file"):

@@ -42,9 +42,9 @@ def test_training_explains_templates_sparsely(trained: tuple[Trained, list[dict[
     assert len(logged) == SETTINGS.epochs
     assert logged[-1]["train/loss_total"] < logged[0]["train/loss_total"]
     assert logged[-1]["train/step_loss_total"] == pytest.approx(logged[-1]["train/loss_total"], rel=0.05)
-    assert result.train.fidelity.fvu < 0.15
-    assert result.train.sparsity.l0 < result.sae.d_sae / 3
-    assert result.heldout is not None and result.heldout.fidelity.n == 40
+    assert result.metrics["train/fvu"] < 0.15
+    assert result.metrics["train/l0"] < result.sae.d_sae / 3
+    assert result.metrics["heldout/fvu"] > 0
 
 
 def test_mean_l0_is_the_sum_of_densities(
@@ -55,13 +55,13 @@ def test_mean_l0_is_the_sum_of_densities(
         for part in ("train", "heldout"):
             assert metrics[f"{part}/l0"] == pytest.approx(metrics[f"{part}/sum_of_densities"], rel=1e-9)
     held = holdout_rows(template_set.identities, SETTINGS.holdout, seed=SETTINGS.seed)
-    for rows, measured in ((~held, result.train), (held, result.heldout)):
+    for rows, part in ((~held, "train"), (held, "heldout")):
         fired = [
             int((result.sae.encode(template[None]) > 0).sum())
             for template in torch.from_numpy(template_set.templates[rows])
         ]
-        assert measured is not None and measured.sparsity.l0 == pytest.approx(np.mean(fired), rel=1e-12)
-    assert result.train.sparsity.l0 == pytest.approx(float(result.sae.density.double().sum()), rel=1e-6)
+        assert result.metrics[f"{part}/l0"] == pytest.approx(np.mean(fired), rel=1e-12)
+    assert result.metrics["train/l0"] == pytest.approx(float(result.sae.density.double().sum()), rel=1e-6)
 
 
 def test_decoder_directions_keep_unit_norm(trained: tuple[Trained, list[dict[str, float]]]) -> None:
@@ -85,9 +85,8 @@ def test_the_epoch_of_least_heldout_loss_can_be_kept(template_set: TemplateSet, 
         output=tmp_path,
         on_metrics=lambda metrics, _: losses.append(metrics["heldout/loss_total"]),
     )
-    assert result.epoch == int(np.argmin(losses)) + 1 < 30
+    assert result.metrics["epoch_kept"] == int(np.argmin(losses)) + 1 < 30
     assert result.metrics["heldout/loss_total"] == pytest.approx(min(losses), rel=1e-4)
-    assert result.metrics["epoch_kept"] == result.epoch
     with pytest.raises(ValueError, match="holdout"):
         dataclasses.replace(settings, holdout=0.0)
 
@@ -182,7 +181,7 @@ def test_loss_that_is_not_finite_stops_with_step_and_term(template_set: Template
     settings = train_settings(expansion=2, epochs=5, lr=1e30, lam=1.0)
     with pytest.raises(UserError, match=r"not finite at step .*lower lr"):
         train(settings, templates=template_set, output=tmp_path / "sae", on_metrics=lambda *_: None)
-    assert not (tmp_path / "sae").exists()
+    assert not any((tmp_path / "sae").iterdir())
 
 
 def test_an_sae_of_another_kind_or_damaged_is_refused(tmp_path: Path) -> None:
@@ -191,5 +190,5 @@ def test_an_sae_of_another_kind_or_damaged_is_refused(tmp_path: Path) -> None:
     save_sae(GatedSAE(4, 8, GatedSettings()), tmp_path / "sae", settings={}, templates={})
     weights = tmp_path / "sae" / "sae.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"sae\.safetensors is missing, damaged"):
+    with pytest.raises(ValueError, match=r"sae\.safetensors is not a readable safetensors file"):
         load_sae(tmp_path / "sae")

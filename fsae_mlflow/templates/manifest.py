@@ -1,0 +1,34 @@
+"""The manifest of a template set: what each file of its shards held when it was written."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+AGAIN = "run the same extract command again, which makes only this shard again"
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """A file with its rows, bytes and SHA-256; the pictures of its shard, and how many of them gave no row."""
+
+    file: str
+    rows: int
+    bytes: int
+    checksum: str
+    n_pictures: int
+    n_failures: int
+
+    def fault(self, folder: Path) -> str:
+        """How the file in `folder` differs from what was written; empty if it does not."""
+        path = folder / self.file
+        if not path.is_file():
+            return "is missing"
+        if (size := path.stat().st_size) != self.bytes:
+            return f"has {size:,} bytes where {self.bytes:,} were written"
+        return "" if checksum(path) == self.checksum else "has another content than was written"
+
+
+def checksum(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,274 @@
+"""What a run logs: written to a file first, and sent to the tracking server by a thread, in order.
+
+The file is the queue. A stage only appends a line to it, so a slow or absent server never makes it wait, and the memory
+in use does not grow. When everything has arrived the file is deleted; else `python -m entrypoints.upload` sends the
+rest. An entry whose answer was lost is sent again, and each kind of entry gives the same when it arrives twice: MLflow
+keeps one metric point for a name, step, time and value, one value for a parameter, a tag or an artifact.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import mlflow
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.errors import UserError
+from fsae_mlflow.tracking.processes import process_tags
+
+PATTERN = "unlogged-*.jsonl"
+PATIENCE_SECONDS = 60.0
+LONGEST_PAUSE_SECONDS = 15.0
+MAX_METRICS = 1000
+MAX_PARAM_LENGTH = 6000
+TABLES_TAG = "mlflow.loggedArtifacts"
+NAMES = {"params": "parameter sets", "tags": "tag sets", "path": "artifacts", "json": "artifacts", "table": "artifacts"}
+NAMES |= {"metrics": "metric entries", "dataset": "inputs", "register": "the registered model", "end": "the run's end"}
+
+logger = logging.getLogger(__name__)
+
+
+class NotLoggedError(UserError):
+    """A stage is finished on disk, and part of what it logs is not on the tracking server."""
+
+    exit_code = 3
+
+
+class Journal:
+    """The entries of one run that the tracking server does not have yet, and the thread that sends them."""
+
+    def __init__(self, run_id: str, folder: Path, *, stage: str) -> None:
+        self.run_id = run_id
+        self.stage = stage
+        self.folder = folder
+        self.path = folder.resolve() / PATTERN.replace("*", run_id)
+        self.client = MlflowClient()
+        self.header = self._header(process_tags())
+        self.position = self.size = len(self.header)
+        self.in_memory: deque[str] = deque()  # while the disk is full
+        self.refused: list[str] = []
+        self.trouble = ""
+        self.stopped = self.halted = False
+        self.changed = threading.Condition()
+        self.arrived_at = time.monotonic()
+        self.thread: threading.Thread | None = None
+
+    def put(self, entry: dict[str, Any]) -> None:
+        """Add an entry; this never waits for the server, and never raises for a full disk."""
+        line = json.dumps(entry) + "\n"
+        with self.changed:
+            self.in_memory.append(line)
+            try:
+                self._write()
+            except OSError as error:
+                logger.warning("%s: %s; what the run logs is kept in memory.", self.path, error.strerror)
+            if self.thread is None:
+                self.thread = threading.Thread(target=self._work, name="fsae-log", daemon=True)
+                self.thread.start()
+            self.changed.notify_all()
+
+    def flush(self, patience: float) -> bool:
+        """Wait until every entry has arrived, or nothing has arrived for `patience` seconds; whether all have."""
+        with self.changed:
+            self.arrived_at = time.monotonic()
+            self.changed.notify_all()
+            while self._goes_on and time.monotonic() - self.arrived_at < patience:
+                self.changed.wait(0.2)
+            return self._is_empty and not self.refused
+
+    def close(self, patience: float) -> str:
+        """Send what is left, end the thread, and give a sentence on what has not arrived ("" when all has)."""
+        try:
+            complete = self.thread is None or self.flush(patience)
+        except KeyboardInterrupt:  # the user does not want to wait any longer
+            complete = False
+        with self.changed:
+            self.stopped = True
+            self.changed.notify_all()
+            if complete:
+                self.path.unlink(missing_ok=True)
+                with suppress(OSError):  # unless this folder is empty, it stays
+                    self.path.parent.rmdir()
+                return ""
+            rest = [*self.refused, *self._rest()]
+            # Whoever reads the sentence sees the entries in this file and no others.
+            try:
+                with atomic_write(self.path) as temporary:
+                    temporary.write_text(self._header({}) + "".join(rest))
+            except OSError as error:
+                logger.warning("%s: %s; the file lacks the last %d entries.", self.path, error, len(self.in_memory))
+        return not_logged(self.stage, rest, self.trouble, self.folder)
+
+    @property
+    def _goes_on(self) -> bool:
+        return not self._is_empty and not self.halted and self.thread is not None and self.thread.is_alive()
+
+    def _header(self, process: dict[str, str]) -> str:
+        """The first line of the file; it names the process while that still writes the file."""
+        entry = {"run": self.run_id, "stage": self.stage, "server": server(), "process": process}
+        return json.dumps(entry) + "\n"
+
+    @property
+    def _is_empty(self) -> bool:
+        return self.position == self.size and not self.in_memory
+
+    def _write(self) -> None:
+        if not self.path.exists() or self.path.stat().st_size < len(self.header):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text(self.header)
+            self.position = self.size = len(self.header)
+        with self.path.open("r+") as file:
+            file.truncate(self.size)  # without half a line of an attempt that found the disk full
+            file.seek(self.size)
+            lines = "".join(self.in_memory)
+            file.write(lines)
+            file.flush()
+            self.size += len(lines)
+        self.in_memory.clear()
+
+    def _rest(self) -> list[str]:
+        text = self.path.read_text()[self.position : self.size] if self.position < self.size else ""
+        return [*text.splitlines(keepends=True), *self.in_memory]
+
+    def _next(self) -> list[str]:
+        """The next entry's line, or the lines of several entries of metrics that go in one request."""
+        if self.position == self.size:
+            return list(self.in_memory)[:1]
+        lines, n = [], 0
+        with self.path.open() as file:
+            file.seek(self.position)
+            while file.tell() < self.size:
+                line = file.readline()
+                n += len(json.loads(line).get("metrics", [None] * MAX_METRICS))
+                if lines and n > MAX_METRICS:
+                    break
+                lines.append(line)
+        return lines
+
+    def _advance(self, lines: list[str]) -> None:
+        if self.position == self.size:
+            self.in_memory.popleft()
+        else:
+            self.position += sum(map(len, lines))
+        self.arrived_at = time.monotonic()
+
+    def _work(self) -> None:
+        pause = 0.0
+        while True:
+            with self.changed:
+                self.changed.wait_for(lambda: self.stopped or not self._is_empty)
+                if self.stopped:
+                    return
+                lines = self._next()
+            entries = [json.loads(line) for line in lines]
+            if entries[0]["do"] == "register":  # for upload: it needs MLflow's active run, which belongs to a thread
+                with self.changed:
+                    self.halted, self.trouble = True, entries[0]["trouble"]
+                    self.changed.notify_all()
+                return
+            error = attempt(self.client, self.run_id, entries)
+            with self.changed:
+                if self.stopped:
+                    return
+                if error is None or is_refusal(error):
+                    if error is not None:
+                        self.refused += lines
+                        logger.warning("%s refuses an entry: %s", server(), said(error))
+                    elif pause:
+                        logger.warning("%s answers again.", server())
+                    pause = 0.0
+                    self._advance(lines)
+                    self.changed.notify_all()
+                else:
+                    if not pause:
+                        logger.warning("%s does not answer: %s; trying again, meanwhile the work goes on.",
+                                       server(), said(error))  # fmt: skip
+                    pause = min(pause * 2 or 0.5, LONGEST_PAUSE_SECONDS)
+                    self.changed.wait_for(lambda: self.stopped, timeout=pause)
+                self.trouble = self.trouble if error is None else said(error)
+
+
+def attempt(client: MlflowClient, run_id: str, entries: list[dict[str, Any]]) -> Exception | None:
+    """Send one entry, or several of metrics, and give the error, if any."""
+    try:
+        _send(client, run_id, entries)
+    except Exception as error:
+        return error
+    return None
+
+
+def _send(client: MlflowClient, run_id: str, entries: list[dict[str, Any]]) -> None:
+    match entries[0]:
+        case {"do": "metrics"}:
+            client.log_batch(run_id, metrics=[Metric(*point) for entry in entries for point in entry["metrics"]])
+        case {"do": "params", "values": values}:
+            # MLflow refuses a second value of a parameter, even 0.0001 after 1e-4.
+            known = client.get_run(run_id).data.params
+            params = [Param(name, value) for name, value in values.items() if name not in known]
+            client.log_batch(run_id, params=params)
+        case {"do": "tags", "values": values}:
+            client.log_batch(run_id, tags=[RunTag(name, value) for name, value in values.items()])
+        case {"do": "json", "value": value, "name": name}:
+            client.log_dict(run_id, value, name)
+        case {"do": "table", "text": text, "name": name}:
+            # MLflow's log_table appends to a table that is there already.
+            client.log_text(run_id, text, name)
+            tables = json.loads(client.get_run(run_id).data.tags.get(TABLES_TAG, "[]"))
+            table = {"path": name, "type": "table"}
+            client.set_tag(run_id, TABLES_TAG, json.dumps(tables if table in tables else [*tables, table]))
+        case {"do": "path", "path": path, "folder": folder}:
+            log = client.log_artifacts if Path(path).is_dir() else client.log_artifact
+            log(run_id, path, folder)
+        case {"do": "dataset", "dataset": dataset, "context": context}:
+            client.log_inputs(run_id, [DatasetInput(Dataset(**dataset), [InputTag("mlflow.data.context", context)])])
+        case {"do": "end", "status": status, "time": milliseconds}:
+            client.set_terminated(run_id, status, milliseconds)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether the server has answered, and would answer the same again; else it may answer later."""
+    if isinstance(error, MlflowException):
+        return 400 <= error.get_http_status_code() < 500 and error.get_http_status_code() not in (408, 429)
+    if isinstance(error, OSError):
+        return isinstance(error, FileNotFoundError)
+    return isinstance(error, TypeError | ValueError | LookupError)
+
+
+def said(error: BaseException) -> str:
+    """What an error says, in one line of moderate length, without the server's user name and password."""
+    text = " ".join(str(error).split()).replace(str(mlflow.get_tracking_uri()), server())
+    return (text if len(text) <= 240 else f"{text[:240]}…") or type(error).__name__
+
+
+def server() -> str:
+    """The address of the tracking server or store, without user name and password."""
+    uri = str(mlflow.get_tracking_uri())
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
+
+
+def not_logged(stage: str, lines: list[str], trouble: str, folder: Path) -> str:
+    """The sentence that says what has not arrived, why, and which command sends it later."""
+    kinds = [str(json.loads(line)["do"]) for line in lines]
+    counted = Counter(NAMES.get(kind, kind) for kind in kinds)
+    what = ", ".join(name if name.startswith("the ") else f"{n} {name}" for name, n in counted.items())
+    return (
+        f"{stage}: its results are on disk, but {what} could not be logged to {server()} ({trouble}). "
+        f"Log them later with: python -m entrypoints.upload {folder}"
+    )
+
+
+def metric_points(metrics: Mapping[str, float], step: int) -> list[tuple[str, float, int, int]]:
+    """Metrics at one step as they stand in an entry: name, value, milliseconds and step."""
+    now = time.time_ns() // 1_000_000
+    return [(name, float(value), now, step) for name, value in metrics.items()]

@@ -1,0 +1,36 @@
+"""Which process a run belongs to, so that the runs of dead processes can be ended."""
+
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+PID_NAMESPACE = Path("/proc/self/ns/pid")
+
+
+def process_tags() -> dict[str, str]:
+    """Tags that name this process: host, pid and start (seconds after boot), and the namespace that the pid is of."""
+    tags = {"fsae.host": socket.gethostname(), "fsae.pid": str(os.getpid()), "fsae.started": str(_started(os.getpid()))}
+    return tags | ({"fsae.pid_namespace": str(PID_NAMESPACE.readlink())} if PID_NAMESPACE.is_symlink() else {})
+
+
+def is_gone(tags: Mapping[str, str]) -> bool:
+    """Whether the process that `process_tags` named has ended. False for one that cannot be seen from here."""
+    here = process_tags()
+    if any(tags.get(name) != here.get(name) for name in ("fsae.host", "fsae.pid_namespace")):
+        return False
+    try:
+        return abs(_started(int(tags["fsae.pid"])) - float(tags["fsae.started"])) > 1
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _started(pid: int) -> float:
+    # Seconds after boot do not change when the clock is set. boot_time() first: create_time() adds what it has read.
+    boot = psutil.boot_time()
+    process = psutil.Process(pid)
+    if process.status() == psutil.STATUS_ZOMBIE:
+        raise psutil.NoSuchProcess(pid)
+    return round(process.create_time() - boot, 2)

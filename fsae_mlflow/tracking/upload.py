@@ -1,0 +1,84 @@
+"""Send to the tracking server what stages could not log while it was away."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.errors import UserError
+from fsae_mlflow.sae.saved import load_sae
+from fsae_mlflow.tracking.journal import PATTERN, attempt, is_refusal, not_logged, said
+from fsae_mlflow.tracking.processes import is_gone
+from fsae_mlflow.tracking.registry import register
+from fsae_mlflow.tracking.runs import HTTP_DEFAULTS, REASON_TAG
+
+
+def upload(folder: Path) -> list[str]:
+    """Send every journal in `folder` and the folders in it; give the ids of the runs that are complete now.
+
+    The server is MLFLOW_TRACKING_URI where that is set, else the one that the stage used. A run whose process died
+    without an end is ended KILLED.
+
+    Raises: UserError where there is no journal, where a stage is still writing one, and where the server still does not
+    take all of it; what it did take is not sent again.
+    """
+    for name, value in HTTP_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    journals = sorted(folder.rglob(PATTERN))
+    if not journals:
+        raise UserError(f"folder: {folder} has no {PATTERN}, so nothing waits to be logged there.")
+    return [_upload(path) for path in journals]
+
+
+def _upload(path: Path) -> str:
+    header, *lines = path.read_text().splitlines(keepends=True)
+    written = json.loads(header)
+    process = written["process"]
+    if process and not is_gone(process):
+        holder = f"process {process['fsae.pid']} on {process['fsae.host']}"
+        raise UserError(f"folder: {path} belongs to {holder}, which may still run; upload there, when it has ended.")
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        mlflow.set_tracking_uri(written["server"])
+    client, run_id = MlflowClient(), written["run"]
+    whole = [line for line in lines if line.endswith("\n")]  # a process that died may leave half a line
+    entries: list[dict[str, Any]] = [json.loads(line) for line in whole]
+    if not any(entry["do"] == "end" for entry in entries):
+        entries.append({"do": "tags", "values": {REASON_TAG: "its process is gone; logged by upload"}})
+        entries.append({"do": "end", "status": "KILLED", "time": int(path.stat().st_mtime * 1000)})
+    left, trouble, away = [], "", False
+    for entry in entries:
+        if not away:
+            error = _register(client, run_id, entry) if entry["do"] == "register" else attempt(client, run_id, [entry])
+            if error is None:
+                if entry.get("status") == "FINISHED":
+                    _clear_reason(client, run_id)
+                continue
+            trouble, away = said(error), not is_refusal(error)
+        left.append(json.dumps(entry) + "\n")
+    if left:
+        with atomic_write(path) as temporary:
+            temporary.write_text(header + "".join(left))
+        raise UserError(not_logged(written["stage"], left, trouble, path.parent))
+    path.unlink()
+    return run_id
+
+
+def _register(client: MlflowClient, run_id: str, entry: dict[str, Any]) -> Exception | None:
+    folder = Path(entry["folder"])
+    try:
+        with mlflow.start_run(run_id=run_id):
+            register(client, run_id, load_sae(folder), folder, name=entry["name"], aliases=entry["aliases"])
+    except (MlflowException, OSError, UserError) as error:
+        return error
+    return None
+
+
+def _clear_reason(client: MlflowClient, run_id: str) -> None:
+    # The next run of the same host may have taken this one for dead.
+    if REASON_TAG in client.get_run(run_id).data.tags:
+        client.delete_tag(run_id, REASON_TAG)

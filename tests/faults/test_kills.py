@@ -1,0 +1,53 @@
+"""Trainings that are killed at random moments, also while they save, over an SAE that stood in their folder before.
+
+FSAE_KILLS=500 python -m pytest tests/faults/test_kills.py kills 500 times.
+"""
+
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import torch
+
+from fsae_mlflow.sae.saved import digest, load_sae
+from fsae_mlflow.sae.training.stage import train
+from fsae_mlflow.templates.set import TemplateSet
+from tests.sae.making import train_settings
+
+N_KILLS = int(os.environ.get("FSAE_KILLS", "8"))
+
+
+def test_a_kill_leaves_a_whole_sae_and_the_same_command_finishes(template_set: TemplateSet, tmp_path: Path) -> None:
+    def run(output: Path, seed: int) -> dict[str, torch.Tensor]:
+        settings = train_settings(expansion=2, epochs=2, batch_size=64, lr=5e-3, checkpoint_seconds=0.0, seed=seed)
+        return train(settings, templates=template_set, output=output, on_metrics=lambda *_: None).sae.state_dict()
+
+    run(tmp_path / "former", 0)
+    started = time.monotonic()
+    expected = run(tmp_path / "new", 1)
+    seconds = time.monotonic() - started
+    former, new = digest(tmp_path / "former"), digest(tmp_path / "new")
+    rng, folder = random.Random(0), tmp_path / "sae"
+    n_killed = 0
+    for number in range(N_KILLS):
+        if number % 4 == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(tmp_path / "former", folder)
+        child = os.fork()
+        if child == 0:
+            try:
+                run(folder, 1)
+            finally:
+                os._exit(0)
+        time.sleep(rng.uniform(0, seconds))
+        os.kill(child, signal.SIGKILL)
+        n_killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        assert load_sae(folder) and digest(folder) in (former, new)
+        if number % 4 == 3:
+            found = run(folder, 1)
+            assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
+            assert sorted(path.name for path in folder.iterdir()) == ["config.json", "sae.safetensors"]
+    assert n_killed

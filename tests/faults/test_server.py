@@ -1,0 +1,155 @@
+"""A tracking server that stops during a stage: it returns in time, or it does not."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import mlflow
+import pytest
+from click.testing import CliRunner
+
+from entrypoints.upload import main as upload
+from fsae_mlflow.parameters import settings
+from fsae_mlflow.sae.saved import load_sae
+from fsae_mlflow.tracking import journal, registry, runs
+from fsae_mlflow.tracking.command import command
+from fsae_mlflow.tracking.registry import register_sae
+from fsae_mlflow.tracking.runs import Run
+
+GATED = Path(__file__).parents[1] / "fixtures" / "version_0_1" / "saes" / "gated"
+
+
+@settings
+class Stage:
+    """A stage with an output folder."""
+
+    output: Annotated[str, "Output folder."] = "out"
+
+
+class Server:
+    """A tracking server that can be stopped and started at the same address."""
+
+    def __init__(self, folder: Path, store: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.command = [sys.executable, "-m", "uvicorn", "--host", "127.0.0.1", "--port", str(self.port)]
+        self.command += ["--log-level", "warning", "mlflow.server.fastapi_app:app"]
+        self.environment = os.environ | {
+            "_MLFLOW_SERVER_FILE_STORE": store,
+            "_MLFLOW_SERVER_REGISTRY_STORE": store,
+            "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+            "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(folder / "artifacts"),
+            "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+            "MLFLOW_TRACKING_URI": store,
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self.command, env=self.environment)
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"{self.address}/health", timeout=5)
+                return
+            except OSError:
+                time.sleep(0.1)
+        raise AssertionError("the server does not start")
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture
+def server(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    made = Server(tmp_path, store)
+    made.start()
+    mlflow.set_tracking_uri(made.address)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", made.address)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(journal, "LONGEST_PAUSE_SECONDS", 0.2)
+    for room in (runs, registry):
+        monkeypatch.setattr(room, "PATIENCE_SECONDS", 1.0)
+    yield made
+    made.stop()
+    mlflow.set_tracking_uri(store)
+
+
+def invoke(function: Callable[[Any, Run], None]) -> Any:
+    return CliRunner().invoke(command(Stage, stage="example")(function), [])
+
+
+def steps(run_id: str) -> list[tuple[int, float]]:
+    return [(point.step, point.value) for point in mlflow.MlflowClient().get_metric_history(run_id, "x")]
+
+
+def test_a_server_that_stops(server: Server, tmp_path: Path) -> None:
+    found: list[str] = []
+    result_file = tmp_path / "result.txt"
+    result_file.write_text("done")
+
+    def returns(settings: Stage, run: Run) -> None:
+        found.append(run.id)
+        for step in range(20):
+            if step == 5:
+                server.stop()
+            run.on_metrics({"x": float(step)}, step)
+        server.start()
+
+    def stays_away(settings: Stage, run: Run) -> None:
+        found.append(run.id)
+        run.on_metrics({"x": 0.0}, 0)
+        assert run.journal.flush(20.0)
+        server.stop()
+        for step in range(1, 20):
+            run.on_metrics({"x": float(step)}, step)
+        run.log_path(result_file, "files")
+        run.log_table([{"a": 1}, {"a": 2}], "table.json")
+        run.set_tags({"done": "yes"})
+        register_sae(run, load_sae(GATED), GATED, name="small", aliases=("best",))
+
+    assert invoke(returns).exit_code == 0
+    assert steps(found[0]) == [(step, float(step)) for step in range(20)]
+    assert mlflow.get_run(found[0]).info.status == "FINISHED"
+    assert not list(tmp_path.rglob("unlogged-*"))
+
+    result = invoke(stays_away)
+    assert result.exit_code == 3 and "Traceback" not in result.output, result.output
+    sentence = result.output.splitlines()[-1]
+    assert "19 metric entries, 2 artifacts, 1 tag sets, the registered model, the run's end could not" in sentence
+    assert sentence.endswith("Log them later with: python -m entrypoints.upload out")
+
+    refused = CliRunner().invoke(upload, ["out"])
+    assert refused.exit_code == 1 and "19 metric entries" in refused.output.splitlines()[-1]
+
+    server.start()
+    done = CliRunner().invoke(upload, ["out"])
+    assert done.exit_code == 0, done.output
+    run = mlflow.get_run(found[1])
+    assert steps(found[1]) == [(step, float(step)) for step in range(20)]
+    assert run.info.status == "FINISHED" and run.data.tags["done"] == "yes" and "fsae.reason" not in run.data.tags
+    assert mlflow.artifacts.load_text(f"{run.info.artifact_uri}/files/result.txt") == "done"
+    assert mlflow.load_table("table.json", run_ids=[found[1]])["a"].tolist() == [1, 2]
+    version = mlflow.MlflowClient().get_model_version_by_alias("small", "best")
+    assert version.run_id == found[1] and str(version.version) == "1"
+    assert CliRunner().invoke(upload, ["out"]).output.splitlines()[-1].endswith("nothing waits to be logged there.")
+
+
+def test_a_server_that_is_away_from_the_start_is_one_sentence(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("MAX_RETRIES", "0"), ("TIMEOUT", "2")):
+        monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{name}", value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
+    mlflow.set_tracking_uri("http://user:secret@127.0.0.1:9")
+    result = invoke(lambda settings, run: None)
+    mlflow.set_tracking_uri(store)
+    assert result.exit_code == 1 and "Traceback" not in result.output
+    assert "The tracking server http://127.0.0.1:9 cannot start a run" in result.output
+    assert "secret" not in result.output

@@ -1,0 +1,134 @@
+"""The journal: in order, once, without waiting; and nothing lost when the server or the disk fails."""
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
+from mlflow.tracking import MlflowClient
+
+from fsae_mlflow.tracking import journal as module
+from fsae_mlflow.tracking.journal import Journal, metric_points
+
+AWAY = MlflowException("API request failed: connection refused", INTERNAL_ERROR)
+
+
+class Server(MlflowClient):
+    """Stands for MlflowClient: keeps the metrics that arrive, and fails as it is told."""
+
+    def __init__(self) -> None:
+        self.arrived: list[float] = []
+        self.requests = 0
+        self.answers = threading.Event()
+        self.answers.set()
+        self.failures: list[Exception] = []
+
+    def log_batch(self, run_id: str, metrics: Any) -> None:
+        self.requests += 1
+        self.answers.wait(20)
+        if self.failures:
+            raise self.failures.pop(0)
+        self.arrived += [metric.value for metric in metrics]
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+def journal(store: str, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Journal:
+    monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 0.01)
+    made = Journal("abc", tmp_path / "out", stage="test")
+    made.client = server
+    return made
+
+
+def put(journal: Journal, *values: float) -> None:
+    for value in values:
+        journal.put({"do": "metrics", "metrics": metric_points({"x": float(value)}, int(value))})
+
+
+def waiting(journal: Journal) -> list[float]:
+    return [json.loads(line)["metrics"][0][1] for line in journal.path.read_text().splitlines()[1:]]
+
+
+def test_entries_arrive_in_order_and_the_file_is_deleted(journal: Journal, server: Server) -> None:
+    put(journal, *range(50))
+    assert journal.close(10.0) == ""
+    assert server.arrived == list(range(50))
+    assert not journal.path.parent.exists()
+
+
+def test_a_server_that_hangs_keeps_nobody_waiting(journal: Journal, server: Server) -> None:
+    server.answers.clear()
+    put(journal, *range(2500))  # would hang here if it waited
+    assert server.requests <= 1
+    server.answers.set()
+    assert journal.close(10.0) == ""
+    assert server.arrived == list(range(2500))
+    assert server.requests <= 5  # what has waited goes in large requests
+
+
+def test_a_server_that_returns_gets_everything_once(journal: Journal, server: Server, caplog: Any) -> None:
+    server.failures = [AWAY, OSError("reset"), AWAY]
+    put(journal, 1, 2, 3)
+    assert journal.close(10.0) == ""
+    assert server.arrived == [1, 2, 3]
+    said = [record.message for record in caplog.records]
+    assert [("does not answer" in line, "answers again" in line) for line in said] == [(True, False), (False, True)]
+
+
+def test_what_a_lost_server_lacks_is_in_the_file_and_in_the_sentence(journal: Journal, server: Server) -> None:
+    put(journal, 1)
+    assert journal.flush(10.0)
+    server.failures = [AWAY] * 10_000
+    put(journal, 2, 3)
+    sentence = journal.close(0.1)
+    assert "2 metric entries could not be logged" in sentence and "connection refused" in sentence
+    assert sentence.endswith(f"python -m entrypoints.upload {journal.folder}")
+    assert waiting(journal) == [2, 3]
+
+
+def test_a_refused_entry_is_kept_and_the_next_ones_go_on(journal: Journal, server: Server) -> None:
+    server.failures = [MlflowException("no such run", INVALID_PARAMETER_VALUE)]
+    put(journal, 1)
+    while not journal.refused:
+        journal.flush(10.0)
+    put(journal, 2)
+    assert "1 metric entries could not be logged" in journal.close(10.0)
+    assert server.arrived == [2] and waiting(journal) == [1]
+
+
+def test_a_full_disk_loses_nothing(journal: Journal, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(journal, 1)
+    assert journal.flush(10.0)
+    opened = Path.open
+
+    def half_a_line(path: Path, mode: str = "r", *rest: Any, **named: Any) -> Any:
+        file = opened(path, mode, *rest, **named)
+        if "+" in mode:
+            file.seek(0, 2)
+            file.write('{"do": "met')
+            file.close()
+            raise OSError(28, "No space left on device")
+        return file
+
+    server.answers.clear()
+    with monkeypatch.context() as full:
+        full.setattr(Path, "open", half_a_line)
+        put(journal, 2, 3)
+    put(journal, 4)
+    server.answers.set()
+    assert journal.close(10.0) == ""
+    assert server.arrived == [1, 2, 3, 4]
+
+
+def test_a_killed_process_leaves_what_had_not_arrived(journal: Journal, server: Server) -> None:
+    server.failures = [AWAY] * 10_000
+    put(journal, 1, 2)
+    assert waiting(journal) == [1, 2]  # on disk at once, not at the end
+    journal.close(0.0)

@@ -1,0 +1,212 @@
+"""Runs: which process they belong to, what they really used, and how they end when something fails."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import psutil
+import pytest
+from click.testing import CliRunner
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+
+from fsae_mlflow.errors import UserError
+from fsae_mlflow.parameters import settings
+from fsae_mlflow.sae.saved import digest, load_sae
+from fsae_mlflow.templates.set import TemplateSet
+from fsae_mlflow.tracking import registry, runs
+from fsae_mlflow.tracking.command import command
+from fsae_mlflow.tracking.inputs import find_sae, open_templates
+from fsae_mlflow.tracking.processes import is_gone, process_tags
+from fsae_mlflow.tracking.registry import check_registration, register_sae
+from fsae_mlflow.tracking.runs import Run
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "version_0_1"
+GATED = FIXTURES / "saes" / "gated"
+
+
+@settings
+class Nothing:
+    """No parameters."""
+
+
+ROOT = Path(__file__).parents[2]
+STAGE = """
+import os, signal
+from fsae_mlflow.parameters import settings
+from fsae_mlflow.tracking.command import command
+
+@settings
+class Nothing:
+    pass
+
+command(Nothing, stage="example")(lambda settings, run: STAGE)([])
+"""
+
+
+def process(body: str, **options: Any) -> subprocess.Popen[str]:
+    """A process that runs a stage of the given body, in the working directory's or the given store."""
+    code = STAGE.replace("STAGE", body)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | options.pop("env", {})
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=-1, stderr=subprocess.STDOUT, text=True, **options
+    )
+
+
+def invoke(function: Any) -> Any:
+    return CliRunner().invoke(command(Nothing, stage="example")(function), [])
+
+
+def newest() -> mlflow.entities.Run:
+    return mlflow.search_runs(search_all_experiments=True, order_by=["start_time DESC"], output_format="list")[0]
+
+
+def test_a_process_is_gone_when_its_pid_is_free_or_another_processs() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    here = process_tags()
+    assert not is_gone(here)
+    assert is_gone(here | {"fsae.pid": str(ended.pid)})
+    assert is_gone(here | {"fsae.started": str(float(here["fsae.started"]) - 100)})
+    assert not is_gone(here | {"fsae.pid": str(ended.pid), "fsae.host": "elsewhere"})
+    assert not is_gone(here | {"fsae.pid": str(ended.pid), "fsae.pid_namespace": "pid:[1]"})
+
+
+@pytest.mark.usefixtures("store")
+def test_the_next_run_ends_the_runs_of_dead_processes() -> None:
+    killed = process("run.journal.flush(30.0) and os.kill(os.getpid(), signal.SIGKILL)")
+    assert killed.communicate()[0] is not None and killed.returncode == -signal.SIGKILL
+    dead = newest()
+    assert dead.info.status == "RUNNING"
+    alive = mlflow.MlflowClient().create_run(dead.info.experiment_id, tags=process_tags())
+    assert invoke(lambda settings, run: None).exit_code == 0
+    dead = mlflow.get_run(dead.info.run_id)
+    assert dead.info.status == "KILLED"
+    assert (
+        dead.data.tags["fsae.reason"].endswith("is gone")
+        and dead.data.tags["fsae.pid"] in dead.data.tags["fsae.reason"]
+    )
+    assert mlflow.get_run(alive.info.run_id).info.status == "RUNNING"
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_is_a_stop_when_the_last_save_fails(number: signal.Signals) -> None:
+    def stage(settings: Nothing, run: Run) -> None:
+        try:
+            os.kill(os.getpid(), number)
+            signal.pause()
+        except KeyboardInterrupt:
+            raise OSError(28, "No space left on device", "checkpoint.pt") from None
+
+    result = invoke(stage)
+    assert result.exit_code == 130
+    assert "No space left on device: 'checkpoint.pt'" in result.output
+    assert newest().info.status == "KILLED" and newest().data.tags["fsae.reason"].startswith(("stopped", "interrupted"))
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("kind", [ValueError, TypeError, IndexError])
+def test_a_bug_shows_its_traceback_and_where_to_report_it(kind: type[Exception]) -> None:
+    def stage(settings: Nothing, run: Run) -> None:
+        raise kind("unexpected")
+
+    result = invoke(stage)
+    assert type(result.exception) is kind
+    assert "this is a bug of fsae_mlflow; please report it" in result.exception.__notes__[0]
+    assert newest().info.status == "FAILED" and newest().data.tags["fsae.reason"] == "unexpected"
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_says_what_it_really_used(tmp_path: Path) -> None:
+    def extract(settings: Nothing, run: Run) -> None:
+        run.log_path(FIXTURES / "templates", "templates")
+
+    def train(settings: Nothing, run: Run) -> None:
+        registry.log_sae(run, GATED)
+        register_sae(run, load_sae(GATED), GATED, name="small", aliases=("best",))
+
+    def use(templates: str, sae: str) -> Any:
+        def stage(settings: Nothing, run: Run) -> None:
+            open_templates(run, templates, context="test")
+            find_sae(run, sae)
+
+        return stage
+
+    assert CliRunner().invoke(command(Nothing, stage="extract")(extract), []).exit_code == 0
+    extracted = newest().info.run_id
+    assert CliRunner().invoke(command(Nothing, stage="train_sae")(train), []).exit_code == 0
+    trained = newest().info.run_id
+    relative = os.path.relpath(GATED)
+    expected = TemplateSet.open(FIXTURES / "templates").digest
+    for templates, sae, of_templates, of_sae in (
+        ("latest", "latest", f"runs:/{extracted}/templates", f"runs:/{trained}/sae"),
+        (extracted, "models:/small@best", f"runs:/{extracted}/templates", f"models:/small/1 of run {trained}"),
+        (os.path.relpath(FIXTURES / "templates"), relative, str(FIXTURES / "templates"), str(GATED)),
+    ):
+        result = invoke(use(templates, sae))
+        assert result.exit_code == 0, result.output
+        tags = newest().data.tags
+        assert tags["fsae.templates"] == of_templates and tags["fsae.templates.digest"] == expected
+        assert tags["fsae.sae"] == of_sae and tags["fsae.sae.digest"] == digest(GATED)
+        assert {one.dataset.digest for one in newest().inputs.dataset_inputs} == {expected, digest(GATED)}
+
+
+@pytest.mark.usefixtures("store")
+def test_registration_is_checked_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    with mlflow.start_run(experiment_id=mlflow.set_experiment("e").experiment_id) as active:
+        run = Run(active, "test")
+        check_registration(run, "small")
+        for name in ("a/b", "a:1", "  ", ".."):
+            with pytest.raises(UserError, match="model_name must be a name without / and :"):
+                check_registration(run, name)
+        monkeypatch.setattr(type(run.client), "search_registered_models", refuse)
+        with pytest.raises(UserError, match=r"model registry .* cannot be used .*; mend that, or give register=false"):
+            check_registration(run, "small")
+        check_registration(run, "")
+
+
+def refuse(*_: Any, **__: Any) -> Any:
+    raise MlflowException("not allowed", PERMISSION_DENIED)
+
+
+@pytest.mark.usefixtures("store")
+def test_a_refused_registration_keeps_the_sae_and_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_log_model", refuse)
+    result = invoke(lambda settings, run: register_sae(run, load_sae(GATED), GATED, name="small"))
+    assert result.exit_code == 1 and "Traceback" not in result.output
+    assert f"The trained SAE is kept in {GATED}; the same command only registers it." in result.output
+    assert newest().info.status == "FAILED"
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_is_registered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with mlflow.start_run(experiment_id=mlflow.set_experiment("e").experiment_id) as active:
+        numbers = {register_sae(Run(active, "test"), load_sae(GATED), GATED, name="small") for _ in range(2)}
+    assert numbers == {"1"}
+
+
+def test_two_first_commands_share_a_fresh_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    fresh = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    for one in [process("None", cwd=tmp_path, env=fresh) for _ in range(2)]:
+        output = one.communicate()[0]
+        assert one.returncode == 0, output
+
+
+def test_only_the_boot_time_moves_with_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = process_tags()
+    boot, created = psutil.boot_time(), psutil.Process().create_time()
+    monkeypatch.setattr(psutil, "boot_time", lambda: boot + 3600)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: created + 3600)
+    assert not is_gone(before)
+
+
+def test_requests_are_not_tried_for_minutes() -> None:
+    values = {name: int(value) for name, value in runs.HTTP_DEFAULTS.items()}
+    assert values["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] <= 2 and values["MLFLOW_HTTP_REQUEST_TIMEOUT"] <= 60
