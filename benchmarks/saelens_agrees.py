@@ -2,14 +2,19 @@
 
     outputs/peers/bin/python benchmarks/saelens_agrees.py
 
-Run with the environment that `benchmarks/train_step.py --peers` makes.
+Run with the environment that `benchmarks/train_step.py --peers` makes. It sees this environment's packages, and the
+project itself by this file's place.
 """
 
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from sae_lens import SAE  # pyright: ignore[reportMissingImports]
 
 from fsae_mlflow.sae.export import export_saelens

@@ -1,5 +1,7 @@
 """The device that computes."""
 
+import re
+
 import torch
 
 from fsae_mlflow.errors import UserError
@@ -12,10 +14,9 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"device must be auto, cpu or cuda (cuda:0, cuda:1, …); it is {name!r}.") from error
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
+        raise UserError(f"device must be auto, cpu or cuda (cuda:0, cuda:1, …); it is {name!r}.")
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
             f"device {name} is not on this machine ({torch.cuda.device_count()} CUDA devices); use device=auto."

@@ -12,6 +12,7 @@ and `flat` gives them back.
 """
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import types
@@ -27,6 +28,8 @@ from pydantic.dataclasses import dataclass as validated
 from fsae_mlflow.errors import UserError
 
 T = TypeVar("T")
+# Whole numbers go to C code that takes 32 bits, and seeds to generators that take no more.
+LARGEST = 2**31 - 1
 
 
 class Marker(Enum):
@@ -81,6 +84,8 @@ def settings(cls: type[T]) -> type[T]:
 
     A method `check(self)` of the class runs last, for rules that join several fields.
 
+    Whole numbers are at most 2³¹ − 1 (LARGEST), or as the field says.
+
     Raises (when an instance is made): UserError naming the field, its requirement and the value.
     """
     if "check" in vars(cls):
@@ -94,6 +99,9 @@ def settings(cls: type[T]) -> type[T]:
             validate(self, **values)
         except pydantic.ValidationError as error:
             raise UserError(sentence(error, known=[field.name for field in dataclasses.fields(made)])) from None
+        for name, value in vars(self).items():
+            if isinstance(value, int) and value > LARGEST:
+                raise UserError(f"{name} must be at most {LARGEST}; it is {value if value < 10**30 else 'far more'}.")
 
     made.__init__ = construct
     return made
@@ -111,9 +119,16 @@ def sentence(error: pydantic.ValidationError, *, place: str = "", known: Collect
     if first["type"] in ("missing", "missing_argument"):
         return f"{name} is required."
     if "unexpected" in first["type"]:
-        return f"{name} is not known; known are {', '.join(known)}." if known else f"{name} is not known here."
+        return unknown(name, known)
     requirement = first["msg"].replace("Input should be", "must be").replace("Input should have", "must have")
     return f"{name} {requirement}; it is {first['input']!r}."
+
+
+def unknown(name: str, known: Collection[str]) -> str:
+    """The sentence on a name that is none of the known ones; it gives the nearest, or all where none is near."""
+    if near := difflib.get_close_matches(name, known, n=1):
+        return f"{name} is not known; the nearest is {near[0]}."
+    return f"{name} is not known; known are {', '.join(known)}." if known else f"{name} is not known here."
 
 
 def options(cls: type) -> Iterator[Option]:
@@ -159,17 +174,19 @@ def parse(cls: type[T], values: Mapping[str, Any], *, preset: Mapping[str, Any] 
     """The settings that flat values ask for. What they leave out comes from `preset`, as far as it fits the choices
     made, else from the defaults.
 
-    Raises: UserError naming the field, its requirement and the value; for a field of another choice, naming the
-    choices that have it.
+    Raises: UserError naming the field, its requirement and the value; for a name that is misspelt, the nearest one; for
+    a field of another choice, the choices that have it.
     """
     known, wanted = list(options(cls)), {**(preset or {}), **values}
     choice_of = {option.name: option.choice for option in known}
+    if strange := next((name for name in values if name not in choice_of), None):
+        raise UserError(unknown(strange, choice_of))
     given = {name: value for name, value in wanted.items() if not choice_of.get(name)}
     for option in known:
         if not option.one_of:
             continue
         kinds, chosen = option.one_of.choices(), given.get(option.name, option.default)
-        if chosen not in kinds:
+        if not isinstance(chosen, str) or chosen not in kinds:
             raise UserError(f"{option.name} must be one of {', '.join(kinds)}; it is {chosen!r}.")
         own: dict[str, Any] = {}
         for one in known:

@@ -132,6 +132,12 @@ def test_a_sweep_without_a_feasible_trial_says_so(template_set: TemplateSet) -> 
 
 
 @pytest.mark.usefixtures("store")
+def test_the_demo_names_the_folder_that_it_runs_in(tmp_path: Path) -> None:
+    sentence = refuse("demo")
+    assert sentence == f"demo runs in the project's root, where MLproject is, but was started in {tmp_path}; cd there."
+
+
+@pytest.mark.usefixtures("store")
 def test_latest_without_a_run_names_the_way(tmp_path: Path) -> None:
     assert "make one with `mlflow run . -e extract`" in refuse("train_sae")
     assert "neither a folder nor a run" in refuse("train_sae", templates="nowhere")

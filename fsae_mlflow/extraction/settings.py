@@ -41,9 +41,15 @@ class ExtractSettings:
     ] = None
     flip: Annotated[bool, "Average each template with that of the mirrored face."] = False
     batch_size: Annotated[int, "Pictures per batch; on a GPU also the faces embedded together.", Ge(1), EXECUTION] = 64
-    workers: Annotated[int, "Processes that decode pictures; 0 decodes in the main process.", Ge(0), EXECUTION] = 1
+    workers: Annotated[
+        int, "Processes that decode pictures; 0 decodes in the main process.", Ge(0), Le(256), EXECUTION
+    ] = 1
     threads: Annotated[
-        int, "Batches processed at once, one CPU thread each; 0 takes as many as PyTorch would.", Ge(0), EXECUTION
+        int,
+        "Batches processed at once, one CPU thread each; 0 takes as many as PyTorch would.",
+        Ge(0),
+        Le(1024),
+        EXECUTION,
     ] = 0
     device: Annotated[str, "auto, cpu, cuda or cuda:N.", EXECUTION] = "auto"
     jpeg_quality: Annotated[int, "JPEG quality of the aligned faces stored beside the templates.", Ge(1), Le(100)] = 95

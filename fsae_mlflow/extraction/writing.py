@@ -19,7 +19,7 @@ from fsae_mlflow.extraction.settings import ExtractSettings
 from fsae_mlflow.faces import quality
 from fsae_mlflow.faces.aligned import to_float
 from fsae_mlflow.faces.cutting import AlignedFace, FaceCutter
-from fsae_mlflow.faces.decoding import Decoded, decoded
+from fsae_mlflow.faces.decoding import PICTURES_PER_TASK, Decoded, decoded
 from fsae_mlflow.faces.images import encoded_jpeg
 from fsae_mlflow.faces.pictures import Source
 from fsae_mlflow.progress import progress
@@ -80,9 +80,10 @@ def write_shards(
         write_shard(folder, shard, rows, failures, width=width, n_pictures=n_pictures, attributes=source.attributes)
 
     sizes = {shard: plan.n_pictures(shard) for shard in shards}
+    workers = min(settings.workers, -(-sum(sizes.values()) // PICTURES_PER_TASK))  # more would have no task
     pictures = (picture for place, picture in enumerate(source) if place // plan.shard_images in sizes)
     with (
-        closing(decoded(pictures, workers=settings.workers)) as ready,
+        closing(decoded(pictures, workers=workers)) as ready,
         # One thread per batch instead of several per operation, because MTCNN's operations are too small to divide.
         ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as makers,
         ThreadPoolExecutor(1) as writer,

@@ -68,11 +68,8 @@ class StudentNetwork(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.backbone = _backbone(architecture)
-        size, width = architecture.input_size, architecture.head_width
-        with torch.no_grad():
-            self.backbone.eval()
-            maps = self.backbone.forward_features(torch.zeros(1, 3, size, size))  # pyright: ignore[reportCallIssue]
-            self.backbone.train()
+        width = architecture.head_width
+        maps = _maps(self.backbone, architecture)
         if maps.ndim != 4:
             raise UserError(
                 f"backbone must be a timm network whose features are maps (batch, channels, height, width); "
@@ -107,15 +104,31 @@ def _backbone(architecture: StudentArchitecture) -> nn.Module:
         backbone = timm.create_model(
             architecture.backbone, pretrained=False, num_classes=0, global_pool="", **arguments
         )
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise UserError(
-            f"backbone must be a name that timm knows, with backbone_args that it accepts; {architecture.backbone!r} "
-            f"with {architecture.backbone_args} fails: {error}."
-        ) from error
+    except Exception as error:  # whatever timm raises, it raises for these two values
+        raise UserError(_refusal(architecture, error)) from error
     stem = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None)
     if architecture.stem_stride and stem is not None:
         stem.stride = (architecture.stem_stride, architecture.stem_stride)
     return backbone
+
+
+@torch.no_grad()
+def _maps(backbone: nn.Module, architecture: StudentArchitecture) -> Tensor:
+    """The backbone's features of one blank face."""
+    size = architecture.input_size
+    try:
+        return backbone.eval().forward_features(torch.zeros(1, 3, size, size))  # pyright: ignore[reportCallIssue]
+    except Exception as error:  # timm builds networks that cannot run
+        raise UserError(_refusal(architecture, error)) from error
+    finally:
+        backbone.train()
+
+
+def _refusal(architecture: StudentArchitecture, error: Exception) -> str:
+    return (
+        f"backbone must be a name that timm knows, with backbone_args that it accepts; {architecture.backbone!r} "
+        f"with {architecture.backbone_args} fails: {error}."
+    )
 
 
 def write_student(network: StudentNetwork, path: Path) -> None:

@@ -1,5 +1,6 @@
 """The settings of a sweep."""
 
+import re
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt
@@ -46,8 +47,15 @@ class SweepSettings:
         """
         if self.lam_max < self.lam_min:
             raise UserError(f"lam_max must be at least lam_min ({self.lam_min}); it is {self.lam_max}.")
-        if not all(part.strip().isdecimal() and int(part) > 0 for part in self.expansions.split(",")):
-            raise UserError(f"expansions must be positive integers separated by commas; it is {self.expansions!r}.")
+        if not all(re.fullmatch(r"\s*0*[1-9][0-9]{0,8}\s*", part) for part in self.expansions.split(",")):
+            raise UserError(
+                f"expansions must be integers from 1 to 999999999 separated by commas; it is {self.expansions[:100]!r}."
+            )
+
+    @property
+    def expansion_list(self) -> list[int]:
+        """The expansion factors as numbers."""
+        return [int(part) for part in self.expansions.split(",")]
 
     def trial(self, lam: float, expansion: int) -> TrainSettings:
         """The training settings of one trial: what a sweep and a training both have, with this λ and expansion."""

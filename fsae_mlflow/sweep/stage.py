@@ -93,8 +93,12 @@ def sweep(settings: SweepSettings, *, templates: Any, trial_run: TrialRun) -> Sw
     The study is a SQLite file in `output` or, without one, in outputs/sweep/FINGERPRINT, so that the same command
     continues it. Each trial is trained inside `trial_run(number, settings)`.
 
-    Raises: UserError where `output` holds the study of another search, or another process writes to it.
+    Raises: UserError where `output` holds the study of another search, or another process writes to it, and for an
+    expansion too large for the machine.
     """
+    from fsae_mlflow.sae.training.stage import require_room
+
+    require_room(settings.trial(settings.lam_min, max(settings.expansion_list)), templates)
     name = fingerprint(deciding(settings) | {"digest": templates.digest})
     folder = output_folder("sweep", settings.output, name)
     with only_writer(folder):
@@ -107,7 +111,7 @@ def _search(settings: SweepSettings, templates: Any, folder: Path, name: str, tr
     study = _open_study(folder, name, settings)
 
     def run_trial(trial: Any) -> float | tuple[float, float]:
-        expansion = trial.suggest_categorical("expansion", [int(part) for part in settings.expansions.split(",")])
+        expansion = trial.suggest_categorical("expansion", settings.expansion_list)
         chosen = settings.trial(trial.suggest_float("lam", settings.lam_min, settings.lam_max, log=True), expansion)
         with trial_run(trial.number, chosen) as on_metrics:
             trained = train(chosen, templates=templates, output=_trial_folder(folder, trial), on_metrics=on_metrics)

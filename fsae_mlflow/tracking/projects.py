@@ -21,8 +21,12 @@ def run_entry_point(parent: Run, name: str, parameters: Mapping[str, Any]) -> Ru
 
     Ctrl-C and SIGTERM also reach the child, which ends KILLED before its parent.
 
-    Raises: UserError with the child's reason where the child fails.
+    Raises: UserError with the child's reason where the child fails, and where the working directory is not the project.
     """
+    if not (Path("MLproject").is_file() and Path("entrypoints", f"{name}.py").is_file()):
+        raise UserError(
+            f"{parent.stage} runs in the project's root, where MLproject is, but was started in {Path.cwd()}; cd there."
+        )
     # env_manager="local" takes `python` from PATH: the children need the parent's environment.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     try:

@@ -80,7 +80,7 @@ def read_pairs(path: Path) -> list[Pair]:
         lines.pop()
     if not lines:
         raise UserError(f"pairs: {path} is empty; give {ACCEPTED}.")
-    pairs = _read_lfw(path, lines) if lines[0].split()[0].isdigit() else _read_table(path, lines)
+    pairs = _read_lfw(path, lines) if lines[0].split()[0].isdecimal() else _read_table(path, lines)
     if len({pair.fold for pair in pairs}) < 2:
         raise UserError(
             f"pairs: {path} has a single fold; give at least two, since the threshold is chosen on the other folds."
@@ -90,7 +90,7 @@ def read_pairs(path: Path) -> list[Pair]:
 
 def _read_lfw(path: Path, lines: list[str]) -> list[Pair]:
     header = lines[0].split()
-    if len(header) != 2 or not all(word.isdigit() and int(word) > 0 for word in header):
+    if len(header) != 2 or not all(word.isdecimal() and int(word) > 0 for word in header):
         raise UserError(
             f"pairs: {path}, line 1: expected the number of folds and of genuine pairs per fold "
             f"(10 300), found {lines[0].strip()!r}."
@@ -107,7 +107,7 @@ def _read_lfw(path: Path, lines: list[str]) -> list[Pair]:
         words = [word.strip() for word in words]
         genuine = position % (2 * size) < size
         names, numbers = (words[:1] * 2, words[1:]) if genuine else (words[0::2], words[1::2])
-        if len(words) != (3 if genuine else 4) or not all(number.isdigit() and int(number) > 0 for number in numbers):
+        if len(words) != (3 if genuine else 4) or not all(number.isdecimal() and int(number) > 0 for number in numbers):
             expected = "name, number, number (one person)" if genuine else "name, number, name, number (two people)"
             raise UserError(f"pairs: {path}, line {position + 2}: expected {expected}, found {line.strip()!r}.")
         a, b = (f"{name}/{name}_{int(number):04d}" for name, number in zip(names, numbers, strict=True))
@@ -133,7 +133,7 @@ def _read_table(path: Path, lines: list[str]) -> list[Pair]:
         row = {name: value.strip() for name, value in zip(header, values, strict=True)}
         if row["genuine"].lower() not in TRUTH:
             raise UserError(f"pairs: {path}, line {line}: genuine must be 0 or 1, found {row['genuine']!r}.")
-        if not row["fold"].isdigit():
+        if not row["fold"].isdecimal():
             raise UserError(f"pairs: {path}, line {line}: fold must be a whole number from 0, found {row['fold']!r}.")
         if row["image_id_a"] == row["image_id_b"]:
             raise UserError(

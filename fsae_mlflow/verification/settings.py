@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 
 from fsae_mlflow.parameters import EXECUTION, settings
 
@@ -28,7 +28,7 @@ class EvaluateSettings:
     ] = ""
     folds: Annotated[int, "Folds of the pairs that are made; a pairs file has its own.", Ge(2)] = 10
     pairs_per_fold: Annotated[
-        int, "Largest number of genuine (and of impostor) pairs in a fold that is made.", Gt(0)
+        int, "Largest number of genuine (and of impostor) pairs in a fold that is made.", Gt(0), Le(1_000_000)
     ] = 300
     seed: Annotated[int, "Seed of the pairs that are made.", Ge(0)] = 0
     force: Annotated[bool, "Go on although SAE, templates and recognizer do not belong together.", EXECUTION] = False

@@ -81,6 +81,8 @@ def optimize(
     with torch.no_grad():
         images = parametrization()
     records.append(_record(steps, images, features, recognizer, sae))
+    if not np.isfinite(records[-1].objective).all():
+        raise UserError(f"The objective is not finite after step {steps}; lower lr (now {lr}).")
     return images, records
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import EXECUTION, Choice, settings
@@ -32,16 +32,18 @@ class VisualizeSettings:
     features: Annotated[
         str, "Features: numbers separated by commas, or best: half from the high-, half from the low-density cluster."
     ] = "best"
-    n_features: Annotated[int, "Number of features that features=best chooses.", Ge(1)] = 6
-    n_images: Annotated[int, "Images of each feature, each with its own random start.", Ge(1)] = 2
-    n_top_faces: Annotated[int, "Faces of highest activation shown for each feature.", Ge(1)] = 6
+    n_features: Annotated[int, "Number of features that features=best chooses.", Ge(1), Le(300)] = 6
+    n_images: Annotated[int, "Images of each feature, each with its own random start.", Ge(1), Le(100)] = 2
+    n_top_faces: Annotated[int, "Faces of highest activation shown for each feature.", Ge(1), Le(100)] = 6
     parametrization: Annotated[str, "How an image is written as parameters.", Choice(lambda: PARAMETRIZATIONS)] = "dip"
     steps: Annotated[int, "Steps of AdamW (the paper: 4096).", Ge(1)] = 128
     lr: Annotated[float, "AdamW's learning rate (the paper: 1e-4, with its 4096 steps).", Gt(0)] = 3e-3
     jitter: Annotated[
-        int, "Largest random shift of the image before each step, in pixels; 0 as in the paper.", Ge(0)
+        int, "Largest random shift of the image before each step, in pixels; 0 as in the paper.", Ge(0), Le(56)
     ] = 2
-    images_at_once: Annotated[int, "Images optimized at once; they do not influence each other.", Ge(1), EXECUTION] = 4
+    images_at_once: Annotated[
+        int, "Images optimized at once; they do not influence each other.", Ge(1), Le(1024), EXECUTION
+    ] = 4
     record_every: Annotated[int, "Steps between records of objective, activation and norm.", Ge(1)] = 16
     force: Annotated[bool, "Go on although SAE, templates and recognizer do not belong together.", EXECUTION] = False
     batch_size: Annotated[int, "Templates encoded at once.", Ge(1), EXECUTION] = 512

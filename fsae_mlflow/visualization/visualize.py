@@ -1,6 +1,7 @@
 """The stage: chosen features → optimized images, beside the real faces that fire the same features most."""
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from fsae_mlflow.visualization.results import OptimizedImage, Visualization, ima
 from fsae_mlflow.visualization.settings import VisualizeSettings
 
 TOP_SHARE = 0.001
+LARGEST_GRID = 300  # rows of features.png: matplotlib draws up to 65,536 pixels
 
 
 def visualize(
@@ -127,16 +129,21 @@ def survey_of(
 def named_features(features: str, d_sae: int) -> list[int]:
     """The feature numbers that the setting `features` names, each once; none for "best".
 
-    Raises: UserError for words that are not feature numbers.
+    Raises: UserError for words that are not feature numbers, and for more of them than a figure can show.
     """
     if features == "best":
         return []
     words = [word.strip() for word in features.split(",")]
-    if unknown := [word for word in words if not word.isdigit() or int(word) >= d_sae]:
+    if unknown := [word for word in words if not re.fullmatch("[0-9]{1,9}", word) or int(word) >= d_sae]:
         raise UserError(
             f"features must be best, or numbers from 0 to {d_sae - 1} separated by commas; one is {unknown[0]!r}."
         )
-    return list(dict.fromkeys(int(word) for word in words))
+    chosen = list(dict.fromkeys(int(word) for word in words))
+    if len(chosen) > LARGEST_GRID:
+        raise UserError(
+            f"features must name at most {LARGEST_GRID}, which one figure can show; it names {len(chosen)}."
+        )
+    return chosen
 
 
 def best_features(settings: VisualizeSettings, sae: SparseAutoencoder, survey: Survey) -> list[int]:

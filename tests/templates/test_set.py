@@ -1,5 +1,6 @@
 """The template set: what is written is read again, and an unfinished set is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from fsae_mlflow import __version__
 from fsae_mlflow.templates.set import TemplateSet
+from fsae_mlflow.templates.writing import finish, write_shard
 from tests.template_sets import TemplateWriter, face_row
 
 
@@ -68,3 +70,20 @@ def test_equal_content_has_equal_digests(tmp_path: Path, jpeg: bytes) -> None:
         return TemplateSet.open(tmp_path / name).digest
 
     assert digest("a", 1.0) == digest("bb", 1.0) != digest("ccc", 2.0)
+
+
+def test_unknown_attributes_are_nan_or_none(tmp_path: Path, jpeg: bytes) -> None:
+    kinds = {"age": "int", "glasses": "bool", "group": "string"}
+    values = [(31, True, "a"), (None, None, None)]
+    rows = [replace(face_row(f"a/{i}.jpg", np.ones(4), jpeg), attributes=value) for i, value in enumerate(values)]
+    for name, n in (("known", 1), ("unknown", 2)):
+        write_shard(tmp_path / name, 0, rows[:n], [("a/9.jpg", "no face")], width=4, n_pictures=n + 1, attributes=kinds)
+    known, unknown = (
+        finish(tmp_path / name, n_shards=1, width=4, metadata={}, attributes=kinds) for name in ("known", "unknown")
+    )
+    assert [known.column(name).tolist() for name in kinds] == [[31], [True], ["a"]]
+    assert [known.column(name).dtype.kind for name in kinds] == ["i", "b", "O"]
+    np.testing.assert_array_equal(unknown.column("age"), [31.0, np.nan])
+    assert [unknown.column(name).tolist() for name in ("glasses", "group")] == [[True, None], ["a", None]]
+    # Merged failures leave no file of their own behind.
+    assert [path.name for path in (tmp_path / "known").glob("failures*")] == ["failures.parquet"]

@@ -37,6 +37,25 @@ def test_lfw_pairs_are_read_in_file_order(tmp_path: Path) -> None:
     assert read_pairs(tmp_path) == pairs
 
 
+def test_folds_of_several_pairs(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.txt"
+    genuine, impostor = "Ann\t1\t4\nAnn\t1\t5\n", "Bea\t2\tCid\t1\nBea\t3\tCid\t1\n"
+    path.write_text("2\t2\n" + 2 * (genuine + impostor))
+    pairs = read_pairs(path)
+    assert [pair.genuine for pair in pairs] == 2 * [True, True, False, False]
+    assert [pair.fold for pair in pairs] == 4 * [0] + 4 * [1]
+
+
+def test_names_with_spaces_need_tabs_and_other_names_do_not(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.txt"
+    path.write_text(LFW.replace("Ann", "Ann Lee"))
+    assert read_pairs(path)[0].image_id_b == "Ann Lee/Ann Lee_0004"
+    path.write_text(LFW)
+    expected = read_pairs(path)
+    path.write_text(LFW.replace("\t", " "))
+    assert read_pairs(path) == expected
+
+
 def test_the_real_lfw_file(shared_data: Path) -> None:
     pairs = read_pairs(shared_data / "lfw" / "pairs.txt")
     assert len(pairs) == 6000

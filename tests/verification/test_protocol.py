@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from fsae_mlflow.verification.protocol import (
     GRID,
@@ -93,6 +94,9 @@ def test_wilson_solves_its_equation() -> None:
         share = successes / trials
         for bound in wilson_interval(successes, trials):
             assert (share - bound) ** 2 == pytest.approx(z**2 * bound * (1 - bound) / trials, abs=1e-12)
+    for successes, trials in ((0, 10), (3, 10), (5968, 6000), (10, 10)):
+        of_scipy = stats.binomtest(successes, trials).proportion_ci(method="wilson")
+        assert wilson_interval(successes, trials) == pytest.approx((of_scipy.low, of_scipy.high), abs=1e-12)
     assert wilson_interval(0, 10)[0] == 0
 
 

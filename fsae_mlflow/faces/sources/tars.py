@@ -33,14 +33,15 @@ class TarShards:
     def __init__(self, faces: str) -> None:
         self.name = faces
         self.passed_over: Counter[str] = Counter()
-        self.shards = list(_shards(faces))
+        self.shards: list[Location] = []
+        for shard in _shards(faces):  # one by one, so that a range that is too long ends at its first missing file
+            if shard.kind != "file":
+                raise UserError(f"faces: there is no file {shard}; give .tar files that exist.")
+            self.shards.append(shard)
         if not self.shards:
             raise UserError(
                 f"faces: no file matches {faces}; give a .tar, wildcards (faces-*.tar) or a range ({{000..009}})."
             )
-        for shard in self.shards:
-            if shard.kind != "file":
-                raise UserError(f"faces: there is no file {shard}; give .tar files that exist.")
 
     def __iter__(self) -> Iterator[Picture]:
         self.passed_over.clear()

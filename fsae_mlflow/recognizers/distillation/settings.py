@@ -29,12 +29,12 @@ class DistillSettings:
     head: Annotated[
         Literal["depthwise", "mean"], "Pooling with a weight for each place (MobileFaceNet's) or plain mean."
     ] = "depthwise"
-    head_width: Annotated[int, "Number of channels that are pooled.", Ge(8)] = 512
+    head_width: Annotated[int, "Number of channels that are pooled.", Ge(8), Le(65_536)] = 512
     epochs: Annotated[int, "Passes of the student; one pass is as many views as there are training faces.", Ge(1)] = 30
     minutes: Annotated[
         float, "Wall-clock limit: the learning rate reaches 0 by then at the latest; 0 is none.", Ge(0)
     ] = 0.0
-    batch_size: Annotated[int, "Views per step.", Ge(8)] = 64
+    batch_size: Annotated[int, "Views per step.", Ge(8), Le(65_536)] = 64
     lr: Annotated[float, "AdamW's highest learning rate; warmed up over 200 steps, then linear to 0.", Gt(0)] = 2e-3
     weight_decay: Annotated[float, "AdamW's weight decay, on matrices and kernels only.", Ge(0)] = 0.02
     ema: Annotated[float, "Decay per step of the moving average of weights that is kept.", Ge(0), Lt(1)] = 0.998
@@ -46,7 +46,11 @@ class DistillSettings:
     precision: Annotated[Literal["bf16", "fp32"], "Arithmetic of the convolutions while training."] = "bf16"
     device: Annotated[str, "auto, cpu, cuda or cuda:N.", EXECUTION] = "auto"
     threads: Annotated[
-        int, "CPU threads for the teacher, and as many for the student; 0 leaves torch's choice.", Ge(0), EXECUTION
+        int,
+        "CPU threads for the teacher, and as many for the student; 0 leaves torch's choice.",
+        Ge(0),
+        Le(1024),
+        EXECUTION,
     ] = 0
     seed: Annotated[int, "Seed of weights, views and held-out identities.", Ge(0)] = 0
     output: Annotated[

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from fsae_mlflow.faces.aligned import FACE_SIZE, to_float, to_pixels
+from fsae_mlflow.memory import require_memory
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.distillation.aligned_faces import AlignedFaces
 from fsae_mlflow.recognizers.distillation.augmentation import augment
@@ -35,6 +36,9 @@ class ViewPool:
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.order = np.random.default_rng(settings.seed)
         self.queue = np.empty(0, dtype=np.int64)
+        # Views are bytes in the pool, and floats while a batch of them is made.
+        n_bytes = 3 * FACE_SIZE**2 * (settings.pool + 4 * settings.batch_size)
+        require_memory(n_bytes, f"pool={settings.pool} with batch_size={settings.batch_size}", "use smaller ones")
 
     def batches(self, n_steps: int) -> Iterator[Views]:
         """`n_steps` batches: 1 / `replays` of each is new, the rest is drawn from the pool."""

@@ -1,6 +1,7 @@
 """Training of a sparse autoencoder on a template set."""
 
 import logging
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from fsae_mlflow.compute import choose_device
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.identities import holdout_rows
 from fsae_mlflow.locks import only_writer
+from fsae_mlflow.memory import machine_memory, require_memory
 from fsae_mlflow.parameters import flat
 from fsae_mlflow.progress import OnMetrics, progress
 from fsae_mlflow.ranks import Ranks, connected_ranks
@@ -58,10 +60,11 @@ def train(settings: TrainSettings, *, templates: TemplateSet, output: Path, on_m
     """
     if len(templates) == 0:
         raise UserError(f"templates: {templates.folder} holds no template; see its failures.parquet for the reasons.")
+    require_room(settings, templates)
     with connected_ranks() as ranks, only_writer(output) if ranks.leads else nullcontext():
         device = choose_device(settings.device)
         held = holdout_rows(templates.identities, settings.holdout, seed=settings.seed)
-        max_bytes = int(settings.max_gigabytes * 2**30)
+        max_bytes = int(min(settings.max_gigabytes * 2**30, machine_memory()))
         data = {
             "train": TrainingData(templates, ~held, max_bytes),
             "heldout": TrainingData(templates, held, max_bytes),
@@ -151,6 +154,8 @@ def _train(
     if checkpoints.best:
         sae.load_state_dict(checkpoints.best["weights"])
     final, density = _final_metrics(sae, data)
+    if not math.isfinite(final["train/loss_total"]):
+        raise UserError(f"The loss is not finite after the last step; lower lr ({settings.lr}) or check the templates.")
     final["epoch_kept"] = float(checkpoints.best["epoch"] if checkpoints.best else trainer.epoch)
     final["templates_per_second"] = trainer.templates_per_second
     sae.density.copy_(torch.from_numpy(density))
@@ -181,6 +186,15 @@ def _final_metrics(
             found[name] = measure(sae, (sae.scaled(batch.to(sae.W_dec.device)) for batch in batches))
     metrics = {key: value for name, measures in found.items() for key, value in measures.metrics(name).items()}
     return metrics, found["train"].sparsity.density
+
+
+def require_room(settings: TrainSettings, templates: TemplateSet) -> None:
+    """Refuse an SAE that cannot be trained on this machine: both weight matrices, each with two moments.
+
+    Raises: UserError naming the expansion and the memory that it needs.
+    """
+    n_bytes = 2 * 3 * 4 * settings.expansion * templates.width**2
+    require_memory(n_bytes, f"expansion={settings.expansion} of d_in {templates.width}", "use a smaller expansion")
 
 
 def new_sae(settings: TrainSettings, data: TrainingData) -> SparseAutoencoder:

@@ -1,7 +1,9 @@
 """Distillation from faces to a student that is a recognizer."""
 
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ import torch
 
 from fsae_mlflow.parameters import deciding
 from fsae_mlflow.recognizers.base import Recognizer
-from fsae_mlflow.recognizers.distillation import stage
+from fsae_mlflow.recognizers.card import RecognizerCard
+from fsae_mlflow.recognizers.distillation import stage, training
 from fsae_mlflow.recognizers.distillation.aligned_faces import AlignedFaces
 from fsae_mlflow.recognizers.distillation.settings import DistillSettings
 from fsae_mlflow.recognizers.distillation.stage import distill
@@ -63,12 +66,18 @@ def test_same_seed_same_student(settings: DistillSettings, teacher: Recognizer, 
     assert first == second
 
 
-def test_time_limit_ends_the_training(settings: DistillSettings, teacher: Recognizer, tmp_path: Path) -> None:
+def test_time_limit_ends_the_training(
+    settings: DistillSettings, teacher: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = count(step=6)  # seconds a step
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     logged: Logged = []
-    limited = replace(settings, epochs=10_000, minutes=0.01)
+    limited = replace(settings, epochs=20, minutes=1.0)
     result = distill(limited, output=tmp_path, on_metrics=lambda values, step: logged.append((step, values)))
-    assert result.weights.is_file() and logged[-1][1] == result.metrics
-    assert len(logged) < 10_000
+    assert " 10 steps of 8 views." in RecognizerCard.from_json(result.card).notes
+    assert [step for step, _ in logged] == [1, 2, 3, 4] and logged[-1][1] == result.metrics
+    rates = [values["lr"] for _, values in logged]
+    assert rates == sorted(rates, reverse=True) and rates[-1] == 0 < rates[-2]
 
 
 def test_half_precision_trains_too(settings: DistillSettings, teacher: Recognizer, tmp_path: Path) -> None:

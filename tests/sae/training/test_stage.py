@@ -47,12 +47,21 @@ def test_training_explains_templates_sparsely(trained: tuple[Trained, list[dict[
     assert result.metrics["heldout/fvu"] > 0
 
 
-def test_mean_l0_is_the_sum_of_densities(trained: tuple[Trained, list[dict[str, float]]]) -> None:
+def test_mean_l0_is_the_sum_of_densities(
+    trained: tuple[Trained, list[dict[str, float]]], template_set: TemplateSet
+) -> None:
     result, logged = trained
     for metrics in logged:
         for part in ("train", "heldout"):
             assert metrics[f"{part}/l0"] == pytest.approx(metrics[f"{part}/sum_of_densities"], rel=1e-9)
-    assert result.metrics["train/l0"] == pytest.approx(float(result.sae.density.sum()), rel=1e-5)
+    held = holdout_rows(template_set.identities, SETTINGS.holdout, seed=SETTINGS.seed)
+    for rows, part in ((~held, "train"), (held, "heldout")):
+        fired = [
+            int((result.sae.encode(template[None]) > 0).sum())
+            for template in torch.from_numpy(template_set.templates[rows])
+        ]
+        assert result.metrics[f"{part}/l0"] == pytest.approx(np.mean(fired), rel=1e-12)
+    assert result.metrics["train/l0"] == pytest.approx(float(result.sae.density.double().sum()), rel=1e-6)
 
 
 def test_decoder_directions_keep_unit_norm(trained: tuple[Trained, list[dict[str, float]]]) -> None:
@@ -96,16 +105,28 @@ def test_saved_sae_gives_identical_outputs(
 def test_measures_follow_their_formulas() -> None:
     torch.manual_seed(0)
     sae, x = GatedSAE(6, 24, GatedSettings(lam=0.1)), torch.randn(50, 6) + 1
+    with torch.no_grad():
+        for parameter in (sae.b_dec, sae.r_mag, sae.b_gate, sae.b_mag):
+            parameter.copy_(0.3 * torch.randn_like(parameter))
+    weights = {name: tensor.detach().double().numpy() for name, tensor in sae.named_parameters()}
     found = measure(sae, x, batch_size=7)
-    features = sae.features(x).detach().double().numpy()
-    x_hat, data = sae.features(x).detach().double().numpy() @ sae.W_dec.detach().double().numpy(), x.double().numpy()
+    data = x.double().numpy()
+    projected = (data - weights["b_dec"]) @ weights["W_enc"].T
+    gate = np.maximum(projected + weights["b_gate"], 0)
+    features = (gate > 0) * np.maximum(np.exp(weights["r_mag"]) * projected + weights["b_mag"], 0)
+    x_hat, estimate = (values @ weights["W_dec"] + weights["b_dec"] for values in (features, gate))
     error = ((data - x_hat) ** 2).sum()
     assert found.sparsity.l0 == pytest.approx((features > 0).sum(axis=1).mean())
     assert found.fidelity.fvu == pytest.approx(error / ((data - data.mean(axis=0)) ** 2).sum(), rel=1e-5)
     assert found.fidelity.mse == pytest.approx(error / 50, rel=1e-5)
     cosine = (data * x_hat).sum(axis=1) / np.linalg.norm(data, axis=1) / np.linalg.norm(x_hat, axis=1)
     assert found.fidelity.cosine == pytest.approx(cosine.mean(), rel=1e-5)
-    assert found.losses["total"] == pytest.approx(float(sae.loss(x).total.detach()), rel=1e-5)
+    terms = {
+        "reconstruction": error / 50,
+        "sparsity": 0.1 * gate.sum() / 50,
+        "auxiliary": ((data - estimate) ** 2).sum() / 50,
+    }
+    assert found.losses == pytest.approx(terms | {"total": sum(terms.values())}, rel=1e-5)
 
 
 def test_resampling_revives_exactly_the_dead(template_set: TemplateSet) -> None:
@@ -169,5 +190,5 @@ def test_an_sae_of_another_kind_or_damaged_is_refused(tmp_path: Path) -> None:
     save_sae(GatedSAE(4, 8, GatedSettings()), tmp_path / "sae", settings={}, templates={})
     weights = tmp_path / "sae" / "sae.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"sae\.safetensors is missing, damaged"):
+    with pytest.raises(ValueError, match=r"sae\.safetensors is not a readable safetensors file"):
         load_sae(tmp_path / "sae")

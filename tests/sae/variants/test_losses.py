@@ -176,3 +176,8 @@ def test_settings_that_no_variant_can_follow_are_refused() -> None:
     sentence = "decoder_norm is a parameter of variant gated, relu, and variant is topk; leave decoder_norm out"
     with pytest.raises(ValueError, match=sentence):
         train_settings(variant="topk", decoder_norm="weighted")
+
+
+def test_every_threshold_starts_at_the_initial_one() -> None:
+    sae = new_sae("jumprelu", 4, 8, initial_threshold=0.03)
+    torch.testing.assert_close(sae.firing_level(), torch.full((8,), 0.03))
