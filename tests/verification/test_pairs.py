@@ -101,6 +101,7 @@ FAULTY: dict[str, tuple[str, str]] = {
         r"line 3: expected name, number, name, number",
     ),
     "no number": (LFW.replace("Ann\t1\t4", "Ann\t1\tx"), r"line 2: expected name, number, number"),
+    "no folds": (LFW.replace("2\t1\n", "0\t1\n", 1), "line 1: expected the number of folds"),
     "number zero": (LFW.replace("Ann\t1\t4", "Ann\t0\t4"), "line 2"),
     "columns": ("a,b,c\n1,2,3\n", "line 1: expected LFW's header .* missing: image_id_a"),
     "values": (HEADER + "a,b,1\n", "line 2: expected 4 values, found 3"),
@@ -205,6 +206,13 @@ def test_people_of_one_image_make_impostors_only() -> None:
     pairs = make_pairs(image_ids, identities, folds=3)
     assert len(pairs) == 6
     assert all(np.bincount(pairs.fold) == 2)
+
+
+def test_as_many_pairs_are_made_as_the_rarer_kind_allows() -> None:
+    """In each fold one person of four images and one of a single image: 6 genuine pairs and 4 impostor pairs."""
+    identities = [name for fold in "ab" for name in (4 * [f"{fold}-four"] + [f"{fold}-one"])]
+    pairs = make_pairs([f"{row}.jpg" for row in range(10)], identities, folds=2, pairs_per_fold=300)
+    assert len(pairs) == 2 * (4 + 4)
 
 
 def test_too_few_people_are_refused() -> None:
