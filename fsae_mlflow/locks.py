@@ -37,7 +37,9 @@ def only_writer(folder: Path) -> Iterator[None]:
         yield
     finally:
         holder.unlink(missing_ok=True)
-        lock.release()  # the file stays: without it, two processes could hold locks on two files of one name
+        # The writing is over. Who has the removed file open does not get its lock: filelock looks.
+        (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
 
 
 def _holder(folder: Path) -> str:

@@ -84,7 +84,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "templates-00001.parquet has another content|templates-00001.parquet has .* bytes",
     ),
     "n_rows": (lambda folder: say(folder, n_rows=5), r"have 6 rows, and its set.json says 5; run the same extract"),
-    "set.json": (lambda folder: (folder / "set.json").write_text("{"), "set.json is damaged"),
+    "set.json": (lambda folder: (folder / "set.json").write_text("{"), "set.json is not readable JSON"),
 }
 
 
