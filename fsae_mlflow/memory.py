@@ -1,8 +1,9 @@
 """The machine's memory; imports nothing large, because worker processes import this."""
 
 import ctypes
-import os
 import sys
+
+import psutil
 
 from fsae_mlflow.errors import UserError
 
@@ -23,7 +24,7 @@ def keep_freed_memory(n_bytes: int = KEPT) -> None:
 
 def machine_memory() -> int:
     """The machine's memory in bytes."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return psutil.virtual_memory().total
 
 
 def require_memory(n_bytes: int, cause: str, advice: str) -> None:

@@ -42,7 +42,7 @@ def progress(
         yield item
         done += size(item)
         now = time.monotonic()
-        if now - last >= SECONDS_BETWEEN_LINES:
+        if now - last >= SECONDS_BETWEEN_LINES and done > before:
             last, rate = now, (done - before) / (now - started)
             left = duration((total - done) / rate)
             logger.info("%s: %s of %s %s, %.3g/s, %s left", label, f"{done:,}", f"{total:,}", unit, rate, left)

@@ -31,7 +31,7 @@ class Recognizer(nn.Module):
 
     @property
     def origin(self) -> Origin:
-        """What templates of this recognizer are recognized by."""
+        """The recognizer as the origin of templates."""
         return Origin.of("templates", dataclasses.asdict(self.card))
 
     def forward(self, faces: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch d"]:

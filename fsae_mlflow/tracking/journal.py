@@ -24,6 +24,7 @@ from mlflow.tracking import MlflowClient
 
 from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.progress import SECONDS_BETWEEN_LINES
 from fsae_mlflow.tracking.processes import process_tags
 
 PATTERN = "unlogged-*.jsonl"
@@ -58,7 +59,10 @@ class Journal:
         self.in_memory: deque[str] = deque()  # while the disk is full
         self.refused: list[str] = []
         self.trouble = ""
+        self.away = False  # whether the last request found no server
+        self.sending_file = False
         self.stopped = self.halted = False
+        self.n_left = 0
         self.changed = threading.Condition()
         self.arrived_at = time.monotonic()
         self.thread: threading.Thread | None = None
@@ -68,6 +72,7 @@ class Journal:
         line = json.dumps(entry) + "\n"
         with self.changed:
             self.in_memory.append(line)
+            self.n_left += 1
             try:
                 self._write()
             except OSError as error:
@@ -82,12 +87,21 @@ class Journal:
         with self.changed:
             self.arrived_at = time.monotonic()
             self.changed.notify_all()
+            said_at = time.monotonic()
             while self._goes_on and time.monotonic() - self.arrived_at < patience:
                 self.changed.wait(0.2)
+                if self.sending_file and not self.away:  # a large file may take its time
+                    self.arrived_at = time.monotonic()
+                if time.monotonic() - said_at >= SECONDS_BETWEEN_LINES:
+                    said_at = time.monotonic()
+                    logger.info("%s: %d entries are still to be sent to %s", self.stage, self.n_left, server())
             return self._is_empty and not self.refused
 
-    def close(self, patience: float) -> str:
-        """Send what is left, end the thread, and give a sentence on what has not arrived ("" when all has)."""
+    def close(self, patience: float, *, finished: bool = True) -> str:
+        """Send what is left, end the thread, and give a sentence on what has not arrived ("" when all has).
+
+        `finished` says whether the stage has done its work.
+        """
         try:
             complete = self.thread is None or self.flush(patience)
         except KeyboardInterrupt:  # the user does not want to wait any longer
@@ -107,7 +121,7 @@ class Journal:
                     temporary.write_text(self._header({}) + "".join(rest))
             except OSError as error:
                 logger.warning("%s: %s; the file lacks the last %d entries.", self.path, error, len(self.in_memory))
-        return not_logged(self.stage, rest, self.trouble, self.folder)
+        return not_logged(self.stage, rest, self.trouble, self.folder, finished=finished)
 
     @property
     def _goes_on(self) -> bool:
@@ -160,6 +174,7 @@ class Journal:
             self.in_memory.popleft()
         else:
             self.position += sum(map(len, lines))
+        self.n_left -= len(lines)
         self.arrived_at = time.monotonic()
 
     def _work(self) -> None:
@@ -176,8 +191,11 @@ class Journal:
                     self.halted, self.trouble = True, entries[0]["trouble"]
                     self.changed.notify_all()
                 return
+            self.sending_file = entries[0]["do"] == "path"
             error = attempt(self.client, self.run_id, entries)
             with self.changed:
+                self.sending_file = False
+                self.away = error is not None and not is_refusal(error)
                 if self.stopped:
                     return
                 if error is None or is_refusal(error):
@@ -257,13 +275,14 @@ def server() -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
 
 
-def not_logged(stage: str, lines: list[str], trouble: str, folder: Path) -> str:
+def not_logged(stage: str, lines: list[str], trouble: str, folder: Path, *, finished: bool = True) -> str:
     """The sentence that says what has not arrived, why, and which command sends it later."""
     kinds = [str(json.loads(line)["do"]) for line in lines]
     counted = Counter(NAMES.get(kind, kind) for kind in kinds)
     what = ", ".join(name if name.startswith("the ") else f"{n} {name}" for name, n in counted.items())
     return (
-        f"{stage}: its results are on disk, but {what} could not be logged to {server()} ({trouble}). "
+        f"{stage}: {'its results are on disk, but ' if finished else ''}{what} could not be logged to {server()} "
+        f"({trouble or 'no answer yet'}). "
         f"Log them later with: python -m entrypoints.upload {folder}"
     )
 

@@ -64,7 +64,7 @@ def register_sae(run: Run, sae: SparseAutoencoder, folder: Path, *, name: str, a
     if not run.leads:
         return ""
     try:
-        if run.journal.flush(PATIENCE_SECONDS) or not run.journal.trouble:
+        if run.journal.flush(PATIENCE_SECONDS) or not run.journal.away:
             return register(run.client, run.id, sae, folder, name=name, aliases=aliases)
         trouble = run.journal.trouble
     except (MlflowException, OSError) as error:

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
@@ -95,7 +95,11 @@ class Run:
 
     def log_path(self, path: Path, folder: str | None = None) -> None:
         """Log a file, or all files of a folder, as artifacts under `folder`."""
-        self.log("path", path=str(path.resolve()), folder=folder)
+        if not path.is_dir():
+            self.log("path", path=str(path.resolve()), folder=folder)
+            return
+        for file in sorted(one for one in path.rglob("*") if one.is_file()):  # an entry each, so that each is sent once
+            self.log_path(file, str(PurePosixPath(folder or "", file.relative_to(path).parent.as_posix())))
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -249,7 +253,7 @@ def _ended(run: Run) -> Iterator[Run]:
         raise
     finally:
         run.log("end", status=status, time=get_current_time_millis())
-        sentence = run.journal.close(patience)
+        sentence = run.journal.close(patience, finished=status == "FINISHED")
         if sentence:
             run.not_logged.append(sentence)
             if status != "FINISHED":

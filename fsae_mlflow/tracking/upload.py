@@ -32,7 +32,15 @@ def upload(folder: Path) -> list[str]:
     journals = sorted(folder.rglob(PATTERN))
     if not journals:
         raise UserError(f"folder: {folder} has no {PATTERN}, so nothing waits to be logged there.")
-    return [_upload(path) for path in journals]
+    complete, troubles = [], []
+    for path in journals:
+        try:
+            complete.append(_upload(path))
+        except UserError as error:  # the other journals can arrive all the same
+            troubles.append(str(error))
+    if troubles:
+        raise UserError(" ".join(troubles))
+    return complete
 
 
 def _upload(path: Path) -> str:
@@ -47,7 +55,7 @@ def _upload(path: Path) -> str:
     client, run_id = MlflowClient(), written["run"]
     whole = [line for line in lines if line.endswith("\n")]  # a process that died may leave half a line
     entries: list[dict[str, Any]] = [json.loads(line) for line in whole]
-    if not any(entry["do"] == "end" for entry in entries):
+    if process and not any(entry["do"] == "end" for entry in entries):
         entries.append({"do": "tags", "values": {REASON_TAG: "its process is gone; logged by upload"}})
         entries.append({"do": "end", "status": "KILLED", "time": int(path.stat().st_mtime * 1000)})
     left, trouble, away = [], "", False
@@ -62,8 +70,9 @@ def _upload(path: Path) -> str:
         left.append(json.dumps(entry) + "\n")
     if left:
         with atomic_write(path) as temporary:
-            temporary.write_text(header + "".join(left))
-        raise UserError(not_logged(written["stage"], left, trouble, path.parent))
+            temporary.write_text(json.dumps({**written, "process": {}}) + "\n" + "".join(left))
+        refused = "" if away else f" The server refuses these entries: delete {path} to give them up."
+        raise UserError(not_logged(written["stage"], left, trouble, path.parent) + refused)
     path.unlink()
     return run_id
 

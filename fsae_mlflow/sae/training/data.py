@@ -76,7 +76,8 @@ class TrainingData:
     def in_order(self) -> Iterator[Float[Tensor, "batch d_in"]]:
         """All rows once, in the set's order."""
         for chunk in self._chunks():
-            yield from chunk.split(BATCH_TO_MEASURE)
+            if len(chunk):  # a shard can be without rows of this side
+                yield from chunk.split(BATCH_TO_MEASURE)
 
     def _windows(self) -> Iterator[Tensor]:
         if self.fits:

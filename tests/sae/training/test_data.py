@@ -71,3 +71,9 @@ def test_scaling_brings_templates_to_unit_mean_square_and_back(
     estimate = sae.decode(torch.zeros(1, 32)).detach()[0]
     expected = torch.nn.functional.normalize(raw, dim=1) if normalize else raw
     torch.testing.assert_close(estimate, expected.mean(dim=0), rtol=1e-4, atol=1e-4)
+
+
+def test_a_shard_without_rows_of_the_side_gives_no_batch(template_set: TemplateSet) -> None:
+    rows = np.arange(400) >= 150  # the first shard is the other side's
+    batches = list(TrainingData(template_set, rows, 64 * 100).in_order())
+    assert sum(map(len, batches)) == 250 and min(map(len, batches)) > 0
