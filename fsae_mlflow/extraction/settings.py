@@ -53,9 +53,7 @@ class ExtractSettings:
     ] = 0
     device: Annotated[str, "auto, cpu, cuda or cuda:N.", EXECUTION] = "auto"
     jpeg_quality: Annotated[int, "JPEG quality of the aligned faces stored beside the templates.", Ge(1), Le(100)] = 95
-    shard_images: Annotated[int, "Pictures per shard; an interruption loses at most the unfinished shards.", Ge(1)] = (
-        2048
-    )
+    shard_images: Annotated[int, "Pictures per shard; an interruption loses unfinished shards only.", Ge(1)] = 2048
     output: Annotated[
         str, "Folder to write to or to continue in; empty: a folder under outputs/extract.", EXECUTION
     ] = ""

@@ -172,11 +172,14 @@ class TemplateSet:
     def failure_table(self) -> pa.Table:
         """The failures in the pictures' order, as they are stored."""
         path = self.folder / "failures.parquet"
-        table = self._parquet(pq.read_table, path)
+        remedy = "restore it from a copy, or extract the set into another output"
+        try:
+            table = pq.read_table(path)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"templates: {path} is damaged or missing ({error}); {remedy}.") from error
         if len(table) != self.metadata["n_failures"]:
             raise UserError(
-                f"templates: {path} has {len(table)} rows, and {MARKER} says {self.metadata['n_failures']}; "
-                "extract the set again into another output."
+                f"templates: {path} has {len(table)} rows, and {MARKER} says {self.metadata['n_failures']}; {remedy}."
             )
         return table
 

@@ -244,9 +244,11 @@ def _send(client: MlflowClient, run_id: str, entries: list[dict[str, Any]]) -> N
             tables = json.loads(client.get_run(run_id).data.tags.get(TABLES_TAG, "[]"))
             table = {"path": name, "type": "table"}
             client.set_tag(run_id, TABLES_TAG, json.dumps(tables if table in tables else [*tables, table]))
-        case {"do": "path", "path": path, "folder": folder}:
-            log = client.log_artifacts if Path(path).is_dir() else client.log_artifact
-            log(run_id, path, folder)
+        case {"do": "path", "path": path, "folder": folder, "stamp": stamp}:
+            stat = Path(path).stat()
+            if [stat.st_size, stat.st_mtime_ns] != stamp:
+                raise UserError(f"{path} has changed since the run logged it, so it is not sent.")
+            client.log_artifact(run_id, path, folder)
         case {"do": "dataset", "dataset": dataset, "context": context}:
             client.log_inputs(run_id, [DatasetInput(Dataset(**dataset), [InputTag("mlflow.data.context", context)])])
         case {"do": "end", "status": status, "time": milliseconds}:

@@ -8,18 +8,21 @@ from pathlib import Path
 import psutil
 
 PID_NAMESPACE = Path("/proc/self/ns/pid")
+MACHINE = Path("/etc/machine-id")  # hosts of one name are not one machine
 
 
 def process_tags() -> dict[str, str]:
     """Tags that name this process: host, pid and start (seconds after boot), and the namespace that the pid is of."""
     tags = {"fsae.host": socket.gethostname(), "fsae.pid": str(os.getpid()), "fsae.started": str(_started(os.getpid()))}
+    if MACHINE.is_file():
+        tags["fsae.machine"] = MACHINE.read_text().strip()
     return tags | ({"fsae.pid_namespace": str(PID_NAMESPACE.readlink())} if PID_NAMESPACE.is_symlink() else {})
 
 
 def is_gone(tags: Mapping[str, str]) -> bool:
     """Whether the process that `process_tags` named has ended. False for one that cannot be seen from here."""
     here = process_tags()
-    if any(tags.get(name) != here.get(name) for name in ("fsae.host", "fsae.pid_namespace")):
+    if any(tags.get(name) != here.get(name) for name in ("fsae.host", "fsae.machine", "fsae.pid_namespace")):
         return False
     try:
         return abs(_started(int(tags["fsae.pid"])) - float(tags["fsae.started"])) > 1

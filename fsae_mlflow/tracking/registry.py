@@ -16,7 +16,7 @@ from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 import fsae_mlflow
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.sae.base import SparseAutoencoder
-from fsae_mlflow.sae.saved import FILES
+from fsae_mlflow.sae.saved import FILES, digest
 from fsae_mlflow.tracking import served_model
 from fsae_mlflow.tracking.inputs import SAE
 from fsae_mlflow.tracking.journal import PATIENCE_SECONDS, is_refusal, said
@@ -74,7 +74,14 @@ def register_sae(run: Run, sae: SparseAutoencoder, folder: Path, *, name: str, a
                 "the same command only registers it."
             ) from error
         trouble = said(error)
-    run.log("register", folder=str(folder.resolve()), name=name, aliases=aliases, trouble=trouble)
+    run.log(
+        "register",
+        folder=str(folder.resolve()),
+        digest=digest(folder),
+        name=name,
+        aliases=aliases,
+        trouble=trouble,
+    )
     return ""
 
 

@@ -96,10 +96,13 @@ class Run:
     def log_path(self, path: Path, folder: str | None = None) -> None:
         """Log a file, or all files of a folder, as artifacts under `folder`."""
         if not path.is_dir():
-            self.log("path", path=str(path.resolve()), folder=folder)
+            stat = path.stat()
+            stamp = [stat.st_size, stat.st_mtime_ns]
+            self.log("path", path=str(path.resolve()), folder=folder, stamp=stamp)
             return
         for file in sorted(one for one in path.rglob("*") if one.is_file()):  # an entry each, so that each is sent once
-            self.log_path(file, str(PurePosixPath(folder or "", file.relative_to(path).parent.as_posix())))
+            place = PurePosixPath(folder or "", file.relative_to(path).parent.as_posix())
+            self.log_path(file, str(place) if place.parts else None)
 
     @property
     def metrics(self) -> dict[str, float]:

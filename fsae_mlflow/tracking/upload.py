@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.sae.saved import load_sae
+from fsae_mlflow.sae.saved import digest, load_sae
 from fsae_mlflow.tracking.journal import PATTERN, attempt, is_refusal, not_logged, said
 from fsae_mlflow.tracking.processes import is_gone
 from fsae_mlflow.tracking.registry import register
@@ -79,6 +79,8 @@ def _upload(path: Path) -> str:
 
 def _register(client: MlflowClient, run_id: str, entry: dict[str, Any]) -> Exception | None:
     folder = Path(entry["folder"])
+    if digest(folder) != entry["digest"]:
+        return UserError(f"{folder} holds another SAE than the one that the run trained, so it is not registered.")
     try:
         with mlflow.start_run(run_id=run_id):
             register(client, run_id, load_sae(folder), folder, name=entry["name"], aliases=entry["aliases"])

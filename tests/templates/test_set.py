@@ -1,5 +1,6 @@
 """The template set: what is written is read again, and an unfinished set is refused."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fsae_mlflow import __version__
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.templates.writing import finish, write_shard
 from tests.template_sets import TemplateWriter, face_row
@@ -87,3 +89,13 @@ def test_unknown_attributes_are_nan_or_none(tmp_path: Path, jpeg: bytes) -> None
     assert [unknown.column(name).tolist() for name in ("glasses", "group")] == [[True, None], ["a", None]]
     # Merged failures leave no file of their own behind.
     assert [path.name for path in (tmp_path / "known").glob("failures*")] == ["failures.parquet"]
+
+
+def test_damaged_failures_are_refused_with_a_way_out(template_set: TemplateSet, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    shutil.copytree(template_set.folder, folder)
+    (folder / "failures.parquet").write_bytes(b"PAR1 half a file")
+    with pytest.raises(
+        UserError, match=r"failures\.parquet is damaged or missing .*extract the set into another output"
+    ):
+        _ = TemplateSet.open(folder).failures
