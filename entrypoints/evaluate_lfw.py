@@ -7,9 +7,9 @@ from fsae_mlflow.verification.settings import EvaluateSettings
 @command(EvaluateSettings, stage="evaluate_lfw")
 def main(settings, run):
     """Measure face verification (LFW's protocol) with original templates and with templates decoded by an SAE."""
+    from fsae_mlflow.documents import sha256
     from fsae_mlflow.locks import only_writer
     from fsae_mlflow.parameters import deciding, fingerprint, output_folder
-    from fsae_mlflow.recognizers.card import sha256
     from fsae_mlflow.sae.saved import digest, load_sae
     from fsae_mlflow.tracking.inputs import find_sae, open_templates
     from fsae_mlflow.verification.evaluation import evaluate

@@ -1,5 +1,6 @@
-"""JSON and safetensors files, which may be damaged or come from others: read within bounds, or refused by name."""
+"""Files that may be damaged or come from others: JSON and safetensors read within bounds or refused, and digests."""
 
+import hashlib
 import json
 import struct
 from collections.abc import Mapping
@@ -88,6 +89,12 @@ def read_tensors(path: Path, what: str, *, remedy: str) -> tuple[dict[str, "Tens
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise UserError(f"{what} {path} is not a readable safetensors file ({error}); {remedy}.") from error
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _deeper(values: Any, n_levels: int) -> bool:

@@ -1,7 +1,6 @@
 """What one must know about a recognizer before trusting its templates, as a JSON card beside its weights."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -86,9 +85,3 @@ class RecognizerCard:
         except pydantic.ValidationError as error:
             known = [field.name for field in dataclasses.fields(cls)]
             raise UserError(sentence(error, place=f" in the recognizer card {path}", known=known)) from None
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,6 @@
 """A finished SAE on disk: a folder with sae.safetensors (weights, scale, density) and config.json."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from fsae_mlflow.atomic import atomic_write
-from fsae_mlflow.documents import check_fields, read_object, read_tensors
+from fsae_mlflow.documents import check_fields, read_object, read_tensors, sha256
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.provenance import Origin
 from fsae_mlflow.sae.base import SparseAutoencoder
@@ -52,7 +51,7 @@ def save_sae(
             save_file({name: tensor.contiguous().cpu() for name, tensor in sae.state_dict().items()}, weights_file)
         except SafetensorError as error:
             raise OSError(str(error)) from error
-        config_file.write_text(json.dumps({**config, WEIGHTS_DIGEST: _digest(weights_file)}, indent=2))
+        config_file.write_text(json.dumps({**config, WEIGHTS_DIGEST: sha256(weights_file)[:16]}, indent=2))
 
 
 def add_to_config(folder: Path, values: Mapping[str, Any]) -> None:
@@ -121,9 +120,4 @@ def read_config(folder: Path | str) -> dict[str, Any]:
 
 def digest(folder: Path | str) -> str:
     """A short hash of a saved SAE's weights: equal SAEs have equal digests."""
-    return _digest(Path(folder) / WEIGHTS)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return sha256(Path(folder) / WEIGHTS)[:16]

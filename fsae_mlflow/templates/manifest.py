@@ -1,8 +1,9 @@
 """The manifest of a template set: what each file of its shards held when it was written."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+
+from fsae_mlflow.documents import sha256
 
 AGAIN = "run the same extract command again, which makes only this shard again"
 
@@ -25,10 +26,4 @@ class ShardFile:
             return "is missing"
         if (size := path.stat().st_size) != self.bytes:
             return f"has {size:,} bytes where {self.bytes:,} were written"
-        return "" if checksum(path) == self.checksum else "has another content than was written"
-
-
-def checksum(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return "" if sha256(path) == self.checksum else "has another content than was written"

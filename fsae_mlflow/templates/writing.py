@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 
 from fsae_mlflow import __version__
 from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.documents import sha256
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.templates.manifest import ShardFile, checksum
+from fsae_mlflow.templates.manifest import ShardFile
 from fsae_mlflow.templates.schema import FACE_SCHEMA, FAILURE_SCHEMA, SCHEMA_VERSION, FaceRow, schema
 from fsae_mlflow.templates.set import MARKER, TemplateSet, read_marker
 
@@ -179,7 +180,7 @@ def _records(folder: Path, number: int) -> tuple[ShardFile, ShardFile]:
 
 
 def _record(path: Path, written: Path, shard: dict[str, int]) -> ShardFile:
-    return ShardFile(file=path.name, bytes=written.stat().st_size, checksum=checksum(written), **shard)
+    return ShardFile(file=path.name, bytes=written.stat().st_size, checksum=sha256(written), **shard)
 
 
 def _write_failures(path: Path, failures: pa.Table, records: list[ShardFile]) -> None:

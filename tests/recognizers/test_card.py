@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fsae_mlflow.recognizers.card import RecognizerCard, sha256
+from fsae_mlflow.documents import sha256
+from fsae_mlflow.recognizers.card import RecognizerCard
 
 
 def test_card_survives_its_file(tmp_path: Path) -> None:

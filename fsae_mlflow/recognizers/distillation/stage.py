@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from fsae_mlflow.compute import choose_device
+from fsae_mlflow.documents import sha256
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.aligned import FACE_SIZE
 from fsae_mlflow.identities import holdout_rows
 from fsae_mlflow.progress import OnMetrics, progress
 from fsae_mlflow.recognizers.base import Recognizer
-from fsae_mlflow.recognizers.card import RecognizerCard, sha256
+from fsae_mlflow.recognizers.card import RecognizerCard
 from fsae_mlflow.recognizers.distillation.aligned_faces import AlignedFaces
 from fsae_mlflow.recognizers.distillation.held_out import HeldOutFaces
 from fsae_mlflow.recognizers.distillation.settings import DistillSettings
