@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.features.survey import survey
+from fsae_mlflow.features.activity.survey import survey
 from fsae_mlflow.metrics import Fidelity
 from fsae_mlflow.sae.saved import load_sae, save_sae
 from fsae_mlflow.sae.variants.gated import GatedSAE
@@ -99,7 +99,7 @@ def test_the_training_sets_densities_split_the_features(templates: TemplateSet, 
     np.testing.assert_allclose(stored.density, sae.density.numpy())
     given = evaluate(SETTINGS, templates=templates, sae=sae, output=tmp_path, density_templates=templates)
     assert given.density_source == "60 given templates"
-    np.testing.assert_array_equal(given.density, survey(sae, templates.templates).density)
+    np.testing.assert_array_equal(given.density, survey(sae, templates.templates).activity.density)
     assert (given.clusters.high != stored.clusters.high).any()
 
 
