@@ -80,7 +80,8 @@ def read_pairs(path: Path) -> list[Pair]:
         lines.pop()
     if not lines:
         raise UserError(f"pairs: {path} is empty; give {ACCEPTED}.")
-    pairs = _read_lfw(path, lines) if lines[0].split()[0].isdecimal() else _read_table(path, lines)
+    first = lines[0].split()
+    pairs = _read_lfw(path, lines) if first and first[0].isdecimal() else _read_table(path, lines)
     if len({pair.fold for pair in pairs}) < 2:
         raise UserError(
             f"pairs: {path} has a single fold; give at least two, since the threshold is chosen on the other folds."
