@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Lock
 
 ROOT = Path(__file__).parents[2]
 SWAPPED = {
@@ -38,6 +39,7 @@ SWAPPED = {
 ALSO = {"templates": ["faults/test_template_damage.py"], "sae": ["faults/test_damaged_files.py"]}
 # Imported once, in the process that forks one child for each mutant.
 HEAVY = ("torch", "numpy", "pandas", "pyarrow.parquet", "matplotlib.pyplot", "mlflow", "numba", "hypothesis", "pytest")
+STARTING = Lock()  # a process that is forked while another starts would hold that one's pipe, and its end be seen late
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,8 @@ def judged(mutant: Mutant, project: Path, skipped: str, limit: float) -> str:
 def outcome(project: Path, tests: list[str], skipped: str, limit: float | None = None) -> str:
     """Whether a mutant is killed by these tests, survives them, or makes them too slow."""
     process = multiprocessing.get_context("fork").Process(target=_test, args=(project, tests, skipped))
-    process.start()
+    with STARTING:
+        process.start()
     process.join(limit)
     if is_slow := process.is_alive():
         os.killpg(process.pid or 0, signal.SIGKILL)
