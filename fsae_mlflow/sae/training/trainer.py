@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Never
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -51,6 +51,7 @@ class Trainer:
         self.templates_since_fired: Int[Tensor, " d_sae"] = torch.zeros(
             sae.d_sae, dtype=torch.long, device=sae.W_dec.device
         )
+        self.n_dead: int | None = None  # of the coming step where features compete; None where it is not known yet
         self.seconds, self.templates_timed = 0.0, 0
         self._fused = self._make_fused() if self._fused_pays() else None
 
@@ -108,22 +109,21 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         sparsity_weight = self.settings.variant.sparsity_weight(self.step)
-        dead = self._dead(self.epoch + 1) if self.sae.competition is not None else None
+        dead = self._competing_dead()
         if self._fused is not None:
             loss = self._fused.forward(batch, sparsity_weight=sparsity_weight, dead=dead)
-            self._require_finite(loss)
+            silence = self._read(loss, len(batch))
             self._fused.update()
         else:
             loss = self.sae.loss(batch, sparsity_weight=sparsity_weight, dead=dead)
-            self._require_finite(loss)
+            silence = self._read(loss, len(batch))
             self.optimizer.zero_grad()
             loss.total.backward()
             self.sae.remove_parallel_gradient()
             self.optimizer.step()
             self.sae.normalize_decoder()
         self.sae.after_step(loss)
-        self.templates_since_fired += len(batch)
-        self.templates_since_fired[loss.fired] = 0
+        self.templates_since_fired = silence
         self.step += 1
         self.steps_since_resampling += 1
         return loss
@@ -182,6 +182,7 @@ class Trainer:
         }
         self.sae.load_state_dict(parts["weights"])
         self.templates_since_fired.copy_(_silence(parts["silence"]))
+        self.n_dead = None
         for name, parameter in self.sae.named_parameters():
             if name in parts["steps"]:
                 moments = {moment: parts[moment][name].to(parameter.device) for moment in ("exp_avg", "exp_avg_sq")}
@@ -215,8 +216,32 @@ class Trainer:
         return torch.Generator().manual_seed(self.settings.seed * 1_000_003 + place)
 
     def _dead(self, epoch: int) -> Bool[Tensor, " d_sae"]:
-        epochs = self.settings.variant.epochs_until_dead(epoch, self.settings.epochs)
-        return self.templates_since_fired >= epochs * len(self.data)
+        return self.templates_since_fired >= self._silence_of_the_dead(epoch)
+
+    def _silence_of_the_dead(self, epoch: int) -> float:
+        return self.settings.variant.epochs_until_dead(epoch, self.settings.epochs) * len(self.data)
+
+    def _competing_dead(self) -> Int[Tensor, " n_dead"] | None:
+        """The dead features where features compete, without a read from the device: the last step's was enough."""
+        if self.sae.competition is None:
+            return None
+        dead = self._dead(self.epoch + 1)
+        n_dead = int(dead.sum()) if self.n_dead is None else self.n_dead
+        return torch.nonzero_static(dead, size=n_dead).squeeze(1)
+
+    def _read(self, loss: Loss, n_taken: int) -> Int[Tensor, " d_sae"]:
+        """Read from the device, at once, all that the CPU must know of a step: whether its loss is finite, and how many
+        features are dead after it where features compete. Returns each feature's new silence.
+        """
+        silence = (self.templates_since_fired + n_taken).masked_fill_(loss.fired, 0)
+        dead = silence.new_zeros(0)
+        if self.sae.competition is not None:
+            dead = silence >= self._silence_of_the_dead((self.step + 1) // self.batches_per_epoch + 1)
+        total, n_dead = torch.stack((loss.total.detach().double(), dead.sum().double())).tolist()
+        if not math.isfinite(total):
+            self._refuse(loss)
+        self.n_dead = int(n_dead)
+        return silence
 
     @torch.no_grad()
     def _resample(self, epoch: int) -> None:
@@ -247,9 +272,7 @@ class Trainer:
 
         return FusedStep(self.sae, self.optimizer, self.ranks)
 
-    def _require_finite(self, loss: Loss) -> None:
-        if math.isfinite(float(loss.total.detach())):
-            return
+    def _refuse(self, loss: Loss) -> Never:
         terms = ", ".join(f"{name} {value}" for name, value in loss.as_floats().items() if not math.isfinite(value))
         raise UserError(
             f"The loss is not finite at step {self.step} ({terms}); "
