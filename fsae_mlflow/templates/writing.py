@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fsae_mlflow import __version__
-from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.atomic import atomic_write, clean
 from fsae_mlflow.documents import sha256
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.templates.manifest import ShardFile
@@ -97,8 +97,7 @@ def finish(
 
     Raises: UserError if no picture gave a row; the set then stays unfinished.
     """
-    for stale in folder.glob(".*.tmp"):
-        stale.unlink()
+    clean(folder)
     records = [record for number in range(n_shards) for record in _records(folder, number)]
     failures = pa.concat_tables(
         [FAILURE_SCHEMA.empty_table(), *(pq.read_table(_shard(folder, "failures", n)) for n in range(n_shards))]
