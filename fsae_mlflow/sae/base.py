@@ -38,6 +38,8 @@ class SparseAutoencoder(nn.Module, ABC):
 
     # Parameters with one number a feature, zero at the start.
     feature_parameters: ClassVar[tuple[str, ...]]
+    # Other tensors with a row for each feature.
+    feature_rows: ClassVar[tuple[str, ...]] = ("W_enc", "W_dec", "density")
     scale: Tensor
     center: Tensor
     density: Tensor

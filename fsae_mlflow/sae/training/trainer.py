@@ -133,15 +133,14 @@ class Trainer:
         if self.ranks.alone:
             return self.sae
         whole = self.sae.untrained(self.d_sae)
-        whole.load_state_dict(join(self.sae.state_dict(), self.ranks, self.sae.d_sae, self.d_sae))
+        whole.load_state_dict(join(self.sae.state_dict(), self.sae, self.ranks, self.d_sae))
         return whole
 
     def state(self) -> dict[str, Any]:
         """Weights, the optimizer's moments and the position. Random numbers follow from the seed and the position."""
         return {
-            **{
-                name: join(tensors, self.ranks, self.sae.d_sae, self.d_sae) for name, tensors in self._tensors().items()
-            },
+            **{name: join(tensors, self.sae, self.ranks, self.d_sae) for name, tensors in self._tensors().items()},
+            "silence": {"templates_since_fired": self.ranks.joined(self.templates_since_fired, self.d_sae)},
             **{name: getattr(self, name) for name in POSITION},
         }
 
@@ -177,11 +176,11 @@ class Trainer:
     def load_state(self, state: dict[str, Any]) -> None:
         """Take over the state that another trainer gave, whatever the number of its ranks."""
         parts = {
-            name: cut(state[name], self.ranks, self.d_sae)
-            for name in ("weights", "exp_avg", "exp_avg_sq", "steps", "silence")
+            name: cut(state[name], self.sae, self.ranks, self.d_sae)
+            for name in ("weights", "exp_avg", "exp_avg_sq", "steps")
         }
         self.sae.load_state_dict(parts["weights"])
-        self.templates_since_fired.copy_(_silence(parts["silence"]))
+        self.templates_since_fired.copy_(_silence(state["silence"])[self.ranks.part(self.d_sae)])
         self.n_dead = None
         for name, parameter in self.sae.named_parameters():
             if name in parts["steps"]:
@@ -201,13 +200,11 @@ class Trainer:
             "exp_avg": {name: moment["exp_avg"] for name, moment in moments.items()},
             "exp_avg_sq": {name: moment["exp_avg_sq"] for name, moment in moments.items()},
             "steps": {name: moment["step"] for name, moment in moments.items()},
-            "silence": {"templates_since_fired": self.templates_since_fired},
         }
 
     def _whole_shapes(self, parts: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-        n = self.sae.d_sae
         return {
-            name: torch.Size((self.d_sae, *part.shape[1:])) if is_per_feature(name, part, n) else part.shape
+            name: torch.Size((self.d_sae, *part.shape[1:])) if is_per_feature(self.sae, name, part) else part.shape
             for name, part in parts.items()
         }
 
