@@ -1,7 +1,7 @@
 """The template set: a folder of Parquet shards. Only the room `templates` knows this layout.
 
-    set.json                   counts, recognizer, settings, and each shard's rows, bytes and SHA-256 (manifest.py);
-                               written last, so a folder without it is unfinished
+    set.json                   counts, recognizer, settings, each shard's rows, bytes and SHA-256 (manifest.py), and the
+                               failures' SHA-256; written last, so a folder without it is unfinished
     templates-00000.parquet    image_id, identity, template, place and quality of the face (schema.py)
     faces-00000.parquet        image_id, face (the aligned face as JPEG bytes)
     failures.parquet           image_id, reason
@@ -26,14 +26,14 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32
 from PIL import Image
 
-from fsae_mlflow.documents import check_fields, read_object
+from fsae_mlflow.documents import check_fields, read_object, sha256
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.progress import progress
 from fsae_mlflow.provenance import Origin
 from fsae_mlflow.templates.manifest import AGAIN, ShardFile
 from fsae_mlflow.templates.schema import SCHEMA_VERSION, schema
 
-MARKER = "set.json"
+MARKER, FAILURES = "set.json", "failures.parquet"
 KINDS = ("int", "float", "bool", "string")
 REMEDY = "restore it from a copy, or delete it and run the same extract command again"
 
@@ -171,7 +171,7 @@ class TemplateSet:
 
     def failure_table(self) -> pa.Table:
         """The failures in the pictures' order, as they are stored."""
-        path = self.folder / "failures.parquet"
+        path = self.folder / FAILURES
         remedy = "restore it from a copy, or extract the set into another output"
         try:
             table = pq.read_table(path)
@@ -181,6 +181,8 @@ class TemplateSet:
             raise UserError(
                 f"templates: {path} has {len(table)} rows, and {MARKER} says {self.metadata['n_failures']}; {remedy}."
             )
+        if self.metadata.get("failures_checksum", found := sha256(path)) != found:  # older sets have none
+            raise UserError(f"templates: {path} has another content than was written; {remedy}.")
         return table
 
     @property
