@@ -141,6 +141,9 @@ def test_nothing_overlaps_and_all_is_inside(tmp_path: Path, figures: list[Figure
     for one, other in combinations(boxes, 2):
         overlap = min(one.x1, other.x1) - max(one.x0, other.x0), min(one.y1, other.y1) - max(one.y0, other.y0)
         assert min(overlap) <= 1, (one, other)
+    for line in figure.axes[0].lines:
+        height = line.get_window_extent().y0
+        assert not any(box.y0 < height < box.y1 for box in boxes)
     assert all(figure.bbox.containsx(box.x0) and figure.bbox.containsx(box.x1) for box in boxes)
     assert all(figure.bbox.containsy(box.y0) and figure.bbox.containsy(box.y1) for box in boxes)
 
