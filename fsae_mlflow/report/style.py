@@ -73,6 +73,6 @@ def sheet(path: Path, width: float, height: float) -> Iterator[Axes]:
     """
     with canvas(path, width, height) as figure:
         figure.set_layout_engine("none")
-        axes = figure.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+        axes = figure.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(0, width), ylim=(height, 0))
         axes.axis("off")
         yield axes

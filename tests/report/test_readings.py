@@ -162,6 +162,12 @@ def test_the_best_of_each_kind_comes_first() -> None:
     assert [one.feature for one in strongest([weak, pose, better], n=2)] == [2, 4]
 
 
+def test_of_equal_p_the_larger_share_comes_first_and_no_share_last() -> None:
+    small, large = (replace(EYEGLASSES, feature=feature, share=share) for feature, share in ((1, 0.8), (2, 0.9)))
+    order = strongest([small, replace(EYEGLASSES, feature=3, share=math.nan), large])
+    assert [one.feature for one in order] == [2, 1, 3]
+
+
 def test_without_confirmed_readings_the_most_frequent_features_are_chosen() -> None:
     counted = [replace(UNREAD, feature=feature, n_faces=n) for feature, n in enumerate((3, 9, 5))]
     assert [one.feature for one in strongest(counted, n=2)] == [1, 2]
