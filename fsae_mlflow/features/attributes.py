@@ -53,14 +53,13 @@ def read_attributes(path: str, templates: TemplateSet) -> Labels:
     own = {name: _numbers(templates.column(name)) for name in templates.attributes if name not in texts}
     found, _ = _usable(own, templates)
     if path:
-        read = _joined(path, templates)
-        usable, faults = _usable(read, templates)
+        usable, faults = _usable(_joined(path, templates), templates)
         if not usable:
             raise UserError(
                 f"attributes: {path} must have a column with two values and {FEWEST_PEOPLE} labelled people; "
                 f"{'; '.join(faults[:3]) or 'it has no column of labels'}: label more faces."
             )
-        found = {name: values for name, values in found.items() if name not in read} | usable
+        found |= usable
     booleans = {name: values.clip(min=0) for name, values in found.items() if _is_boolean(values)}
     return Labels(booleans=booleans, numbers={name: found[name] for name in found if name not in booleans})
 

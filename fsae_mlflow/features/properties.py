@@ -34,8 +34,8 @@ def face_properties(templates: TemplateSet, rows: Int[np.ndarray, " n"]) -> dict
 
 def _norms(templates: TemplateSet) -> Float64[np.ndarray, " n"]:
     chunks = templates.chunks("template")
-    norms = np.concatenate([np.zeros(0), *(np.linalg.norm(chunk.astype(np.float64), axis=1) for chunk in chunks)])
-    if len(norms) and np.ptp(norms) <= SAME_LENGTH * norms.max():
+    norms = np.concatenate([np.linalg.norm(chunk.astype(np.float64), axis=1) for chunk in chunks])
+    if np.ptp(norms) <= SAME_LENGTH * norms.max():
         norms[:] = np.nan
     return norms
 

@@ -47,6 +47,7 @@ def test_roll_is_the_angle_of_the_eyes() -> None:
     lower_right_eye[1, 1] += level[1, 0] - level[0, 0]
     assert quality.roll(lower_right_eye) == pytest.approx(45)
     assert quality.roll(lower_right_eye[::-1][[3, 4, 2, 1, 0]]) == pytest.approx(45 - 180)
+    assert quality.roll(np.array([[4.0, 4], [4, 9], [0, 0], [0, 0], [0, 0]])) == 90
     assert np.isnan(quality.roll(np.ones((5, 2))))
     assert np.isnan(quality.roll(np.full((5, 2), np.nan)))
 
