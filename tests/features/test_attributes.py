@@ -12,7 +12,7 @@ from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.templates.writing import finish, write_shard
 from tests.template_sets import face_row
 
-IDS = [f"p{person:02d}/{number}.jpg" for person in range(21) for number in range(2)]
+IDS = [f"p{person:02d}/p{person:02d}-{number}.jpg" for person in range(21) for number in range(2)]
 HALF = [number % 2 for number in range(42)]
 
 
@@ -20,7 +20,7 @@ def made(folder: Path, jpeg: bytes, ids: list[str], **columns: tuple[str, list])
     """A set of these faces with extra columns, each a kind and its values."""
     folder.mkdir()
     kinds = {name: kind for name, (kind, _) in columns.items()}
-    people = [name.split("/")[-2] for name in ids]
+    people = [name.split("/")[-1].split("-")[0] for name in ids]  # "p00/p00-1.jpg" is of p00
     values = zip(*(values for _, values in columns.values()), strict=True) if columns else [()] * len(ids)
     rows = [
         replace(face_row(name, np.ones(2), jpeg), identity=person, attributes=own)
@@ -95,6 +95,32 @@ def test_folders_that_all_paths_begin_with_may_differ(tmp_path: Path, jpeg: byte
     assert nan_equal(found.booleans["glasses"], HALF)
 
 
+def test_paths_of_digits_are_text(tmp_path: Path, jpeg: bytes) -> None:
+    digits = [f"{number:06d}" for number in range(42)]
+    found = read_attributes(written(tmp_path, digits, glasses=HALF), made(tmp_path / "set", jpeg, digits))
+    assert nan_equal(found.booleans["glasses"], HALF)
+
+
+def test_the_kind_of_a_column_is_found_from_all_lines(faces: TemplateSet, tmp_path: Path) -> None:
+    many = [f"elsewhere/{number}.jpg" for number in range(60_000)]  # more than pyarrow reads at once
+    found = read_attributes(written(tmp_path, many + IDS, age=[1] * 60_000 + [number + 0.5 for number in HALF]), faces)
+    assert nan_equal(found.numbers["age"], [number + 0.5 for number in HALF])
+
+
+def test_one_side_may_have_fewer_folders(tmp_path: Path, jpeg: bytes) -> None:
+    flat = ["all/" + name.split("/")[-1] for name in IDS]
+    both = [*flat, "other/p99-0.jpg"]
+    faces = made(tmp_path / "flat", jpeg, flat)
+    found = read_attributes(written(tmp_path, ["celeba/" + name for name in both], glasses=[*HALF, 1]), faces)
+    assert nan_equal(found.booleans["glasses"], HALF)
+    faces = made(tmp_path / "both", jpeg, ["/data/celeba/" + name for name in both])
+    found = read_attributes(written(tmp_path, flat, glasses=HALF), faces)
+    assert nan_equal(found.booleans["glasses"], [*HALF, np.nan])
+    faces = made(tmp_path / "dots", jpeg, ["./" * (number % 2) + name for number, name in enumerate(flat)])
+    found = read_attributes(written(tmp_path, flat, glasses=HALF), faces)
+    assert nan_equal(found.booleans["glasses"], HALF)
+
+
 def test_the_sets_own_columns_are_labels(tmp_path: Path, jpeg: bytes, caplog: pytest.LogCaptureFixture) -> None:
     own = made(
         tmp_path / "set",
@@ -135,16 +161,19 @@ def test_columns_that_cannot_be_judged_are_left_out(
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        ("path,hat\nx/1.jpg,1\n", r"no path in .*labels.csv is a face of .*: the file has x/1.jpg, the set p00/0.jpg;"),
-        ("path,hat\n", "the file has no line, the set p00/0.jpg"),
-        ("file,hat\np00/0.jpg,1\n", "must have the column path; its columns are file, hat"),
-        ("path,hat,hat\np00/0.jpg,1,1\n", "two columns named hat; rename"),
-        ("path,hat\np00/0.jpg,1\n./p00/0.jpg,1\n", "has the path p00/0.jpg twice"),
-        ("path,hat\np00/0.jpg,1\np00/1.jpg,red\n", "has '1' in the column hat; its values must be numbers"),
-        ("path,hat\np00/0.jpg,1\np00/1.jpg,0\n", "two values and 20 labelled people; hat labels 1 people"),
+        (
+            "path,hat\nx/1.jpg,1\n",
+            r"no path in .*labels.csv is a face of .*: the file has x/1.jpg, the set p00/p00-0.jpg;",
+        ),
+        ("path,hat\n", "the file has no line, the set p00/p00-0.jpg"),
+        ("file,hat\np00/p00-0.jpg,1\n", "must have the column path; its columns are file, hat"),
+        ("path,hat,hat\np00/p00-0.jpg,1,1\n", "two columns named hat; rename"),
+        ("path,hat\np00/p00-0.jpg,1\n./p00/p00-0.jpg,1\n", "has the path p00/p00-0.jpg twice"),
+        ("path,hat\np00/p00-0.jpg,1\np00/p00-1.jpg,red\n", "has '1' in the column hat; its values must be numbers"),
+        ("path,hat\np00/p00-0.jpg,1\np00/p00-1.jpg,0\n", "two values and 20 labelled people; hat labels 1 people"),
         ("path,hat\n" + "".join(f"{name},1\n" for name in IDS), "hat has the one value 1: label more"),
-        ("path\np00/0.jpg\n", "it has no column of labels"),
-        ("path,hat\np00/0.jpg\n", "cannot be read .*Expected 2 columns"),
+        ("path\np00/p00-0.jpg\n", "it has no column of labels"),
+        ("path,hat\np00/p00-0.jpg\n", "cannot be read .*Expected 2 columns"),
         ("", "cannot be read .*Empty CSV"),
     ],
 )
