@@ -65,7 +65,7 @@ def random(x: Float64[np.ndarray, "n d_in"], n_features: int, seed: int) -> Dire
 
 def pca(x: Float64[np.ndarray, "n d_in"], n_features: int, _: int) -> Directions:
     """The unit principal components of the largest variances, signed; at most the effective dimension."""
-    _, components = principal_components(x, n_features // 2)
+    components = principal_components(x, n_features // 2)[1]
     return Directions.signed(components, components)
 
 
@@ -73,7 +73,7 @@ def ica(x: Float64[np.ndarray, "n d_in"], n_features: int, seed: int) -> Directi
     """Independent components of unit variance (FastICA, Hyvärinen 1999), signed; at most the effective dimension."""
     size, components = principal_components(x, n_features // 2)
     whitened = (x @ (components / size).T).astype(np.float32)  # half the time, and enough for what is learned of it
-    fit = FastICA(whiten=False, random_state=seed)
+    fit = FastICA(whiten=False, random_state=seed)  # pyright: ignore[reportArgumentType]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         rotation = fit.fit(whitened).components_.astype(np.float64)
@@ -84,7 +84,7 @@ def ica(x: Float64[np.ndarray, "n d_in"], n_features: int, seed: int) -> Directi
 
 def kmeans(x: Float64[np.ndarray, "n d_in"], n_features: int, seed: int) -> Directions:
     """Unit directions of k-means centroids, each fired by the 5 % of the templates that lie farthest along it."""
-    centroids = KMeans(min(n_features, len(x)), n_init=1, random_state=seed).fit(x).cluster_centers_
+    centroids = KMeans(min(n_features, len(x)), n_init="auto", random_state=seed).fit(x).cluster_centers_
     centroids /= np.linalg.norm(centroids, axis=1, keepdims=True).clip(min=1e-12)
     threshold = np.quantile(x @ centroids.T, 1 - FIRING, axis=0)
     return Directions(encoder=centroids, decoder=centroids, threshold=threshold)

@@ -69,6 +69,12 @@ def test_labels_are_joined_by_path(faces: TemplateSet, tmp_path: Path, name: str
     assert nan_equal(found.numbers["age"], columns["age"])
 
 
+def test_blanks_around_names_are_no_part_of_them(faces: TemplateSet, tmp_path: Path) -> None:
+    path = Path(written(tmp_path, IDS, glasses=HALF))
+    path.write_text(path.read_text().replace("path,glasses", "path , glasses"))
+    assert list(read_attributes(str(path), faces).booleans) == ["glasses"]
+
+
 def test_parquet_keeps_what_is_unknown(faces: TemplateSet, tmp_path: Path) -> None:
     path = str(tmp_path / "labels.parquet")
     some = [None, *map(bool, HALF[1:])]
