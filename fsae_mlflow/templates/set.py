@@ -175,21 +175,26 @@ class TemplateSet:
     def faces(self, rows: Sequence[int] | np.ndarray) -> list[Image.Image]:
         """The aligned faces of the given rows, decoded."""
         wanted = np.asarray(rows, dtype=np.int64)
-        found: dict[int, Image.Image] = {}
+        found = dict(self.faces_in_order(wanted))
+        return [found[row] for row in wanted.tolist()]
+
+    def faces_in_order(self, rows: Sequence[int] | np.ndarray) -> Iterator[tuple[int, Image.Image]]:
+        """The given rows in ascending order, each once, with their aligned faces, one shard in memory at a time."""
+        wanted = np.unique(np.asarray(rows, dtype=np.int64))
         first = 0
         for path in self._shards("faces"):
             last = first + self._n_rows(path)
-            inside = [row for row in wanted.tolist() if first <= row < last]
+            inside = wanted[(first <= wanted) & (wanted < last)].tolist()
             if inside:
                 faces = self._read(path, ["face"]).column("face")
-                found |= {row: Image.open(io.BytesIO(faces[row - first].as_py())).convert("RGB") for row in inside}
+                for row in inside:
+                    yield row, Image.open(io.BytesIO(faces[row - first].as_py())).convert("RGB")
             first = last
         if first != len(self):
             raise UserError(
                 f"templates: {self.folder} must have a face for each of its {len(self):,} rows; it has {first:,}; "
                 f"{self._advice}."
             )
-        return [found[row] for row in wanted.tolist()]
 
     @property
     def failures(self) -> list[tuple[str, str]]:
