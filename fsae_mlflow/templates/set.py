@@ -164,13 +164,17 @@ class TemplateSet:
             identities = table.column("identity").to_numpy(zero_copy_only=False)
             yield first, _matrix(table.column("template").combine_chunks()), identities
 
+    def take(self, columns: list[str], rows: Int64[np.ndarray, " n"]) -> pa.Table:
+        """Columns of ascending rows, each once; one shard is in memory at a time."""
+        parts = [
+            table.take(rows[slice(*np.searchsorted(rows, [first, first + len(table)]))] - first)
+            for first, table in self.tables(columns)
+        ]
+        return pa.concat_tables(parts)
+
     def templates_of(self, rows: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n d"]:
-        """The templates of ascending rows; one shard is in memory at a time."""
-        found = np.empty((len(rows), self.width), np.float32)
-        for first, templates, _ in self.batches():
-            inside = slice(*np.searchsorted(rows, [first, first + len(templates)]))
-            found[inside] = templates[rows[inside] - first]
-        return found
+        """The templates of ascending rows, each once."""
+        return _matrix(self.take(["template"], rows).column("template").combine_chunks())
 
     def faces(self, rows: Sequence[int] | np.ndarray) -> list[Image.Image]:
         """The aligned faces of the given rows, decoded."""
