@@ -80,6 +80,8 @@ class Entries:
             values=self.values[kept],
         )
 
-    def sums(self, weights: Float[np.ndarray, " n"], columns: Float[np.ndarray, "n_rows m"]) -> Float[np.ndarray, "f m"]:
+    def sums(
+        self, weights: Float[np.ndarray, " n"], columns: Float[np.ndarray, "n_rows m"]
+    ) -> Float[np.ndarray, "f m"]:
         """Σ weight · columns[row] over the entries of each feature, given one weight for each entry."""
         return csr_array((weights, self.rows, self.indptr), shape=(self.d_sae, self.n_rows)) @ columns
