@@ -57,9 +57,10 @@ def association(
 
     nan is unknown: a property counts on the rows where it and the controls are known. The mid-ranks of the controls are
     regressed out of the mid-ranks of activation and property; of the residuals a and z, t = Σ a·z / √V with
-    V = Σ_people (Σ_faces of the person a·z)², which allows for any dependence between the faces of one person. One
-    person alone reaches |t| = 1. p is two-sided normal, and 1 where fewer than 10 people fire the feature. The normal
-    distribution does not hold for an attribute that few people have: see `top_shares`.
+    V = Σ_people (Σ_faces of the person a·z)², which allows for any dependence between the faces of one person: one
+    person alone reaches |t| = 1. V is at least ‖a‖²‖z‖² / (faces − controls − 1), its value for independent faces, as
+    people who all lack a rare attribute make the sum too small. p is two-sided normal, and 1 where fewer than 10 people
+    fire the feature.
     """
     if controls is not None:
         properties = np.where(np.isnan(controls).any(axis=1, keepdims=True), np.nan, properties)
@@ -73,7 +74,8 @@ def association(
         squares = totals(faces.feature, scores**2, faces.d_sae)
         norm = _norm(squares - (explained**2).sum(axis=1), squares)
         z = _unit(z - basis @ (basis.T @ z), z)
-        _test(found, columns, faces, Groups.of(faces, people[known]), people[known], scores, norm, z, basis, explained)
+        groups, freedom = Groups.of(faces, people[known]), max(1, len(z) - basis.shape[1])
+        _test(found, columns, faces, groups, people[known], scores, norm, z, basis, explained, freedom)
     return found
 
 
@@ -83,7 +85,8 @@ def association_within_people(
     """Pearson's correlation of activations with properties within people; its test counts each person once.
 
     Activations and properties (nan is unknown) are centered within each person: how a person always looks has no
-    effect, and people with one face drop out. t and p are those of `association`.
+    effect, and people with one face drop out. t and p are those of `association`; the bound of V
+    divides by faces − people.
     """
     found = Association.unknown(entries.d_sae, properties.shape[1])
     for known, columns in alike(properties):
@@ -98,8 +101,8 @@ def association_within_people(
         z = properties[np.ix_(several, columns)]
         z = _unit(z - (_by_person(who, z) / np.maximum(n_faces[: who.max(initial=-1) + 1], 1)[:, None])[who], z)
         # Activations need no centering: the columns sum to 0 over the faces of a person.
-        nothing = np.zeros((faces.d_sae, 0))
-        _test(found, columns, faces, groups, who, values, norm, z, z[:, :0], nothing)
+        nothing, freedom = np.zeros((faces.d_sae, 0)), max(1, len(z) - len(np.unique(who)))
+        _test(found, columns, faces, groups, who, values, norm, z, z[:, :0], nothing, freedom)
     return found
 
 
@@ -137,6 +140,7 @@ def _test(
     z: Float64[np.ndarray, "n_rows m"],
     basis: Float64[np.ndarray, "n_rows k"],
     explained: Float64[np.ndarray, "d_sae k"],
+    freedom: int,
 ) -> None:
     """Write to `columns` how activations, weights − basis · explained of the given norm, go with the unit columns z.
 
@@ -151,11 +155,12 @@ def _test(
     found.rho[:, columns] = products / norm[:, None]
     error = np.sqrt(variance) / norm[:, None]
     # Where the property is constant on the faces that fire, rounding must not be divided by rounding.
-    error = np.where(error**2 > ROUNDING, error, np.nan)
+    error = np.where(error**2 > ROUNDING, np.maximum(error, freedom**-0.5), np.nan)
     t = found.rho[:, columns] / error
     enough = groups.n_people[:, None] >= FEWEST_PEOPLE
     found.error[:, columns], found.t[:, columns] = error, t
-    found.p[:, columns] = np.where(enough & ~np.isnan(t), 2 * ndtr(-np.abs(t)), np.where(np.isnan(z[:1]), np.nan, 1.0))
+    untested = np.where((z**2).sum(axis=0) > 0, 1.0, np.nan)
+    found.p[:, columns] = np.where(enough & ~np.isnan(t), 2 * ndtr(-np.abs(t)), untested)
     found.n_people[:, columns] = groups.n_people[:, None]
 
 

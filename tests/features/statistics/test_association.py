@@ -22,10 +22,11 @@ def residual(z: np.ndarray, controls: np.ndarray) -> np.ndarray:
     return z - design @ np.linalg.lstsq(design, z, rcond=None)[0]
 
 
-def expected(a: np.ndarray, z: np.ndarray, people: np.ndarray) -> tuple[float, float]:
+def expected(a: np.ndarray, z: np.ndarray, people: np.ndarray, freedom: int) -> tuple[float, float]:
     """The correlation of centered vectors and its t: dense, person by person."""
-    per_person = [a[people == person] @ z[people == person] for person in np.unique(people)]
-    return a @ z / np.sqrt(a @ a * (z @ z)), a @ z / np.sqrt(np.square(per_person).sum())
+    per_person = np.array([a[people == person] @ z[people == person] for person in np.unique(people)])
+    variance = max(per_person @ per_person, a @ a * (z @ z) / freedom)
+    return a @ z / np.sqrt(a @ a * (z @ z)), a @ z / np.sqrt(variance)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -53,7 +54,7 @@ def test_rho_and_t_are_those_of_dense_residuals(controlled: bool) -> None:
         z = residual(rankdata(properties[known, c]), ranked)
         for j in range(2, features.shape[1]):
             a = residual(rankdata(features[known, j]), ranked)
-            rho, t = expected(a, z, people[known])
+            rho, t = expected(a, z, people[known], known.sum() - (3 if controlled else 1))
             assert found.rho[j, c] == pytest.approx(rho, abs=1e-9)
             assert found.t[j, c] == pytest.approx(t)
             assert found.error[j, c] == pytest.approx(abs(rho / t))
@@ -70,10 +71,11 @@ def test_within_people_is_of_centered_values() -> None:
         who = people[known]
         mine = who[:, None] == who
         several = mine.sum(axis=1) > 1
+        freedom = several.sum() - len(set(who[several]))
         z = properties[known, c] - mine @ properties[known, c] / mine.sum(axis=1)
         for j in range(2, features.shape[1]):
             fired = features[known, j].astype(float)
-            rho, t = expected(fired - mine @ fired / mine.sum(axis=1), z, who)
+            rho, t = expected(fired - mine @ fired / mine.sum(axis=1), z, who, freedom)
             assert found.rho[j, c] == pytest.approx(rho, abs=1e-9)
             assert found.t[j, c] == pytest.approx(t)
             assert found.n_people[j, c] == len(set(who[several & (fired > 0)]))
@@ -118,6 +120,16 @@ def test_p_within_people_is_uniform() -> None:
     p = association_within_people(Entries.of(features), np.abs(numbers.normal(size=(len(people), 1))), people).p
     for level in (0.01, 0.05, 0.2, 0.5):
         assert (p < level).mean() == pytest.approx(level, abs=4 * np.sqrt(level * (1 - level) / len(p)))
+
+
+def test_a_rare_attribute_that_nobody_of_a_few_has_is_no_association() -> None:
+    numbers = np.random.default_rng(0)
+    people = people_of(500, 0)
+    features = numbers.random((len(people), 400)) < 20 / len(people)
+    attribute = (numbers.random(500) < 0.05)[people].astype(float)[:, None]
+    found = association(Entries.of(features.astype(float)), attribute, people)
+    assert (found.n_people > 10).mean() > 0.9
+    assert (found.p < 0.01).mean() < 0.02
 
 
 def test_p_is_that_of_permuted_people() -> None:
