@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64
+from torch import nn
 from torch.nn import functional as F
 
 from fsae_mlflow.compute import choose_device
@@ -29,7 +30,6 @@ from fsae_mlflow.identities import holdout_rows
 from fsae_mlflow.progress import OnMetrics, progress
 from fsae_mlflow.provenance import require_same_recognizer
 from fsae_mlflow.ranks import connected_ranks
-from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.entries import Entries
 from fsae_mlflow.templates.set import TemplateSet
@@ -59,7 +59,7 @@ def describe(
     *,
     templates: TemplateSet,
     sae: SparseAutoencoder,
-    judge: Recognizer | None,
+    judge: nn.Module | None,
     about: Mapping[str, str],
     output: Path,
     on_metrics: OnMetrics,
@@ -128,7 +128,7 @@ def _faces_to_read(
     templates: TemplateSet,
     rows: Int64[np.ndarray, " n"],
     labels: Labels,
-    judge: Recognizer | None,
+    judge: nn.Module | None,
 ) -> ReadFaces:
     identities = templates.take(["identity"], rows).column("identity").to_numpy(zero_copy_only=False)
     names, people = np.unique(identities.astype(str), return_inverse=True)
@@ -150,7 +150,7 @@ def _faces_to_read(
 
 @torch.no_grad()
 def _judged(
-    judge: Recognizer, templates: TemplateSet, rows: Int64[np.ndarray, " n"], device: torch.device
+    judge: nn.Module, templates: TemplateSet, rows: Int64[np.ndarray, " n"], device: torch.device
 ) -> Float32[np.ndarray, "n d"]:
     """The judge's L2-normalized templates of the aligned faces."""
     judge, found = judge.to(device), []

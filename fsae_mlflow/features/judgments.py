@@ -266,7 +266,7 @@ def _at(
     values: Float64[np.ndarray, "n m"], column: Int64[np.ndarray, " k"], rows: Int64[np.ndarray, " k"] | None = None
 ) -> Float64[np.ndarray, " k"]:
     """One value of each row; nan in column −1."""
-    padded = np.hstack([values, np.full((len(values), 1), np.nan)])
+    padded = np.pad(values, ((0, 1), (0, 1)), constant_values=np.nan)
     return padded[np.arange(len(column)) if rows is None else rows, column]
 
 

@@ -5,8 +5,10 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le, Lt
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.features.controls import CONTROLS
 from fsae_mlflow.parameters import EXECUTION, settings
+
+CONTROLS = ("raw", "random", "pca", "ica", "kmeans")
+"""The names that controls.py has."""
 
 
 @settings
