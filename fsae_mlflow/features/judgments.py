@@ -138,7 +138,7 @@ def attribute_columns(sides: Sides, faces: ReadFaces) -> Columns:
     confounders = np.append(_best(-np.abs(correlations), np.abs(correlations)), -1)
     confounder = confounders[column]
     rho = _at(relation.rho, column)
-    between = _at(correlations, confounder, rows=column)
+    between = np.pad(correlations, (0, 1), constant_values=np.nan)[column, confounder]
     falls = (column >= n_booleans) & (_at(np.hstack([top.p, numbers.t]), column) < 0)
     signed = [*faces.booleans, *(f"{name} +" for name in faces.numbers), *(f"{name} −" for name in faces.numbers)]
     return {
@@ -262,12 +262,9 @@ def _best(p: Float64[np.ndarray, "n m"], merit: Float64[np.ndarray, "n m"]) -> I
     return np.where(np.isinf(smallest), -1, column)
 
 
-def _at(
-    values: Float64[np.ndarray, "n m"], column: Int64[np.ndarray, " k"], rows: Int64[np.ndarray, " k"] | None = None
-) -> Float64[np.ndarray, " k"]:
+def _at(values: Float64[np.ndarray, "n m"], column: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     """One value of each row; nan in column −1."""
-    padded = np.pad(values, ((0, 1), (0, 1)), constant_values=np.nan)
-    return padded[np.arange(len(column)) if rows is None else rows, column]
+    return np.hstack([values, np.full((len(values), 1), np.nan)])[np.arange(len(column)), column]
 
 
 def _confirmed(

@@ -24,6 +24,7 @@ LABELS = {
     "ica": "ICA ±",
     "kmeans": "k-means",
 }
+N_CORRELATIONS = 3
 CORRELATIONS = {"yaw": "yaw", "turn": "|yaw|"} | {name: name for name in PROPERTIES}
 
 
@@ -110,6 +111,7 @@ def _reading(feature: int, of: dict[str, Any], large: dict[str, np.ndarray], n_f
     elif properties:
         kind = max(properties, key=lambda name: abs(of[f"{name}_rho"]))
         p, q, rho = of[f"{kind}_p"], of[f"{kind}_q"], {kind: rho[kind]} | rho
+    shown = [*list(rho)[:1], *sorted(list(rho)[1:], key=lambda name: -abs(np.nan_to_num(rho[name])))][:N_CORRELATIONS]
     return Reading(
         feature=feature,
         sentence=of["reading"],
@@ -124,7 +126,7 @@ def _reading(feature: int, of: dict[str, Any], large: dict[str, np.ndarray], n_f
         n_people=int(of["n_people"]),
         pose=of["pose"],
         quality=of["quality"],
-        rho=rho,
+        rho={name: rho[name] for name in shown},
     )
 
 

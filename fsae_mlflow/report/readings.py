@@ -121,7 +121,7 @@ def write_readings(
         _write(axes, MARGIN, 0.12, title, fontsize=13, fontweight="bold")
         _write(axes, MARGIN, 0.42, legend, fontsize=10)
         for left, heading in (
-            (FIRST_FACE, "faces that fire it most; below each, the activation"),
+            (FIRST_FACE, "faces that fire it most, at most 3 of a person; below each, the activation"),
             (FIRST_SAMPLED, "sampled over its range of activation"),
         ):
             _write(axes, left, HEAD - 0.22, heading, fontsize=9, fontweight="bold")
