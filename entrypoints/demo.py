@@ -38,7 +38,7 @@ class DemoSettings:
 
 @command(DemoSettings, stage="demo")
 def main(settings, run):
-    """Run extract, train_sae, describe, evaluate_lfw and visualize as child runs, and gather their main metrics and pictures."""
+    """Run all main stages as child runs, and gather their main metrics and pictures."""
     from fsae_mlflow.tracking.projects import run_entry_point
 
     extracted = run_entry_point(run, "extract", {"faces": settings.faces, "recognizer": settings.recognizer})
