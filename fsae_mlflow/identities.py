@@ -1,6 +1,9 @@
-"""The split of identities into training and holdout."""
+"""People: the split of identities into training and holdout, and numbers for them."""
+
+import hashlib
 
 import numpy as np
+from jaxtyping import Shaped, UInt64
 
 from fsae_mlflow.errors import UserError
 
@@ -19,3 +22,10 @@ def holdout_rows(identities: np.ndarray, share: float, *, seed: int) -> np.ndarr
         )
     held = np.random.default_rng(seed).permutation(people)[:n_held]
     return np.isin(identities, held)
+
+
+def hashed(identities: Shaped[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
+    """A number of 64 bits for each identity, equal in every process; different identities differ almost certainly."""
+    people, places = np.unique(identities.astype(str), return_inverse=True)
+    digests = b"".join(hashlib.blake2b(person.encode(), digest_size=8).digest() for person in people.tolist())
+    return np.frombuffer(digests, np.uint64)[places]

@@ -58,6 +58,33 @@ class Fidelity:
         self._sum = self._sum + centered.sum(dim=0)
         self._squares += _squared_norm(centered)
 
+    def merge(self, other: "Fidelity") -> None:
+        """Add all that was added to `other`."""
+        if other.n == 0:
+            return
+        if self.n == 0:
+            self._origin = other._origin
+        shift = (torch.as_tensor(other._origin) - torch.as_tensor(self._origin)).flatten()
+        theirs = torch.as_tensor(other._sum)
+        self.n += other.n
+        self._error += other._error
+        self._cosine += other._cosine
+        self._squares += other._squares + 2 * shift @ theirs + other.n * shift @ shift
+        self._sum = self._sum + theirs + other.n * shift
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What was added so far, as arrays."""
+        names = ("n", "_error", "_cosine", "_origin", "_sum", "_squares")
+        return {name: torch.as_tensor(getattr(self, name)).double().cpu().numpy() for name in names}
+
+    @classmethod
+    def of_state(cls, state: dict[str, np.ndarray]) -> "Fidelity":
+        """The fidelity that gave `state`."""
+        fidelity = cls()
+        for name, value in state.items():
+            setattr(fidelity, name, int(value) if name == "n" else torch.from_numpy(value))
+        return fidelity
+
     @property
     def mse(self) -> float:
         """E‖x − x̂‖², summed over dimensions."""

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.features.survey import Survey
 
 # Counts of 1 and 2 lie 0.30 decades apart; a kernel of this width joins them, so that small counts form no cluster.
 NARROWEST_KERNEL = 0.15
@@ -92,19 +91,23 @@ def _otsu(logs: Float64[np.ndarray, " n"]) -> float:
     return float((values[best] + values[best + 1]) / 2)
 
 
-def choose_features(survey: Survey, clusters: Clusters, *, n: int, enough: int) -> list[int]:
+def choose_features(
+    clusters: Clusters,
+    counts: Int64[np.ndarray, " d_sae"],
+    contrast: Float64[np.ndarray, " d_sae"],
+    *,
+    n: int,
+    enough: int,
+) -> list[int]:
     """The `n` best features to look at: half from the high-density cluster and half from the low-density cluster, high
     first.
 
-    Within a cluster, features that fire on at least `enough` faces come first, then those that fire on most. Among
-    equals, the higher ratio of the largest activation to the mean activation (over the faces that fire the feature)
-    comes first. If a cluster has too few features, the other one gives more.
+    Within a cluster, features that fire on at least `enough` faces come first, then those that fire on most (`counts`).
+    Among equals, the higher `contrast` comes first: the ratio of the largest to the mean activation of the faces that
+    fire the feature. If a cluster has too few features, the other one gives more.
 
     Raises: UserError where no feature fires.
     """
-    counts = survey.counts
-    mean = survey.sums / np.maximum(counts, 1)
-    contrast = survey.top.maxima / np.maximum(mean, np.finfo(np.float64).tiny)
     ranked = []
     for members in (clusters.high, clusters.low):
         features = np.flatnonzero(members & (counts > 0))

@@ -1,117 +1,283 @@
-"""One pass over a template set: how often and how strongly each feature fires, and on which rows most."""
+"""One pass over templates: how often and how strongly each feature fires, and on which faces.
 
-import math
+A survey is made of counts, of sums of multiples of 2⁻²⁴, and of lists in a total order. All of them merge exactly:
+batches, shards and processes of any size give the same survey.
+"""
+
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64, UInt64
 from torch import Tensor
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.metrics import Sparsity
+from fsae_mlflow.features import accumulation
+from fsae_mlflow.identities import hashed
+from fsae_mlflow.metrics import Fidelity
 from fsae_mlflow.progress import progress
+from fsae_mlflow.ranks import Ranks
 from fsae_mlflow.sae.base import SparseAutoencoder
+from fsae_mlflow.sae.entries import Entries
+from fsae_mlflow.sae.fused.kernels import parallel_for
+from fsae_mlflow.sae.sparse import SparseEncoder, sparse_encoder
 from fsae_mlflow.templates.set import TemplateSet
 
-WAITING = 2**18
-"""Entries that are gathered before they are sorted."""
+PER_PERSON = 3
+N_SAMPLED = 32
 
 
-class TopRows:
-    """The `k` rows that fire each feature most, found batch by batch; of equal activations the earlier row stays.
+@dataclass
+class Survey:
+    """How templates fire the features of an SAE.
 
-    Memory: 20 bytes per entry (feature, activation, row). There are at most d_sae · k entries and at most n · L0; while
-    batches are added, up to twice as many and 2^18 more.
+    Of each feature it keeps `most` top faces (the largest activations, at most 3 of a person, the earlier row of equal
+    ones) and 32 faces drawn uniformly from all that fire it. `rows` and `entries` are those of the faces that are read:
+    all faces of people whose hashed identity is at most `read_below`. Memory: 1 kB and 24 · `most` bytes a feature, 4
+    bytes a face, and 8 bytes an entry of the read faces.
     """
 
-    def __init__(self, d_sae: int, k: int) -> None:
-        self.k = k
-        self._least = torch.zeros(d_sae)  # what a later row must exceed to be among the k
-        none = torch.zeros(0, dtype=torch.int64)
-        self._parts = [(none, torch.zeros(0), none)]
+    d_sae: int
+    most: int
+    read_below: int = 0
+    fidelity: Fidelity = field(default_factory=Fidelity)
 
-    def add(self, features: Float[Tensor, "batch d_sae"], *, first: int) -> None:
-        """Add a batch whose first template is row `first`; batches come in row order."""
-        self._least = self._least.to(features.device)
-        rows, indices = (features > self._least).nonzero(as_tuple=True)
-        self._parts.append((indices, features[rows, indices].float(), rows + first))
-        if sum(len(rows) for *_, rows in self._parts[1:]) > max(WAITING, len(self._parts[0][0])):
-            self._sorted()
+    def __post_init__(self) -> None:
+        n, lists = self.d_sae, (self.d_sae, 2 * self.most)
+        self.l0s: list[Int64[np.ndarray, " batch"]] = []
+        self._rows: list[Int64[np.ndarray, " batch"]] = []
+        self._entries: list[Entries] = []
+        self._sums, self._squares, self._norms = np.zeros(n), np.zeros(n), np.zeros(1)
+        self._histogram = np.zeros((n, accumulation.N_BINS), np.uint32)
+        self._n_top, self._limit = np.zeros(n, np.int32), np.zeros(n, np.float32)
+        self._top = np.zeros(lists, np.float32), np.zeros(lists, np.int32), np.zeros(lists, np.int32)
+        self._n_sampled, drawn = np.zeros(n, np.int32), (n, N_SAMPLED)
+        self._sampled = np.zeros(drawn, np.uint64), np.zeros(drawn, np.float32), np.zeros(drawn, np.int32)
 
-    def of(self, feature: int) -> tuple[Int64[np.ndarray, " rows"], Float32[np.ndarray, " rows"]]:
-        """The rows, at most `k`, that fire a feature most, and their activations, highest first.
-
-        Raises: UserError for a feature that the SAE does not have.
+    def add(
+        self,
+        entries: Entries,
+        people: UInt64[np.ndarray, " batch"],
+        *,
+        first: int,
+        norms: Float32[np.ndarray, " batch"] | None = None,
+    ) -> None:
+        """Add the features of consecutive templates, the first of which is row `first`, with their hashed people and
+        the templates' norms.
         """
-        if not 0 <= feature < len(self._least):
-            raise UserError(f"feature must be a number from 0 to {len(self._least) - 1}; it is {feature}.")
-        indices, activations, rows = self._sorted()
-        first, last = torch.searchsorted(indices, torch.tensor([feature, feature + 1], device=indices.device)).tolist()
-        return rows[first:last].cpu().numpy(), activations[first:last].cpu().numpy()
+        parallel_for(
+            accumulation.add_entries,
+            self.d_sae,
+            *(entries.indptr, entries.rows, entries.values, first, people.astype(np.int32)),
+            *(self._sums, self._squares, self._histogram, *self._lists),
+        )
+        self.l0s.append(entries.per_row())
+        if norms is not None:
+            self._norms += (norms.astype(np.float64) / accumulation.STEP).round().sum() * accumulation.STEP
+        if (read := people <= self.read_below).any():
+            self._rows.append(first + np.flatnonzero(read))
+            self._entries.append(entries if read.all() else entries.of_rows(read))
+
+    def merge(self, later: "Survey") -> None:
+        """Add a survey of the rows that follow."""
+        for mine, other in zip(self._totals, later._totals, strict=True):
+            mine += other
+        parallel_for(
+            accumulation.add_kept,
+            self.d_sae,
+            *(later._n_top, *later._top, later._n_sampled, *later._sampled[1:], *self._lists),
+        )
+        self.l0s += later.l0s
+        self._rows += later._rows
+        self._entries += later._entries
+        self.fidelity.merge(later.fidelity)
+
+    @property
+    def n(self) -> int:
+        """The number of templates."""
+        return sum(map(len, self.l0s))
+
+    @property
+    def counts(self) -> Int64[np.ndarray, " d_sae"]:
+        """Templates that fire each feature."""
+        return self._histogram.sum(axis=1, dtype=np.int64)
+
+    @property
+    def density(self) -> Float64[np.ndarray, " d_sae"]:
+        """Share of the templates, 0…1, that fire each feature."""
+        return self.counts / max(self.n, 1)
+
+    @property
+    def l0(self) -> float:
+        """Mean number of features that a template fires: the sum of the densities."""
+        return float(self.counts.sum() / max(self.n, 1))
+
+    @property
+    def mean(self) -> Float64[np.ndarray, " d_sae"]:
+        """Mean activation of each feature over the templates that fire it; nan where none does."""
+        return self._sums / np.where(self.counts, self.counts, np.nan)
+
+    @property
+    def std(self) -> Float64[np.ndarray, " d_sae"]:
+        """Standard deviation of the activation over the templates that fire each feature."""
+        variance = self._squares / np.where(self.counts, self.counts, np.nan) - self.mean**2
+        return np.sqrt(np.maximum(variance, 0))
+
+    @property
+    def mean_norm(self) -> float:
+        """The templates' mean norm."""
+        return float(self._norms[0] / max(self.n, 1))
+
+    def quantile(self, q: float, *, of_all: bool = False) -> Float64[np.ndarray, " d_sae"]:
+        """The q-quantile of each feature's activation, to within a few percent, over the templates that fire it (nan
+        where none does) or over all of them.
+        """
+        counts, below = self.counts, self._histogram.cumsum(axis=1, dtype=np.int64)
+        wanted = counts - (1 - q) * (self.n if of_all else counts)
+        place = (below < wanted[:, None]).sum(axis=1).clip(max=accumulation.N_BINS - 1)
+        features = np.arange(self.d_sae)
+        inside = self._histogram[features, place]
+        share = 1 - (below[features, place] - wanted) / np.maximum(inside, 1)
+        octave, step = np.divmod(place + share.clip(0, 1), accumulation.BINS_PER_OCTAVE)
+        value = 2.0 ** (octave + accumulation.SMALLEST_EXPONENT) * (1 + step / accumulation.BINS_PER_OCTAVE)
+        value = np.minimum(value, self.maxima)
+        return np.where(wanted > 0, value, 0.0) if of_all else np.where(counts, value, np.nan)
 
     @property
     def maxima(self) -> Float32[np.ndarray, " d_sae"]:
         """Each feature's largest activation; 0 where it never fires."""
-        indices, activations, _ = self._sorted()
-        highest = torch.zeros_like(self._least)
-        return highest.scatter_reduce(0, indices, activations, "amax").cpu().numpy()
+        return self._top[0].max(axis=1)
 
-    def _sorted(self) -> tuple[Int64[Tensor, " n"], Float32[Tensor, " n"], Int64[Tensor, " n"]]:
-        """The entries so far by feature, then by falling activation, then by row, cut to `k` a feature."""
-        if len(self._parts) > 1:
-            device = self._least.device
-            indices, activations, rows = (
-                torch.cat([part.to(device) for part in parts]) for parts in zip(*self._parts, strict=True)
-            )
-            order = activations.argsort(descending=True, stable=True)
-            order = order[indices[order].argsort(stable=True)]
-            counts = indices.bincount(minlength=len(self._least))
-            starts = counts.cumsum(0) - counts
-            place = torch.arange(len(order), device=device) - starts[indices[order]]
-            kept = order[place < self.k]
-            self._parts = [(indices[kept], activations[kept], rows[kept])]
-            full = counts >= self.k
-            self._least[full] = activations[order[starts[full] + self.k - 1]]
-        return self._parts[0]
+    def top(self, feature: int) -> tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
+        """The rows of a feature's top faces and their activations, highest first.
 
-
-class Survey(Sparsity):
-    """How one template set fires the features of an SAE, and the `k` rows that fire each most (`top`).
-
-    Surveys of parts of a set could be merged exactly: counts and sums add up, and so do the top rows, cut to `k` again.
-    """
-
-    def __init__(self, d_sae: int, *, k: int = 1) -> None:
-        super().__init__(d_sae)
-        self.top = TopRows(d_sae, k)
-        self._sums = torch.zeros(d_sae, dtype=torch.float64)
-
-    @torch.no_grad()
-    def add(self, features: Float[Tensor, "n d_sae"] | Float[np.ndarray, "n d_sae"]) -> None:
-        """Add the features of the next rows."""
-        features = torch.as_tensor(features)
-        self.top.add(features, first=self.n)
-        self._sums = self._sums.to(features.device) + features.sum(dim=0)
-        super().add(features)
+        Raises: UserError for a feature that the SAE does not have.
+        """
+        if not 0 <= feature < self.d_sae:
+            raise UserError(f"feature must be a number from 0 to {self.d_sae - 1}; it is {feature}.")
+        values, rows, n = *self.tops[:2], self._n_top[feature]
+        return rows[feature, :n].astype(np.int64), values[feature, :n]
 
     @property
-    def sums(self) -> Float64[np.ndarray, " d_sae"]:
-        """Each feature's activations summed over all templates."""
-        return self._sums.cpu().numpy()
+    def tops(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Activations and rows (d_sae, most) of all features' top faces, highest first, and how many there are."""
+        self._settle()
+        return self._top[0][:, : self.most], self._top[1][:, : self.most], self._n_top
+
+    @property
+    def samples(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Activations and rows (d_sae, 32) of faces drawn from those that fire each feature, highest first, and how
+        many there are.
+        """
+        _, values, rows = self._sampled
+        rank = np.where(np.arange(N_SAMPLED) < self._n_sampled[:, None], values, -np.inf)
+        order = np.lexsort((rows, -rank), axis=1)
+        return np.take_along_axis(values, order, 1), np.take_along_axis(rows, order, 1), self._n_sampled
+
+    @property
+    def read(self) -> tuple[Int64[np.ndarray, " n"], Entries]:
+        """The rows of the faces that are read, ascending, and their entries."""
+        if not self._rows:
+            return np.zeros(0, np.int64), Entries.of(np.zeros((0, self.d_sae), np.float32))
+        return np.concatenate(self._rows), Entries.joined(self._entries)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything that the survey holds, as arrays."""
+        self._settle()
+        rows, entries = self.read
+        return {
+            **{f"list{number}": array for number, array in enumerate(self._arrays)},
+            "scalars": np.array([self.most, self.read_below], np.uint64),
+            "l0": np.concatenate(self.l0s) if self.l0s else np.zeros(0, np.int64),
+            "rows": rows,
+            "indptr": entries.indptr,
+            "entry_rows": entries.rows,
+            "values": entries.values,
+            **{f"fidelity.{name}": value for name, value in self.fidelity.state().items()},
+        }
+
+    @classmethod
+    def of(cls, state: dict[str, np.ndarray]) -> "Survey":
+        """The survey that gave `state`."""
+        most, read_below = state["scalars"].tolist()
+        found = cls(len(state["indptr"]) - 1, most, read_below)
+        for number, array in enumerate(found._arrays):
+            array[...] = state[f"list{number}"]
+        found.l0s = [state["l0"]]
+        found._rows = [state["rows"]]
+        n_rows = len(state["rows"])
+        found._entries = [
+            Entries(n_rows=n_rows, indptr=state["indptr"], rows=state["entry_rows"], values=state["values"])
+        ]
+        fidelity = {name.removeprefix("fidelity."): value for name, value in state.items() if name.startswith("fid")}
+        found.fidelity = Fidelity.of_state(fidelity)
+        return found
+
+    def _settle(self) -> None:
+        parallel_for(accumulation.settle, self.d_sae, *self._lists[:7])
+
+    @property
+    def _arrays(self) -> tuple[np.ndarray, ...]:
+        return (*self._totals, self._n_top, self._limit, *self._top, self._n_sampled, *self._sampled)
+
+    @property
+    def _totals(self) -> tuple[np.ndarray, ...]:
+        return self._sums, self._squares, self._norms, self._histogram
+
+    @property
+    def _lists(self) -> tuple[object, ...]:
+        return self.most, PER_PERSON, self._n_top, self._limit, *self._top, self._n_sampled, *self._sampled
 
 
+@torch.no_grad()
 def survey(
-    sae: SparseAutoencoder, templates: TemplateSet | Float32[np.ndarray, "n d_in"], *, k: int = 1, batch_size: int = 512
+    sae: SparseAutoencoder,
+    templates: TemplateSet | Float32[np.ndarray, "n d_in"],
+    *,
+    most: int = 24,
+    read_faces: int = 0,
+    batch_size: int = 1024,
+    ranks: Ranks | None = None,
 ) -> Survey:
-    """Count, in one pass, how often and how strongly raw templates fire each feature, and keep its top `k` rows.
+    """Survey raw templates. Of an array each row is a person.
+
+    The faces that are read are about `read_faces`, of people drawn at random; all, if there are no more. Of several
+    `ranks` each encodes a part of the rows; the first one returns the whole survey, the others that of their part.
 
     Raises: UserError without templates, or where their width differs from the SAE's d_in.
     """
-    found = Survey(sae.d_sae, k=k)
-    for _, features in encoded(sae, templates, batch_size=batch_size):
-        found.add(features)
+    ranks = ranks or Ranks()
+    n = len(templates)
+    found = Survey(sae.d_sae, most, read_below=2**64 - 1 if read_faces >= n else int(read_faces / max(n, 1) * 2**64))
+    for batch in encoded(sae, templates, batch_size=batch_size, rows=ranks.part(n)):
+        found.add(batch.entries, batch.people, first=batch.first, norms=np.linalg.norm(batch.templates, axis=1))
+        found.fidelity.add(batch.x, batch.decoded)
+    for later in ranks.later(found.state()):
+        found.merge(Survey.of(later))
     return found
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """Consecutive templates, the first of which is row `first`, and their features; `people` are hashed identities."""
+
+    first: int
+    templates: Float32[np.ndarray, "n d_in"]
+    people: UInt64[np.ndarray, " n"]
+    entries: Entries
+    sae: SparseAutoencoder
+    encoder: SparseEncoder
+
+    @property
+    def x(self) -> Float[Tensor, "n d_in"]:
+        """The scaled templates."""
+        return self.sae.scaled(torch.tensor(self.templates, device=self.sae.W_dec.device))
+
+    @property
+    def decoded(self) -> Float[Tensor, "n d_in"]:
+        """The scaled templates that all features decode to."""
+        return self.encoder.decoded(self.entries)
 
 
 @torch.no_grad()
@@ -121,15 +287,35 @@ def encoded(
     *,
     batch_size: int,
     label: str = "encode",
-) -> Iterator[tuple[Float[Tensor, "batch d_in"], Float[Tensor, "batch d_sae"]]]:
-    """Raw templates and their features batch by batch, on the SAE's device; a template set is read shard by shard.
+    rows: slice = slice(None),
+) -> Iterator[EncodedBatch]:
+    """Raw templates and their features batch by batch; a template set is read shard by shard.
 
     Raises: UserError without templates, or where their width differs from the SAE's d_in.
     """
     if len(templates) == 0:
         raise UserError("templates: the set is empty; extract some faces first.")
-    parts = [templates] if isinstance(templates, np.ndarray) else templates.chunks("template")
-    batches = (part[first : first + batch_size] for part in parts for first in range(0, len(part), batch_size))
-    for batch in progress(batches, total=math.ceil(len(templates) / batch_size), label=label, unit="batches"):
+    start, stop, _ = rows.indices(len(templates))
+    batches = _batches(templates, slice(start, stop), batch_size)
+    encoder = None
+    for first, batch, people in progress(
+        batches, total=stop - start, label=label, unit="templates", size=lambda one: len(one[1])
+    ):
         x = torch.tensor(batch, device=sae.W_dec.device)
-        yield x, sae.encode(x)
+        encoder = encoder or sparse_encoder(sae, x)
+        yield EncodedBatch(first, batch, people, encoder.entries(x), sae, encoder)
+
+
+def _batches(
+    templates: TemplateSet | Float32[np.ndarray, "n d_in"], rows: slice, batch_size: int
+) -> Iterator[tuple[int, Float32[np.ndarray, "batch d_in"], UInt64[np.ndarray, " batch"]]]:
+    """First row, templates and hashed people of the batches of consecutive rows."""
+    if isinstance(templates, np.ndarray):
+        parts = iter([(rows.start, templates[rows], np.arange(rows.start, rows.stop))])
+    else:
+        parts = templates.batches(rows=rows)
+    for first, part, identities in parts:
+        people = hashed(identities)
+        for start in range(0, len(part), batch_size):
+            inside = slice(start, start + batch_size)
+            yield first + start, part[inside], people[inside]

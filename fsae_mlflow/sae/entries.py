@@ -1,7 +1,7 @@
 """The active entries of templates: the sparse features, without the zeros."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -71,15 +71,20 @@ class Entries:
     def of_rows(self, mask: Bool[np.ndarray, " n_rows"]) -> "Entries":
         """The entries of the rows in `mask`, numbered anew from 0."""
         number = (np.cumsum(mask) - 1).astype(np.int32)
-        kept = mask[self.rows]
-        counts = np.bincount(self.feature[kept], minlength=self.d_sae)
-        return Entries(
-            n_rows=int(mask.sum()),
-            indptr=np.concatenate([[0], counts.cumsum()]),
-            rows=number[self.rows[kept]],
-            values=self.values[kept],
-        )
+        kept = self._where(mask[self.rows])
+        return replace(kept, n_rows=int(mask.sum()), rows=number[kept.rows])
 
-    def sums(self, weights: Float[np.ndarray, " n"], columns: Float[np.ndarray, "n_rows m"]) -> Float[np.ndarray, "f m"]:
+    def of_features(self, mask: Bool[np.ndarray, " d_sae"]) -> "Entries":
+        """The entries of the features in `mask`; the others then fire on no row."""
+        return self._where(mask[self.feature])
+
+    def _where(self, kept: Bool[np.ndarray, " n"]) -> "Entries":
+        counts = np.bincount(self.feature[kept], minlength=self.d_sae)
+        indptr = np.concatenate([[0], counts.cumsum()])
+        return Entries(n_rows=self.n_rows, indptr=indptr, rows=self.rows[kept], values=self.values[kept])
+
+    def sums(
+        self, weights: Float[np.ndarray, " n"], columns: Float[np.ndarray, "n_rows m"]
+    ) -> Float[np.ndarray, "f m"]:
         """Σ weight · columns[row] over the entries of each feature, given one weight for each entry."""
         return csr_array((weights, self.rows, self.indptr), shape=(self.d_sae, self.n_rows)) @ columns

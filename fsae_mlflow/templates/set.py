@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64, Shaped
 from PIL import Image
 
 from fsae_mlflow.documents import check_fields, read_object
@@ -117,11 +117,11 @@ class TemplateSet:
     def digest(self) -> str:
         """A short hash of image ids, identities and templates in row order."""
         content = hashlib.sha256()
-        tables = self._tables(["image_id", "identity", "template"])
+        tables = (table for _, table in self.tables(["image_id", "identity", "template"]))
         for table in progress(tables, total=len(self), label="digest", unit="templates", size=len):
             rows = zip(*(table.column(name).to_pylist() for name in ("image_id", "identity")), strict=True)
             names = (f"{image_id}\0{identity}\n".encode() for image_id, identity in rows)
-            templates = table.column("template").combine_chunks().flatten().to_numpy().reshape(-1, self.width)
+            templates = _matrix(table.column("template").combine_chunks())
             for name, template in zip(names, templates, strict=True):
                 content.update(name + template.tobytes())
         return content.hexdigest()[:16]
@@ -132,7 +132,7 @@ class TemplateSet:
         if pa.types.is_fixed_size_list(kind):
             return np.concatenate(list(self.chunks(name)))
         column = pa.chunked_array(
-            [chunk for table in self._tables([name]) for chunk in table.column(name).chunks], kind
+            [chunk for _, table in self.tables([name]) for chunk in table.column(name).chunks], kind
         )
         if pa.types.is_string(kind) or (column.null_count and pa.types.is_boolean(kind)):
             return np.array(column.to_pylist(), dtype=object)
@@ -140,29 +140,62 @@ class TemplateSet:
 
     def chunks(self, name: str) -> Iterator[Float32[np.ndarray, "_ length"]]:
         """A list column ("template", "box", "keypoints") chunk by chunk in row order, one shard in memory at a time."""
-        length = schema(self.width).field(name).type.list_size
-        for table in self._tables([name]):
-            for chunk in table.column(name).chunks:
-                yield chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, length)
+        for _, table in self.tables([name]):
+            yield from map(_matrix, table.column(name).chunks)
+
+    def tables(self, columns: list[str], *, rows: slice = slice(None)) -> Iterator[tuple[int, pa.Table]]:
+        """Columns of consecutive rows, shard by shard, each table with its first row; other shards are not opened."""
+        start, stop, _ = rows.indices(len(self))
+        first = 0
+        for path in self._shards("templates"):
+            n = self._n_rows(path)
+            if first < stop and first + n > start:
+                table = self._read(path, columns)
+                if "template" in columns:
+                    self._check_templates(path, table.column("template"))
+                skipped = max(start - first, 0)
+                yield first + skipped, table.slice(skipped, min(stop - first, n) - skipped)
+            first += n
+
+    def batches(
+        self, *, rows: slice = slice(None)
+    ) -> Iterator[tuple[int, Float32[np.ndarray, "n d"], Shaped[np.ndarray, " n"]]]:
+        """The templates and identities of consecutive rows, shard by shard, each with its first row."""
+        for first, table in self.tables(["template", "identity"], rows=rows):
+            identities = table.column("identity").to_numpy(zero_copy_only=False)
+            yield first, _matrix(table.column("template").combine_chunks()), identities
+
+    def templates_of(self, rows: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n d"]:
+        """The templates of ascending rows; one shard is in memory at a time."""
+        found = np.empty((len(rows), self.width), np.float32)
+        for first, templates, _ in self.batches():
+            inside = slice(*np.searchsorted(rows, [first, first + len(templates)]))
+            found[inside] = templates[rows[inside] - first]
+        return found
 
     def faces(self, rows: Sequence[int] | np.ndarray) -> list[Image.Image]:
         """The aligned faces of the given rows, decoded."""
         wanted = np.asarray(rows, dtype=np.int64)
-        found: dict[int, Image.Image] = {}
+        found = dict(self.faces_in_order(wanted))
+        return [found[row] for row in wanted.tolist()]
+
+    def faces_in_order(self, rows: Sequence[int] | np.ndarray) -> Iterator[tuple[int, Image.Image]]:
+        """The given rows in ascending order, each once, with their aligned faces, one shard in memory at a time."""
+        wanted = np.unique(np.asarray(rows, dtype=np.int64))
         first = 0
         for path in self._shards("faces"):
             last = first + self._n_rows(path)
-            inside = [row for row in wanted.tolist() if first <= row < last]
+            inside = wanted[(first <= wanted) & (wanted < last)].tolist()
             if inside:
                 faces = self._read(path, ["face"]).column("face")
-                found |= {row: Image.open(io.BytesIO(faces[row - first].as_py())).convert("RGB") for row in inside}
+                for row in inside:
+                    yield row, Image.open(io.BytesIO(faces[row - first].as_py())).convert("RGB")
             first = last
         if first != len(self):
             raise UserError(
                 f"templates: {self.folder} must have a face for each of its {len(self):,} rows; it has {first:,}; "
                 f"{self._advice}."
             )
-        return [found[row] for row in wanted.tolist()]
 
     @property
     def failures(self) -> list[tuple[str, str]]:
@@ -204,13 +237,6 @@ class TemplateSet:
         written = self.manifest.get(path.name)
         return written.rows if written else self._parquet(pq.read_metadata, path).num_rows
 
-    def _tables(self, columns: list[str]) -> Iterator[pa.Table]:
-        for path in self._shards("templates"):
-            table = self._read(path, columns)
-            if "template" in columns:
-                self._check_templates(path, table.column("template"))
-            yield table
-
     def _read(self, path: Path, columns: list[str]) -> pa.Table:
         """Columns of a shard, which is compared with what was written when it is first opened."""
         written = self.manifest.get(path.name)
@@ -235,7 +261,7 @@ class TemplateSet:
             )
         first = 0
         for chunk in column.chunks:
-            values = chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, self.width)
+            values = _matrix(chunk)
             if not np.isfinite(values).all():
                 row = first + int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
                 raise UserError(
@@ -249,6 +275,11 @@ class TemplateSet:
             return read(path, **more)
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"templates: {path} cannot be read ({error}); {self._advice}.") from error
+
+
+def _matrix(column: pa.FixedSizeListArray) -> Float32[np.ndarray, "n length"]:
+    """A list column as one array, without a copy where possible."""
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size)
 
 
 def read_marker(folder: Path) -> dict[str, Any]:

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float32, Float64
 
 from fsae_mlflow.compute import choose_device
 from fsae_mlflow.features.clusters import clusters
 from fsae_mlflow.features.survey import encoded, survey
-from fsae_mlflow.metrics import Fidelity, Sparsity
+from fsae_mlflow.metrics import Fidelity
 from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.provenance import require_same_recognizer
 from fsae_mlflow.sae.base import SparseAutoencoder
@@ -158,21 +157,21 @@ def decode_masked(
 
     Fidelity is relative to what a perfect SAE would decode: the templates, of unit length where the SAE normalizes.
     """
-    chosen = {name: torch.from_numpy(mask).to(sae.W_dec.device) for name, mask in masks.items()}
-    sparsity, fidelities = Sparsity(sae.d_sae), {name: Fidelity() for name in masks}
+    counts = np.zeros(sae.d_sae, np.int64)
+    fidelities = {name: Fidelity() for name in masks}
     decoded: dict[str, list[np.ndarray]] = {name: [] for name in masks}
-    for x, features in encoded(sae, templates, batch_size=batch_size, label="evaluate"):
-        sparsity.add(features)
-        target = sae.scaled(x) / sae.scale + sae.center
-        for name, mask in chosen.items():
-            x_hat = sae.decode(features * mask)
+    for batch in encoded(sae, templates, batch_size=batch_size, label="evaluate"):
+        counts += batch.entries.counts
+        target = batch.x / sae.scale + sae.center
+        for name, mask in masks.items():
+            x_hat = batch.encoder.decoded(batch.entries.of_features(mask)) / sae.scale + sae.center
             fidelities[name].add(target, x_hat)
             decoded[name].append(x_hat.cpu().numpy())
     return {
         name: Decoded(
             templates=np.concatenate(decoded[name]),
             n_features=int(mask.sum()),
-            l0=float(sparsity.density[mask].sum()),
+            l0=float(counts[mask].sum() / len(templates)),
             fidelity=fidelities[name],
         )
         for name, mask in masks.items()

@@ -1,17 +1,15 @@
 """The stage: chosen features → optimized images, beside the real faces that fire the same features most."""
 
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from fsae_mlflow.compute import choose_device
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.features.clusters import choose_features, clusters
-from fsae_mlflow.features.survey import Survey, encoded
+from fsae_mlflow.features.survey import Survey, survey
 from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.provenance import require_same_recognizer
 from fsae_mlflow.recognizers.base import Recognizer
@@ -51,9 +49,9 @@ def visualize(
     device = choose_device(settings.device)
     sae, recognizer = sae.to(device), recognizer.to(device)
     named = named_features(settings.features, sae.d_sae)
-    survey, mean_norm = survey_of(sae, templates, n_top_faces=settings.n_top_faces, batch_size=settings.batch_size)
-    features = named or best_features(settings, sae, survey)
-    references = {feature: reference(survey, feature, mean_norm) for feature in features}
+    found = survey(sae, templates, most=settings.n_top_faces, batch_size=settings.batch_size)
+    features = named or best_features(settings, sae, found)
+    references = references_of(found, features)
 
     jobs = [
         Job(feature=feature, seed=settings.seed + image) for feature in features for image in range(settings.n_images)
@@ -75,7 +73,7 @@ def visualize(
             label=f"visualize {number} of {len(batches)}",
         )
         for record in records:
-            per_image = _metrics(record, batch, mean_norm)
+            per_image = _metrics(record, batch, found.mean_norm)
             history += [[job.feature, job.seed, record.step, *metrics.values()] for job, metrics in per_image]
             if on_metrics is not None:
                 on_metrics(
@@ -88,17 +86,17 @@ def visualize(
                 )
         for job, image in zip(batch, made, strict=True):
             path = save_image(image, output / "images" / f"feature-{job.feature:05d}-seed-{job.seed}.png")
-            found = assess(
+            measured = assess(
                 path, job.feature, recognizer=recognizer, sae=sae, reference=references[job.feature], device=device
             )
-            images.append(OptimizedImage(feature=job.feature, seed=job.seed, path=path, assessment=found))
+            images.append(OptimizedImage(feature=job.feature, seed=job.seed, path=path, assessment=measured))
 
     header = ["feature", "seed", "step", "objective", "activation", "norm_ratio"]
     done = Visualization(
         features=features,
         references=references,
         images=images,
-        top=survey.top,
+        survey=found,
         n_top_faces=settings.n_top_faces,
         table=write_csv(output / "table.csv", image_table(images, references)),
         history=write_csv(output / "history.csv", [header, *history]),
@@ -108,22 +106,6 @@ def visualize(
     if on_metrics is not None:
         on_metrics(done.metrics, settings.steps)
     return done
-
-
-def survey_of(
-    sae: SparseAutoencoder, templates: TemplateSet, *, n_top_faces: int, batch_size: int
-) -> tuple[Survey, float]:
-    """How the templates fire all features, and the templates' mean norm, in one pass.
-
-    The survey keeps k rows per feature: `n_top_faces`, or more if the 99.9th percentile needs them (0.1 % of the
-    templates and one more). For 65,536 features these are at most 21 MB with 15,000 faces, and 4 GB with 3 million.
-    """
-    survey = Survey(sae.d_sae, k=max(n_top_faces, math.ceil(TOP_SHARE * len(templates)) + 1))
-    norms = 0.0
-    for x, features in encoded(sae, templates, batch_size=batch_size):
-        survey.add(features)
-        norms += float(torch.linalg.vector_norm(x, dim=1, dtype=torch.float64).sum())
-    return survey, norms / len(templates)
 
 
 def named_features(features: str, d_sae: int) -> list[int]:
@@ -150,22 +132,22 @@ def best_features(settings: VisualizeSettings, sae: SparseAutoencoder, survey: S
     """The best features of both clusters; the clusters come from the SAE's training densities, if it has them."""
     trained = sae.density.double().cpu().numpy()
     both = clusters(trained if trained.any() else survey.density)
-    return choose_features(survey, both, n=settings.n_features, enough=settings.n_top_faces)
+    contrast = survey.maxima / np.nan_to_num(survey.mean, nan=np.inf)
+    return choose_features(both, survey.counts, contrast, n=settings.n_features, enough=settings.n_top_faces)
 
 
-def reference(survey: Survey, feature: int, mean_norm: float) -> Reference:
-    """A feature on real faces; the percentile is over all faces, where one that does not fire it counts as 0."""
-    _, activations = survey.top.of(feature)
-    ranked = np.append(activations.astype(np.float64), [0.0, 0.0])
-    place = TOP_SHARE * (survey.n - 1)
-    above = min(math.floor(place), len(activations))
-    percentile = ranked[above] + (place - above) * (ranked[above + 1] - ranked[above])
-    return Reference(
-        density=float(survey.density[feature]),
-        maximum=float(ranked[0]),
-        percentile=float(percentile),
-        mean_norm=mean_norm,
-    )
+def references_of(survey: Survey, features: Sequence[int]) -> dict[int, Reference]:
+    """The features on real faces; the percentile is over all faces, where one that does not fire it counts as 0."""
+    density, percentiles = survey.density, survey.quantile(1 - TOP_SHARE, of_all=True)
+    return {
+        feature: Reference(
+            density=float(density[feature]),
+            maximum=float(survey.maxima[feature]),
+            percentile=float(percentiles[feature]),
+            mean_norm=survey.mean_norm,
+        )
+        for feature in features
+    }
 
 
 def _metrics(record: Record, batch: Sequence[Job], mean_norm: float) -> list[tuple[Job, dict[str, float]]]:

@@ -4,7 +4,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsae_mlflow.features.clusters import Clusters, choose_features, clusters
-from fsae_mlflow.features.survey import Survey
 
 
 def test_the_papers_clusters_are_found() -> None:
@@ -68,36 +67,28 @@ def test_nothing_alive_is_refused() -> None:
         clusters(np.zeros(5))
 
 
-def survey_of(counts: list[int], maxima: list[float], sums: list[float], *, n: int = 100) -> Survey:
-    """A survey of `n` templates: each feature fires `counts` times, once at its maximum and else at one lower value."""
-    features = np.zeros((n, len(counts)), np.float32)
-    for feature, (count, maximum, total) in enumerate(zip(counts, maxima, sums, strict=True)):
-        if count:
-            features[:count, feature] = [maximum, *[(total - maximum) / max(count - 1, 1)] * (count - 1)]
-    found = Survey(len(counts))
-    found.add(features)
-    return found
-
-
 def clusters_of(high: list[int], low: list[int], n: int) -> Clusters:
     index = np.arange(n)
     return Clusters(low=np.isin(index, low), high=np.isin(index, high), split=0.1, separated=True)
 
 
+COUNTS = np.array([50, 50, 40, 3, 9, 9, 0])
+CONTRAST = np.array([2.0, 3.0, 2.0, 9.0, 4.0, 5.0, 0.0])
+
+
 def test_both_clusters_are_represented_by_their_best() -> None:
-    found = survey_of(counts=[50, 50, 40, 3, 9, 9, 0], maxima=[2, 6, 2, 9, 4, 5, 0], sums=[50, 100, 40, 3, 9, 9, 0])
     both = clusters_of(high=[0, 1, 2], low=[3, 4, 5], n=7)
-    assert choose_features(found, both, n=4, enough=6) == [1, 0, 5, 4]
-    assert choose_features(found, both, n=1, enough=6) == [1]
-    assert choose_features(found, both, n=100, enough=6) == [1, 0, 2, 5, 4, 3]
+    assert choose_features(both, COUNTS, CONTRAST, n=4, enough=6) == [1, 0, 5, 4]
+    assert choose_features(both, COUNTS, CONTRAST, n=1, enough=6) == [1]
+    assert choose_features(both, COUNTS, CONTRAST, n=100, enough=6) == [1, 0, 2, 5, 4, 3]
 
 
 def test_a_short_cluster_leaves_its_places_to_the_other() -> None:
-    found = survey_of(counts=[50, 50, 40, 3], maxima=[3, 2, 1, 1], sums=[50, 50, 40, 3])
-    assert choose_features(found, clusters_of(high=[0, 1, 2], low=[3], n=4), n=4, enough=6) == [0, 1, 2, 3]
-    assert choose_features(found, clusters_of(high=[0], low=[1, 2, 3], n=4), n=4, enough=6) == [0, 1, 2, 3]
+    counts, contrast = np.array([50, 50, 40, 3]), np.array([3.0, 2.0, 1.0, 1.0])
+    assert choose_features(clusters_of([0, 1, 2], [3], 4), counts, contrast, n=4, enough=6) == [0, 1, 2, 3]
+    assert choose_features(clusters_of([0], [1, 2, 3], 4), counts, contrast, n=4, enough=6) == [0, 1, 2, 3]
 
 
 def test_no_firing_feature_is_refused() -> None:
     with pytest.raises(ValueError, match="no feature that fires"):
-        choose_features(survey_of([0, 0], [0, 0], [0, 0]), clusters_of([0], [1], 2), n=2, enough=1)
+        choose_features(clusters_of([0], [1], 2), np.zeros(2, np.int64), np.zeros(2), n=2, enough=1)

@@ -1,3 +1,6 @@
+import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -5,13 +8,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
-from fsae_mlflow.features import survey as module
-from fsae_mlflow.features.survey import Survey, TopRows, encoded, survey
+from fsae_mlflow.features.survey import Survey, encoded, survey
+from fsae_mlflow.metrics import Fidelity
+from fsae_mlflow.sae.entries import Entries
+from fsae_mlflow.sae.saved import save_sae
 from fsae_mlflow.sae.variants.gated import GatedSAE
 from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
+from tests.sae.making import new_sae
 from tests.template_sets import TemplateWriter, face_row
 
 
@@ -28,22 +33,79 @@ def hand_set_sae() -> GatedSAE:
 TEMPLATES = np.array([[2, 0], [4, 2], [-2, 4], [6, 0.5]], dtype=np.float32)
 
 
+def some_sae(d_sae: int = 24) -> GatedSAE:
+    torch.manual_seed(0)
+    return GatedSAE(6, d_sae, GatedSettings()).eval().requires_grad_(False)
+
+
+def some_templates(n: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(n, 6)).astype(np.float32)
+
+
+def write_set(folder: Path, templates: np.ndarray, people: list[int], *, shard_rows: int) -> TemplateSet:
+    with TemplateWriter(folder, width=templates.shape[1], metadata={}, shard_rows=shard_rows) as writer:
+        rows = [face_row(f"{person}/{row}.png", templates[row], b"") for row, person in enumerate(people)]
+        writer.write([dataclasses.replace(row, identity=row.image_id.split("/")[0]) for row in rows])
+    return TemplateSet.open(folder)
+
+
+# The arrays of sampled faces, whose order says nothing.
+SAMPLED = ("list9", "list10", "list11")
+
+
+def assert_equal(one: Survey, other: Survey) -> None:
+    mine, theirs = one.state(), other.state()
+    assert mine.keys() == theirs.keys()
+    for name in mine:
+        if name.startswith("fidelity"):
+            assert mine[name] == pytest.approx(theirs[name], rel=1e-9, abs=1e-9)
+        elif name not in SAMPLED:
+            np.testing.assert_array_equal(mine[name], theirs[name], err_msg=name)
+    for mine, theirs in zip(one.samples, other.samples, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 def test_survey_counts_what_a_hand_set_sae_fires(batch_size: int) -> None:
     found = survey(hand_set_sae(), TEMPLATES, batch_size=batch_size)
     assert found.counts.tolist() == [3, 1, 2, 0]
-    assert found.top.maxima.tolist() == [3, 1, 2, 0]
-    assert found.sums.tolist() == [6, 1, 3, 0]
-    assert found.alive == 0.75
+    assert found.density.tolist() == [0.75, 0.25, 0.5, 0]
+    assert found.maxima.tolist() == [3, 1, 2, 0]
+    assert found.mean[:3].tolist() == [2, 1, 1.5]
+    assert found.std[:3] == pytest.approx([np.std([1, 2, 3]), 0, 0.5])
+    assert np.isnan(found.mean[3])
+    assert np.concatenate(found.l0s).tolist() == [1, 2, 2, 1]
+    assert found.mean_norm == pytest.approx(np.linalg.norm(TEMPLATES, axis=1).mean())
 
 
 def test_mean_l0_is_the_sum_of_densities() -> None:
-    sae = GatedSAE(8, 64, GatedSettings())
-    templates = np.random.default_rng(0).normal(size=(37, 8)).astype(np.float32)
+    sae, templates = some_sae(), some_templates(37)
     found = survey(sae, templates, batch_size=10)
     fired = [int((sae.encode(template[None]) > 0).sum()) for template in torch.from_numpy(templates)]
     assert found.l0 == pytest.approx(np.mean(fired), rel=1e-12)
     assert found.density.sum() == pytest.approx(found.l0, rel=1e-12)
+
+
+def test_fidelity_is_that_of_the_reconstruction() -> None:
+    sae, x = some_sae(), torch.from_numpy(some_templates(50))
+    _, x_hat = sae.reconstruct(sae.scaled(x))
+    assert survey(sae, x.numpy(), batch_size=7).fidelity.fvu == pytest.approx(Fidelity.of(x, x_hat).fvu, rel=1e-5)
+
+
+@pytest.mark.parametrize("q", [0.1, 0.5, 0.9, 0.99])
+def test_quantiles_are_close_to_the_exact_ones(q: float) -> None:
+    sae, templates = some_sae(), some_templates(4000)
+    features = sae.encode(torch.from_numpy(templates)).numpy().astype(np.float64)
+    found = survey(sae, templates)
+    exact = [np.quantile(column[column > 0], q) for column in features.T]
+    assert found.quantile(q) == pytest.approx(exact, rel=0.07)
+    assert found.quantile(q, of_all=True) == pytest.approx(np.quantile(features, q, axis=0), rel=0.07, abs=1e-2)
+
+
+def test_a_dead_feature_has_no_quantile_of_its_own() -> None:
+    found = survey(hand_set_sae(), TEMPLATES)
+    assert np.isnan(found.quantile(0.5)[3])
+    assert found.quantile(0.5, of_all=True)[3] == 0
 
 
 def test_templates_of_another_width_are_refused() -> None:
@@ -57,70 +119,114 @@ def test_an_empty_set_is_refused() -> None:
 
 
 def test_a_template_set_is_read_shard_by_shard(tmp_path: Path) -> None:
-    templates = np.random.default_rng(0).normal(size=(11, 2)).astype(np.float32)
-    with TemplateWriter(tmp_path, width=2, metadata={}, shard_rows=4) as writer:
-        writer.write([face_row(f"p/{row}.png", template, b"") for row, template in enumerate(templates)])
-    batches = [x.numpy() for x, _ in encoded(hand_set_sae(), TemplateSet.open(tmp_path), batch_size=3)]
+    templates = some_templates(11)
+    faces = write_set(tmp_path, templates, list(range(11)), shard_rows=4)
+    batches = [batch.templates for batch in encoded(some_sae(), faces, batch_size=3)]
     assert [len(batch) for batch in batches] == [3, 1, 3, 1, 3]
     np.testing.assert_array_equal(np.concatenate(batches), templates)
+    some = [(batch.first, len(batch.templates)) for batch in encoded(some_sae(), faces, batch_size=3, rows=slice(3, 9))]
+    assert some == [(3, 1), (4, 3), (7, 1), (8, 1)]
 
 
-def full_sort(features: np.ndarray, feature: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-    rows = np.argsort(-features[:, feature], kind="stable")[:k]
-    rows = rows[features[rows, feature] > 0]
-    return rows, features[rows, feature]
-
-
-@pytest.mark.parametrize("waiting", [1, 40, 10**6])
-@pytest.mark.parametrize("batch_size", [1, 4, 1000])
-def test_top_rows_equal_a_full_sort(batch_size: int, waiting: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WAITING", waiting)
-    torch.manual_seed(0)
-    sae = GatedSAE(6, 24, GatedSettings()).eval().requires_grad_(False)
-    templates = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32)
-    found = survey(sae, templates, k=4, batch_size=batch_size)
-    dense = sae.encode(torch.from_numpy(templates)).numpy()
-    np.testing.assert_allclose(found.top.maxima, dense.max(axis=0), rtol=1e-5)
-    for feature in range(24):
-        rows, activations = full_sort(dense, feature, 4)
-        np.testing.assert_array_equal(found.top.of(feature)[0], rows)
-        np.testing.assert_allclose(found.top.of(feature)[1], activations, rtol=1e-5)
-
-
-@pytest.mark.parametrize("waiting", [1, 10, 10**6])
-@given(values=arrays(np.int64, (23, 3), elements=st.integers(0, 3)), k=st.integers(1, 6), batch_size=st.integers(1, 30))
-def test_of_equal_activations_the_earlier_row_stays(waiting: int, values: np.ndarray, k: int, batch_size: int) -> None:
-    features = values.astype(np.float32)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "WAITING", waiting)
-        top = TopRows(3, k)
-        for first in range(0, 23, batch_size):
-            top.add(torch.from_numpy(features[first : first + batch_size]), first=first)
-    for feature in range(3):
-        for found, expected in zip(top.of(feature), full_sort(features, feature, k), strict=True):
-            np.testing.assert_array_equal(found, expected)
-
-
-def test_no_more_entries_are_kept_than_k_a_feature(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WAITING", 50)
-    found = Survey(10, k=3)
-    for seed in range(40):
-        found.add(np.random.default_rng(seed).random((5, 10), dtype=np.float32))
-        assert sum(len(rows) for *_, rows in found.top._parts) <= 3 * 10 + 50 + 5 * 10
-
-
-def test_rows_that_do_not_fire_are_left_out() -> None:
-    sae = GatedSAE(1, 3, GatedSettings()).requires_grad_(False)
-    sae.W_enc.copy_(torch.tensor([[1.0], [-1.0], [0.0]]))
-    found = survey(sae, np.array([[1], [2], [-3]], dtype=np.float32), k=3).top
-    assert [[values.tolist() for values in found.of(feature)] for feature in range(3)] == [
-        [[1, 0], [2, 1]],
-        [[2], [3]],
-        [[], []],
+@pytest.mark.parametrize(("shard_rows", "batch_size"), [(4, 3), (7, 1000), (100, 16)])
+def test_shards_and_batches_of_any_size_give_the_same_survey(tmp_path: Path, shard_rows: int, batch_size: int) -> None:
+    sae, people = some_sae(200), [row % 9 for row in range(90)]
+    whole = write_set(tmp_path / "whole", some_templates(90), people, shard_rows=90)
+    parts = write_set(tmp_path / "parts", some_templates(90), people, shard_rows=shard_rows)
+    surveys = [
+        survey(sae, faces, most=5, read_faces=40, batch_size=size) for faces, size in ((whole, 90), (parts, batch_size))
     ]
+    assert_equal(*surveys)
+    assert 0 < len(surveys[0].read[0]) < 90
+
+
+@pytest.mark.parametrize("cuts", [[30], [1, 2, 50]])
+def test_surveys_of_consecutive_parts_merge_to_that_of_the_whole(cuts: list[int]) -> None:
+    sae, templates = some_sae(), some_templates(80)
+    people = (np.arange(80) % 7).astype(np.uint64)
+    merged, whole = Survey(24, 4, read_below=3), Survey(24, 4, read_below=3)
+    whole.add(Entries.of(sae.encode(torch.from_numpy(templates)).numpy()), people, first=0)
+    first = 0
+    for rows in np.split(np.arange(80), cuts):
+        part = Survey(24, 4, read_below=3)
+        features = sae.encode(torch.from_numpy(templates[rows])).numpy()
+        part.add(Entries.of(np.ascontiguousarray(features)), people[rows], first=first)
+        merged.merge(Survey.of(part.state()))
+        first += len(rows)
+    whole_state = whole.state()
+    for name, array in merged.state().items():
+        if name == "values":  # a product of other sizes rounds otherwise
+            np.testing.assert_allclose(array, whole_state[name], rtol=1e-4)
+        elif "list" not in name:
+            np.testing.assert_array_equal(array, whole_state[name], err_msg=name)
+    np.testing.assert_array_equal(merged.tops[1], whole.tops[1])
+    np.testing.assert_array_equal(merged.samples[1], whole.samples[1])
+
+
+@given(
+    values=st.lists(st.integers(0, 4), min_size=1, max_size=60),
+    people=st.integers(1, 5),
+    most=st.integers(1, 6),
+    batch_size=st.integers(1, 20),
+)
+def test_top_faces_equal_a_full_sort(values: list[int], people: int, most: int, batch_size: int) -> None:
+    activations = np.array(values, np.float32)
+    person = np.arange(len(values)) % people
+    found = Survey(1, most)
+    for first in range(0, len(values), batch_size):
+        rows = slice(first, first + batch_size)
+        found.add(Entries.of(activations[rows, None]), person[rows].astype(np.uint64), first=first)
+    expected, taken = [], [0] * people
+    for row in np.argsort(-activations, kind="stable"):
+        if activations[row] > 0 and taken[person[row]] < 3 and len(expected) < most:
+            expected.append(int(row))
+            taken[person[row]] += 1
+    rows, kept = found.top(0)
+    assert rows.tolist() == expected
+    assert kept.tolist() == activations[expected].tolist()
+
+
+def test_sampled_faces_fire_and_are_drawn_from_the_whole_range() -> None:
+    activations = np.arange(1, 5001, dtype=np.float32)
+    found = Survey(1, 1)
+    found.add(Entries.of(activations[:, None]), np.arange(5000).astype(np.uint64), first=0)
+    values, rows, n = (array[0] for array in found.samples)
+    assert n == 32
+    np.testing.assert_array_equal(values, activations[rows])
+    assert (np.diff(values) < 0).all()
+    assert 1800 < values.mean() < 3200
 
 
 @pytest.mark.parametrize("feature", [-1, 2])
 def test_an_unknown_feature_is_refused(feature: int) -> None:
     with pytest.raises(ValueError, match=f"from 0 to 1; it is {feature}"):
-        Survey(2).top.of(feature)
+        Survey(2, 1).top(feature)
+
+
+RANKS = """
+import sys
+import numpy as np
+from fsae_mlflow.features.survey import survey
+from fsae_mlflow.ranks import connected_ranks
+from fsae_mlflow.sae.saved import load_sae
+from fsae_mlflow.templates.set import TemplateSet
+
+sae, templates, out = sys.argv[1:]
+with connected_ranks() as ranks:
+    found = survey(load_sae(sae), TemplateSet.open(templates), most=5, read_faces=50, batch_size=16, ranks=ranks)
+    if ranks.leads:
+        np.savez(out, **found.state())
+"""
+
+
+def test_two_processes_give_the_same_survey_as_one(tmp_path: Path) -> None:
+    sae = new_sae("gated", 6, 100)
+    save_sae(sae, tmp_path / "sae", settings={}, templates={})
+    faces = write_set(tmp_path / "set", some_templates(90), [row % 9 for row in range(90)], shard_rows=25)
+    (tmp_path / "ranks.py").write_text(RANKS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    arguments = [tmp_path / "ranks.py", tmp_path / "sae", faces.folder, tmp_path / "two.npz"]
+    subprocess.run([*command, *map(str, arguments)], check=True, timeout=300, cwd=Path(__file__).parents[2])
+    assert_equal(
+        Survey.of(dict(np.load(tmp_path / "two.npz"))), survey(sae, faces, most=5, read_faces=50, batch_size=90)
+    )

@@ -6,7 +6,7 @@ from itertools import groupby
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64, Shaped
 from llvmlite.binding import get_host_cpu_features
 from torch import Tensor
 
@@ -61,15 +61,28 @@ def screening_pays(dtype: torch.dtype) -> bool:
 
 
 def _above(first: int, p: Float[Tensor, "n batch"], floor: np.ndarray) -> SparseBlock | None:
-    array, n = p.numpy(), len(p)
-    counts = np.empty(n, np.int64)
-    kernels.parallel_for(kernels.count_above, n, array, floor, counts)
-    if counts.sum() > SPARSE_BELOW * array.size:
+    counts = count_above(p.numpy(), floor)
+    if counts.sum() > SPARSE_BELOW * p.numel():
         return None
+    indptr, rows, values = take_above(p.numpy(), floor, counts)
+    return SparseBlock(first, first + len(p), indptr, rows, torch.from_numpy(values))
+
+
+def count_above(p: Shaped[np.ndarray, "n batch"], floor: Shaped[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """The number of entries of each feature (a row of `p`) above the feature's floor."""
+    counts = np.empty(len(p), np.int64)
+    kernels.parallel_for(kernels.count_above, len(p), p, floor, counts)
+    return counts
+
+
+def take_above(
+    p: Shaped[np.ndarray, "n batch"], floor: Shaped[np.ndarray, " n"], counts: Int64[np.ndarray, " n"]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The entries that `count_above` counted: indptr, rows and values."""
     indptr = np.concatenate([[0], counts.cumsum()])
-    rows, values = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], array.dtype)
-    kernels.parallel_for(kernels.take_above, n, array, floor, indptr, rows, values)
-    return SparseBlock(first, first + n, indptr, rows, torch.from_numpy(values))
+    rows, values = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], p.dtype)
+    kernels.parallel_for(kernels.take_above, len(p), p, floor, indptr, rows, values)
+    return indptr, rows, values
 
 
 class _Screen:

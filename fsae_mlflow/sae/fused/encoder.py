@@ -1,0 +1,181 @@
+"""Encoding on the CPU: the entries that fire, found by a product in fewer dimensions, then computed exactly.
+
+Templates of a recognizer fill few of their dimensions: 99.99 % of their variance lies in 140 to 190 of 512. Let V be
+the leading principal directions of templates x minus b_dec, and r what is left of a vector outside of them. Then
+
+    w · x ≤ (V w) · (V x) + ‖r(w)‖ ‖r(x)‖                                     (Cauchy–Schwarz)
+
+so one product in `rank` + 1 dimensions bounds every projection from above. Only entries whose bound exceeds the firing
+level are computed, each by one dot product of full width. Hence an entry's value does not depend on the batch or the
+shard that its template comes in.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from fsae_mlflow.sae.base import SparseAutoencoder
+from fsae_mlflow.sae.entries import Entries
+from fsae_mlflow.sae.fused import kernels
+from fsae_mlflow.sae.fused.blocks import SPARSE_BELOW, SparseBlock
+from fsae_mlflow.sae.fused.entries import Places, count_above, joined, spans, take_above
+
+# The bound has this share of ‖w‖ and of ‖x‖ more: their product is many times the rounding of float32.
+MARGIN = 2e-3
+RANKS = (48, 64, 96, 128, 160, 192, 256, 320)
+"""Ranks to choose from, beside the full width."""
+SAMPLE_ROWS, SAMPLE_FEATURES = 2048, 1024
+
+
+class Encoder:
+    """Encodes templates with a frozen SAE on the CPU; `sample` are raw templates like those that will come."""
+
+    @torch.no_grad()
+    def __init__(self, sae: SparseAutoencoder, sample: Float[Tensor, "n d_in"]) -> None:
+        self.sae = sae
+        self.level = sae.firing_level().detach().numpy()
+        self.W_enc = sae.W_enc.detach()
+        competition = sae.competition
+        # Outside training, features that share the places of a batch fire above a threshold of their own.
+        self.k = None if competition is None or competition.shared else competition.k
+        self.directions = self._choose(sae.scaled(sample[:SAMPLE_ROWS]) - sae.b_dec)
+        self.weights = self._bounded(self.W_enc)
+
+    @torch.no_grad()
+    def entries(self, templates: Float[Tensor, "batch d_in"]) -> Entries:
+        """The features of raw templates."""
+        blocks = self.blocks(self.sae.scaled(templates) - self.sae.b_dec)
+        parts = [self.sae.activations(block.p, block.expand, None).features.numpy() for block in blocks]
+        values = np.concatenate(parts).astype(np.float32, copy=False)
+        rows = np.concatenate([block.rows for block in blocks])
+        counts = np.concatenate([np.diff(block.indptr) for block in blocks])
+        fires = values > 0
+        if not fires.all():
+            feature = np.repeat(np.arange(self.sae.d_sae), counts)[fires]
+            values, rows, counts = values[fires], rows[fires], np.bincount(feature, minlength=self.sae.d_sae)
+        indptr = np.concatenate([[0], counts.cumsum()])
+        return Entries(n_rows=len(templates), indptr=indptr, rows=rows, values=values)
+
+    @torch.no_grad()
+    def decoded(self, entries: Entries) -> Float[Tensor, "batch d_in"]:
+        """The scaled templates that entries decode to."""
+        W_dec = self.sae.W_dec.detach()
+        out = self.sae.b_dec.detach().repeat(1, entries.n_rows, 1)
+        values = torch.from_numpy(entries.values).to(W_dec.dtype)[None].numpy()
+        kernels.parallel_for(
+            kernels.add_decoded,
+            W_dec.shape[1],
+            entries.indptr,
+            entries.rows,
+            values,
+            W_dec.numpy(),
+            out.numpy(),
+            multiple=16,
+        )
+        return out[0]
+
+    @torch.no_grad()
+    def blocks(self, centered: Float[Tensor, "batch d_in"]) -> list[SparseBlock]:
+        """The entries that fire of scaled templates minus b_dec, with their projections, by prefix of the loss."""
+        centered = centered.contiguous()
+        if self.k is None:
+            found = joined(self._above(centered), self.sae.prefixes)
+            return [block for block in found if isinstance(block, SparseBlock)]
+        return [self._largest(centered, self.k)]
+
+    def _above(self, centered: Float[Tensor, "batch d_in"]) -> Iterator[SparseBlock]:
+        bounds = self._bounded(centered).T
+        for first, last in spans(self.sae, len(centered)):
+            p, level = (self.weights[first:last] @ bounds).numpy(), self.level[first:last]
+            indptr, rows, _ = take_above(p, level, count_above(p, level))
+            values, kept = self._dots(indptr, rows, centered, first, last), np.empty_like(indptr)
+            kernels.keep_above(indptr, rows, values, level, kept)
+            yield SparseBlock(first, last, kept, rows[: kept[-1]], torch.from_numpy(values[: kept[-1]]))
+
+    def _largest(self, centered: Float[Tensor, "batch d_in"], k: int) -> SparseBlock:
+        """The k largest positive activations of each template; of equal ones those of the lower features."""
+        batch, d_sae = len(centered), self.sae.d_sae
+        bounds = self._bounded(centered).T
+        places = Places(batch, batch, 2 * k + 16, self.level.dtype)
+        for first, last in spans(self.sae, batch):
+            p = (self.weights[first:last] @ bounds).numpy()
+            places.offer(p, -self.level[first:last], np.arange(first, last, dtype=np.int32))
+        held = np.arange(places.held[0].shape[1]) < places.n_held[:, None]
+        row, feature, p = self._winners(centered, places.held[1][held], places.held[2][held], k)
+        least = np.where(np.bincount(row, minlength=batch) == k, np.inf, 0).astype(p.dtype)
+        np.minimum.at(least, row, p - self.level[feature])
+        # A bound that found no place may hide a larger activation.
+        doubtful = places.limit > least
+        if doubtful.any():
+            sure, again = ~doubtful[row], self._winners(centered, *self._beyond(bounds, doubtful, least), k)
+            row, feature, p = (
+                np.concatenate([one[sure], new]) for one, new in zip((row, feature, p), again, strict=True)
+            )
+        order = np.argsort(feature.astype(np.int64) * batch + row, kind="stable")
+        indptr = np.searchsorted(feature[order], np.arange(d_sae + 1))
+        return SparseBlock(0, d_sae, indptr, row[order], torch.from_numpy(p[order]))
+
+    def _beyond(
+        self, bounds: Float[Tensor, "rank_and_1 batch"], doubtful: Bool[np.ndarray, " batch"], least: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Row and feature of all entries of the doubtful rows whose bound reaches the row's least activation."""
+        number = np.flatnonzero(doubtful).astype(np.int32)
+        found = []
+        for first, last in spans(self.sae, len(number)):
+            p = (self.weights[first:last] @ bounds[:, doubtful]).numpy() - self.level[first:last, None]
+            feature, place = np.nonzero((p >= least[number]) & (p > 0))
+            found.append((number[place], (feature + first).astype(np.int32)))
+        row, feature = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return row, feature
+
+    def _winners(
+        self, centered: Float[Tensor, "batch d_in"], row: np.ndarray, feature: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Row, feature and projection of the k largest positive activations of each row among the given entries."""
+        order = np.argsort(feature.astype(np.int64) * len(centered) + row, kind="stable")
+        row, feature = row[order], feature[order]
+        indptr = np.searchsorted(feature, np.arange(self.sae.d_sae + 1))
+        p = self._dots(indptr, row, centered, 0, self.sae.d_sae)
+        value = p - self.level[feature]
+        ranked = np.lexsort((feature, -value, row))
+        counts = np.bincount(row, minlength=len(centered))
+        place = np.arange(len(row)) - np.repeat(counts.cumsum() - counts, counts)
+        kept = ranked[(place < k) & (value[ranked] > 0)]
+        return row[kept], feature[kept], p[kept]
+
+    def _dots(self, indptr: np.ndarray, rows: np.ndarray, centered: Tensor, first: int, last: int) -> np.ndarray:
+        values = np.empty((1, len(rows)), self.level.dtype)
+        weights = self.W_enc[first:last].numpy()
+        kernels.parallel_for(kernels.dot_entries, last - first, indptr, rows, centered[None].numpy(), weights, values)
+        return values[0]
+
+    def _bounded(self, vectors: Float[Tensor, "n d_in"]) -> Float[Tensor, "n rank_and_1"]:
+        """Vectors such that their products bound the products of `vectors` from above."""
+        norms = vectors.norm(dim=1)
+        inside = vectors if self.directions is None else vectors @ self.directions
+        rest = (norms.square() - inside.square().sum(dim=1)).clamp(min=0).sqrt() if self.directions is not None else 0
+        return torch.cat([inside, (rest + MARGIN * norms)[:, None]], dim=1).contiguous()
+
+    def _choose(self, x: Float[Tensor, "n d_in"]) -> Float[Tensor, "d_in rank"] | None:
+        """The leading principal directions with which encoding costs least; None where all dimensions are needed.
+
+        An entry that the bound does not rule out costs as much as 1 / SPARSE_BELOW entries of a product.
+        """
+        width = x.shape[1]
+        features = torch.arange(0, self.sae.d_sae, max(1, self.sae.d_sae // SAMPLE_FEATURES))
+        level = torch.from_numpy(self.level)[features][:, None]
+        if self.k is not None:
+            projected = self.W_enc[features] @ x.T - level
+            level = level + projected.topk(max(1, round(self.k * len(features) / self.sae.d_sae)), dim=0).values[-1:]
+        directions = torch.linalg.eigh(x.double().T @ x.double()).eigenvectors.flip(1).to(x.dtype)
+        best, least = None, float(width)
+        for rank in (rank for rank in RANKS if rank < width):
+            self.directions = directions[:, :rank].contiguous()
+            bounds = self._bounded(self.W_enc[features]) @ self._bounded(x).T
+            cost = rank + width / SPARSE_BELOW * float((bounds > level).float().mean())
+            if cost < least:
+                best, least = self.directions, cost
+        return best
