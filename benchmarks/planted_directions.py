@@ -45,7 +45,7 @@ TRAININGS = {
     ],
     64: [
         "variant=gated lam=0.6",
-        "variant=relu lam=0.45",
+        "variant=relu lam=0.35",
         "variant=jumprelu lam=0.03 bandwidth=0.1 initial_threshold=0.2",
         "variant=topk k=6 aux_weight=1",
         "variant=batchtopk k=6 aux_weight=1",
