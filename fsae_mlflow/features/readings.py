@@ -1,0 +1,144 @@
+"""What each feature means, in one sentence, where other people or other pictures confirm it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Shaped
+
+from fsae_mlflow.features.judgments import (
+    PROPERTIES,
+    SMALL,
+    Columns,
+    ReadFaces,
+    Sides,
+    attribute_columns,
+    identity_columns,
+    pose_columns,
+    property_columns,
+)
+from fsae_mlflow.features.statistics.monosemanticity import monosemanticity, monosemanticity_shuffled
+from fsae_mlflow.sae.entries import Entries
+
+POSES = {
+    "right": "fires more on faces turned to the right of the image",
+    "left": "fires more on faces turned to the left of the image",
+    "turned": "fires more on faces turned to either side",
+    "frontal": "fires more on frontal faces",
+    "invariant": "pose-invariant",
+}
+MORE_AND_LESS = {
+    "sharpness": ("sharp", "blurred"),
+    "interocular": ("high-resolution", "low-resolution"),
+    "norm": ("high-norm", "low-norm"),
+    "face_size": ("large", "small"),
+    "roll": ("clockwise-tilted", "counterclockwise-tilted"),
+    "brightness": ("bright", "dark"),
+    "greyness": ("gray", "colorful"),
+}
+"""Faces of a high and of a low value of each property."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readings:
+    """Columns of d_sae values by name, and the metrics of the dictionary."""
+
+    columns: Columns
+    metrics: dict[str, float]
+
+
+def read_features(entries: Entries, faces: ReadFaces, *, high: Bool[np.ndarray, " d_sae"], seed: int) -> Readings:
+    """The readings of all features, given their entries on the read faces.
+
+    `high`: the features of the high-density cluster; `seed` shuffles the judge's templates. The columns are those of
+    `judgments`, and: judged (at least 10 people fire the feature on either side), monosemanticity and
+    monosemanticity_shuffled (nan without a judge), confirmed (an attribute, an identity, a pose, or a property with
+    |ρ| ≥ 0.1), and reading: a sentence, "unread" where nothing is confirmed, "dead" where the feature never fires.
+    """
+    sides = Sides.of(entries, faces)
+    columns: Columns = {"judged": sides.judged}
+    columns |= attribute_columns(sides, faces)
+    columns |= pose_columns(sides, faces)
+    columns |= property_columns(sides, faces)
+    columns |= identity_columns(entries, faces)
+    if faces.judge is None:
+        columns["monosemanticity"] = columns["monosemanticity_shuffled"] = np.full(entries.d_sae, np.nan)
+    else:
+        columns["monosemanticity"] = monosemanticity(entries, faces.judge)
+        columns["monosemanticity_shuffled"] = monosemanticity_shuffled(entries, faces.judge, seed=seed)
+    alive = entries.counts > 0
+    columns["confirmed"] = _confirmed(columns)
+    columns["reading"] = _sentences(columns, alive)
+    return Readings(columns=columns, metrics=_metrics(columns, alive, high))
+
+
+def large_properties(columns: Columns) -> dict[str, Bool[np.ndarray, " d_sae"]]:
+    """By property, whether it is confirmed with |ρ| ≥ 0.1."""
+    return {name: columns[f"{name}_confirmed"] & (np.abs(columns[f"{name}_rho"]) >= SMALL) for name in PROPERTIES}
+
+
+def _confirmed(columns: Columns) -> Bool[np.ndarray, " d_sae"]:
+    pose = np.isin(columns["pose"].astype(str), ["right", "left", "turned", "frontal"])
+    return np.any(
+        [columns["attribute_confirmed"], columns["identity_confirmed"], pose, *large_properties(columns).values()],
+        axis=0,
+    )
+
+
+def _sentences(columns: Columns, alive: Bool[np.ndarray, " d_sae"]) -> Shaped[np.ndarray, " d_sae"]:
+    sentences = np.where(alive, "unread", "dead").astype(object)
+    large = large_properties(columns)
+    for feature in np.flatnonzero(columns["confirmed"]):
+        of_feature = [name for name in PROPERTIES if large[name][feature]]
+        sentence = "; ".join(_parts({name: values[feature] for name, values in columns.items()}, of_feature))
+        sentences[feature] = f"{sentence[0].upper()}{sentence[1:]}."
+    return sentences
+
+
+def _parts(of: dict[str, Any], properties: list[str]) -> Iterator[str]:
+    """What is confirmed of one feature, the attribute first."""
+    if of["attribute_confirmed"]:
+        name = of["attribute"].replace("_", " ")
+        if np.isnan(of["attribute_share"]):
+            rho = f"{of['attribute_rho']:.2f}".replace("-", "−")
+            yield f"{'rises' if name[-1] == '+' else 'falls'} with {name[:-2]} (ρ {rho})"
+        else:
+            share, base = _percent(of["attribute_share"]), _percent(of["attribute_base"])
+            yield f"{name} ({share} of its top faces, {base} of all)"
+    if of["identity_confirmed"]:
+        yield f"{of['identity']} ({_percent(of['purity'])} of its top faces)"
+    if of["pose"] in POSES:
+        yield POSES[of["pose"]]
+    if properties:
+        kinds = [MORE_AND_LESS[name][int(of[f"{name}_rho"] < 0)] for name in properties]
+        yield f"fires more on {' and '.join(kinds)} faces"
+    if of["quality"] == "invariant":
+        yield "quality-invariant"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _metrics(columns: Columns, alive: Bool[np.ndarray, " d_sae"], high: Bool[np.ndarray, " d_sae"]) -> dict[str, float]:
+    """Shares and counts of readings, of all alive features and of each density cluster; no share of nothing."""
+    judged, confirmed, strong = columns["judged"], columns["confirmed"], columns["attribute_strong"]
+    metrics: dict[str, float] = {}
+    for prefix, members in (
+        ("readings/", alive),
+        ("readings/high_density/", alive & high),
+        ("readings/low_density/", alive & ~high),
+    ):
+        tested = members & judged
+        metrics[f"{prefix}n_judged"] = float(tested.sum())
+        metrics[f"{prefix}n_kinds"] = float(len(set(columns["attribute"][members & strong])))
+        metrics[f"{prefix}n_identities"] = float(len(set(columns["identity"][members & columns["identity_confirmed"]])))
+        for of, among in (("alive", members), ("judged", tested)):
+            if among.any():
+                metrics[f"{prefix}confirmed_of_{of}"] = float(confirmed[among].mean())
+                metrics[f"{prefix}strong_of_{of}"] = float(strong[among].mean())
+    if alive.any():
+        for pose in (*POSES, "undetermined", "unknown"):
+            metrics[f"readings/pose_{pose}"] = float((columns["pose"][alive] == pose).mean())
+    return metrics
