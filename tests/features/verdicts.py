@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tests.features.planted import PlantedFeatures, Truth
+from fsae_mlflow.features.judgments import ReadFaces
+from fsae_mlflow.features.readings import Readings, read_features
+from tests.features.planted import PlantedFaces, PlantedFeatures, Truth
 
 Claim = tuple[str, str]
 
@@ -29,6 +31,19 @@ class Verdict:
     @property
     def wrong(self) -> frozenset[Claim]:
         return frozenset(claim for claim in self.claimed if not holds(claim, self.truth))
+
+
+def read_planted(faces: PlantedFaces, features: PlantedFeatures) -> Readings:
+    """The readings of planted features; people are named by their codes."""
+    read = ReadFaces(
+        people=faces.people,
+        names=[str(person) for person in range(faces.people[-1] + 1)],
+        confirm=faces.confirm,
+        properties=faces.properties,
+        booleans=faces.labels,
+        numbers=faces.numbers,
+    )
+    return read_features(features.entries, read, high=np.zeros(len(features.truths), bool), seed=0)
 
 
 def verdicts(columns: Mapping[str, np.ndarray], features: PlantedFeatures) -> list[Verdict]:
