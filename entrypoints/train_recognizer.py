@@ -1,7 +1,7 @@
 """Distill a recognizer into a small one."""
 
 from fsae_mlflow.locks import only_writer
-from fsae_mlflow.parameters import deciding, fingerprint, output_folder
+from fsae_mlflow.parameters import output_folder
 from fsae_mlflow.recognizers.distillation.settings import DistillSettings
 from fsae_mlflow.tracking.command import command
 
@@ -9,9 +9,10 @@ from fsae_mlflow.tracking.command import command
 @command(DistillSettings, stage="train_recognizer")
 def main(settings, run):
     """Train a small recognizer to return the templates of a large one, on any aligned faces."""
-    from fsae_mlflow.recognizers.distillation.stage import distill
+    from fsae_mlflow.recognizers.distillation.stage import distill, distillation_fingerprint
 
-    output = output_folder("train_recognizer", settings.output, fingerprint(deciding(settings)))
+    name = "" if settings.output else distillation_fingerprint(settings)
+    output = output_folder("train_recognizer", settings.output, name)
     with only_writer(output):
         student = distill(settings, output=output, on_metrics=run.on_metrics)
     for path in (student.weights, student.card):

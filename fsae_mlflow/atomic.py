@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fsae_mlflow.processes import lives
+
 # Safetensors writes to .tmpXXXXXX beside its file.
 LEFT_OVER_OF_SAFETENSORS = re.compile(r"\.tmp[A-Za-z0-9]{6}")
 LEFT_OVER = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.(?P<kind>tmp|old)")
@@ -54,7 +56,7 @@ def clean(folder: Path) -> None:
         if LEFT_OVER_OF_SAFETENSORS.fullmatch(path.name):
             _remove(path)
         found = LEFT_OVER.fullmatch(path.name)
-        if not found or _lives(int(found["pid"])):
+        if not found or _is_another_living_process(int(found["pid"])):
             continue
         if found["kind"] == "old" and not (folder / found["name"]).exists():
             logger.warning("%s is put back: the process that was replacing it has died.", folder / found["name"])
@@ -63,16 +65,9 @@ def clean(folder: Path) -> None:
             _remove(path)
 
 
-def _lives(pid: int) -> bool:
-    if pid == os.getpid():  # an earlier process: in a container, each one can have the same number
-        return False
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # another user's
-        pass
-    return True
+def _is_another_living_process(pid: int) -> bool:
+    # This one's number is an earlier process's: in a container, each one can have the same number.
+    return pid != os.getpid() and lives(pid)
 
 
 def _remove(path: Path) -> None:

@@ -86,6 +86,16 @@ def test_the_demo_runs_as_a_project(project_store: str, faces: Path) -> None:
     assert f"runs/{parent.info.run_id}" in output
 
 
+def test_two_first_projects_share_the_store_that_the_readme_creates(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    creation = next(line for line in (ROOT / "README.md").read_text().splitlines() if "set_experiment" in line)
+    assert start(store, "sh", "-c", creation).wait() == 0
+    upload = ("mlflow", "run", ".", "-e", "upload", "--env-manager", "local", "--experiment-name", "fsae_mlflow")
+    for process in [start(store, *upload, "-P", f"folder={tmp_path}") for _ in range(2)]:
+        output, _ = process.communicate()
+        assert "nothing waits to be logged there" in output, output  # what the stage itself says
+
+
 def test_sigterm_ends_parent_and_child(project_store: str, faces: Path) -> None:
     process = start(project_store, sys.executable, "-m", "entrypoints.demo", "--faces", str(faces))
     deadline = time.monotonic() + 120

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.documents import read_object
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.extraction.settings import ExtractSettings
 from fsae_mlflow.faces.pictures import Inventory, Source
@@ -83,7 +84,7 @@ class Plan:
             with atomic_write(path) as temporary:
                 temporary.write_text(json.dumps(plan, indent=2))
             return
-        former = _written(path)
+        former = read_object(path, "output:", remedy="choose another output", fields=dict.fromkeys(self._parts, dict))
         if differences := list(_differences(former, self._parts)):
             raise UserError(
                 f"output: {folder.parent} holds another extraction; different are {'; '.join(differences)}. "
@@ -95,13 +96,6 @@ class Plan:
                 f"in {folder.parent} began. Choose another output; or, if they are only copies of the same pictures, "
                 f'delete the entry "files" in {path}.'
             )
-
-
-def _written(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"output: {path} is damaged ({error}); choose another output.") from error
 
 
 def _differences(former: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:

@@ -23,12 +23,13 @@ from fsae_mlflow.faces.pictures import Inventory, Source, take_inventory
 from fsae_mlflow.faces.sources.registry import open_source
 from fsae_mlflow.locks import only_writer
 from fsae_mlflow.parameters import output_folder
-from fsae_mlflow.progress import OnMetrics
+from fsae_mlflow.progress import OnMetrics, progress
 from fsae_mlflow.ranks import Ranks
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.registry import load_recognizer
+from fsae_mlflow.templates.marker import MARKER
 from fsae_mlflow.templates.schema import schema
-from fsae_mlflow.templates.set import MARKER, TemplateSet
+from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.templates.writing import faults_of, finish, has_shard, remove_shard, reopen, shard_fault
 
 POLL_SECONDS = 0.5
@@ -131,7 +132,8 @@ def _reopen(folder: Path, ranks: Ranks) -> None:
 
 def _remove_damaged(folder: Path, plan: Plan, ranks: Ranks) -> None:
     """Remove the process's damaged shards of an unfinished set."""
-    for shard in ranks.turns(plan.n_shards):
+    mine = ranks.turns(plan.n_shards)
+    for shard in progress(mine, total=len(mine), label="check", unit="shards"):
         fault = shard_fault(folder, shard, plan.n_pictures(shard)) if has_shard(folder, shard) else ""
         if fault and not (folder / MARKER).is_file():  # a set that was just finished has no single failures any more
             logger.warning("extract: shard %s in %s is made again: %s", shard, folder, fault)

@@ -16,7 +16,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
-import psutil
 from filelock import FileLock, Timeout
 from jaxtyping import UInt8
 from loky import ProcessPoolExecutor
@@ -24,6 +23,7 @@ from loky import ProcessPoolExecutor
 from fsae_mlflow.faces.images import UnreadableImageError, decode
 from fsae_mlflow.faces.pictures import Picture
 from fsae_mlflow.memory import keep_freed_memory
+from fsae_mlflow.processes import lives
 
 PICTURES_PER_TASK, PIXELS_PER_TASK = 8, 1_000_000  # one message per small picture would cost more than its decoding
 IN_USE = ".lock"
@@ -80,7 +80,7 @@ def sweep(place: Path) -> None:
     """Remove the folders of pixels that dead processes left in `place`."""
     for folder in place.glob("fsae-*-*"):
         number = folder.name.split("-")[1]
-        if not number.isdecimal() or psutil.pid_exists(int(number)):
+        if not number.isdecimal() or lives(int(number)):
             continue
         # A container may share the memory but not the numbers of processes, so a folder must not be locked either.
         with suppress(OSError, Timeout), FileLock(folder / IN_USE, blocking=False):
@@ -147,7 +147,7 @@ def _prepare(parent: int, folder: str) -> None:
         signal.signal(number, signal.SIG_IGN)
 
     def watch() -> None:
-        while os.getppid() == parent and psutil.pid_exists(parent):  # on Windows getppid() stays the same
+        while os.getppid() == parent:
             time.sleep(1)
         shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)

@@ -225,12 +225,14 @@ def property_columns(sides: Sides, faces: ReadFaces) -> Columns:
 def identity_columns(entries: Entries, faces: ReadFaces) -> Columns:
     """The person whom each feature fires for most; confirmed on other pictures of the person, not on other people.
 
-    identity_confirmed: p < 0.01, q < 0.05 over the features that were tested, and purity ≥ 0.5.
+    identity_confirmed: p < 0.01, q < 0.05 over the features that were tested, and purity ≥ 0.5. identity_base: share
+    of all faces that are the person.
     """
     found = identity(entries, faces.people)
     q = benjamini_hochberg(found.p)
     return {
         "identity": named(faces.names, found.person),
+        "identity_base": np.append(np.bincount(faces.people) / len(faces.people), np.nan)[found.person],
         "purity": found.purity,
         "identity_entropy": found.entropy,
         "identity_auroc": found.auroc,

@@ -64,3 +64,15 @@ def plot(path: Path, width: float, height: float, *, grid: Literal["x", "y", "bo
         axes = figure.add_subplot()
         axes.grid(axis=grid)
         yield axes
+
+
+@contextmanager
+def sheet(path: Path, width: float, height: float) -> Iterator[Axes]:
+    """Give axes that fill a figure, with inches from its top left corner as units, and write it to `path` as PNG when
+    the block ends.
+    """
+    with canvas(path, width, height) as figure:
+        figure.set_layout_engine("none")
+        axes = figure.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(0, width), ylim=(height, 0))
+        axes.axis("off")
+        yield axes

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -38,6 +38,8 @@ class SparseAutoencoder(nn.Module, ABC):
 
     # Parameters with one number a feature, zero at the start.
     feature_parameters: ClassVar[tuple[str, ...]]
+    # Other tensors with a row for each feature.
+    feature_rows: ClassVar[tuple[str, ...]] = ("W_enc", "W_dec", "density")
     scale: Tensor
     center: Tensor
     density: Tensor
@@ -140,12 +142,12 @@ class SparseAutoencoder(nn.Module, ABC):
         x: Float[Tensor, "batch d_in"],
         *,
         sparsity_weight: float | None = None,
-        dead: Bool[Tensor, " d_sae"] | None = None,
+        dead: Int[Tensor, " n_dead"] | None = None,
     ) -> Loss:
         """The training loss of scaled templates.
 
-        `sparsity_weight` is λ (the settings' own by default). `dead` marks the features that take part in the auxiliary
-        term where features compete.
+        `sparsity_weight` is λ (the settings' own by default). `dead` lists the features that take part in the auxiliary
+        term where features compete, ascending. Nothing is read from the device.
         """
         projected = self.projected(x)
         found = self.activations(projected, _every_entry, self.norms())
@@ -153,7 +155,7 @@ class SparseAutoencoder(nn.Module, ABC):
         least = x.new_full((), torch.inf)
         if self.competition is not None:
             scores = projected.detach() - self.floor().detach()
-            if self.competition.k_aux and dead is not None and dead.any():
+            if self.competition.k_aux and dead is not None and len(dead):
                 auxiliary = features[:, dead] * self.competition.dead_mask(scores[:, dead])
                 W_dec = W_dec[dead]
             features = features * self.competition.topk_mask(scores)

@@ -1,7 +1,7 @@
 """The template set: a folder of Parquet shards. Only the room `templates` knows this layout.
 
-    set.json                   counts, recognizer, settings, and each shard's rows, bytes and SHA-256 (manifest.py);
-                               written last, so a folder without it is unfinished
+    set.json                   counts, recognizer, settings, each shard's rows, bytes and SHA-256 (manifest.py), and the
+                               failures' SHA-256; written last, so a folder without it is unfinished
     templates-00000.parquet    image_id, identity, template, place and quality of the face (schema.py)
     faces-00000.parquet        image_id, face (the aligned face as JPEG bytes)
     failures.parquet           image_id, reason
@@ -26,16 +26,15 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32, Int64, Shaped
 from PIL import Image
 
-from fsae_mlflow.documents import check_fields, read_object
+from fsae_mlflow.documents import sha256
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.progress import progress
 from fsae_mlflow.provenance import Origin
 from fsae_mlflow.templates.manifest import AGAIN, ShardFile
-from fsae_mlflow.templates.schema import SCHEMA_VERSION, schema
+from fsae_mlflow.templates.marker import MARKER, read_marker
+from fsae_mlflow.templates.schema import schema
 
-MARKER = "set.json"
-KINDS = ("int", "float", "bool", "string")
-REMEDY = "restore it from a copy, or delete it and run the same extract command again"
+FAILURES = "failures.parquet"
 
 logger = logging.getLogger(__name__)
 
@@ -165,13 +164,17 @@ class TemplateSet:
             identities = table.column("identity").to_numpy(zero_copy_only=False)
             yield first, _matrix(table.column("template").combine_chunks()), identities
 
+    def take(self, columns: list[str], rows: Int64[np.ndarray, " n"]) -> pa.Table:
+        """Columns of ascending rows, each once; one shard is in memory at a time."""
+        parts = [
+            table.take(rows[slice(*np.searchsorted(rows, [first, first + len(table)]))] - first)
+            for first, table in self.tables(columns)
+        ]
+        return pa.concat_tables(parts)
+
     def templates_of(self, rows: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n d"]:
-        """The templates of ascending rows; one shard is in memory at a time."""
-        found = np.empty((len(rows), self.width), np.float32)
-        for first, templates, _ in self.batches():
-            inside = slice(*np.searchsorted(rows, [first, first + len(templates)]))
-            found[inside] = templates[rows[inside] - first]
-        return found
+        """The templates of ascending rows, each once."""
+        return _matrix(self.take(["template"], rows).column("template").combine_chunks())
 
     def faces(self, rows: Sequence[int] | np.ndarray) -> list[Image.Image]:
         """The aligned faces of the given rows, decoded."""
@@ -204,7 +207,7 @@ class TemplateSet:
 
     def failure_table(self) -> pa.Table:
         """The failures in the pictures' order, as they are stored."""
-        path = self.folder / "failures.parquet"
+        path = self.folder / FAILURES
         remedy = "restore it from a copy, or extract the set into another output"
         try:
             table = pq.read_table(path)
@@ -214,6 +217,8 @@ class TemplateSet:
             raise UserError(
                 f"templates: {path} has {len(table)} rows, and {MARKER} says {self.metadata['n_failures']}; {remedy}."
             )
+        if self.metadata.get("failures_checksum", found := sha256(path)) != found:  # older sets have none
+            raise UserError(f"templates: {path} has another content than was written; {remedy}.")
         return table
 
     @property
@@ -280,36 +285,3 @@ class TemplateSet:
 def _matrix(column: pa.FixedSizeListArray) -> Float32[np.ndarray, "n length"]:
     """A list column as one array, without a copy where possible."""
     return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size)
-
-
-def read_marker(folder: Path) -> dict[str, Any]:
-    """What `set.json` says of a finished set.
-
-    Raises: UserError if the folder is not a finished template set, or has a newer schema.
-    """
-    marker = folder / MARKER
-    if not marker.is_file():
-        found = (
-            "it is unfinished: run the same extract command again"
-            if any(folder.glob("*.parquet"))
-            else "make one with the extract entry point"
-        )
-        raise UserError(f"templates: {folder} is not a finished template set (no {MARKER}); {found}.")
-    place = f"templates: {marker}"
-    metadata = read_object(marker, "templates:", remedy=REMEDY, fields={"schema_version": int})
-    if metadata["schema_version"] > SCHEMA_VERSION:
-        raise UserError(
-            f"templates: {folder} has schema version {metadata['schema_version']}; "
-            f"this version of fsae_mlflow reads up to {SCHEMA_VERSION}; update it."
-        )
-    # Sets of version 0.1 may have neither attributes nor a manifest.
-    check_fields(
-        {"attributes": {}, **metadata}, place, {"n_rows": int, "width": int, "attributes": dict}, remedy=REMEDY
-    )
-    if unknown := [name for name, kind in metadata.get("attributes", {}).items() if kind not in KINDS]:
-        raise UserError(f"{place} has attributes of an unknown type: {', '.join(unknown)}; {REMEDY}.")
-    try:
-        [ShardFile(**entry) for entry in metadata.get("shards", [])]
-    except TypeError as error:
-        raise UserError(f"{place} has a damaged list of shards ({error}); {REMEDY}.") from error
-    return metadata

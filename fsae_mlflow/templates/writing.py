@@ -12,12 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fsae_mlflow import __version__
-from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.atomic import atomic_write, clean
 from fsae_mlflow.documents import sha256
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.progress import progress
 from fsae_mlflow.templates.manifest import ShardFile
+from fsae_mlflow.templates.marker import MARKER, read_marker
 from fsae_mlflow.templates.schema import FACE_SCHEMA, FAILURE_SCHEMA, SCHEMA_VERSION, FaceRow, schema
-from fsae_mlflow.templates.set import MARKER, TemplateSet, read_marker
+from fsae_mlflow.templates.set import FAILURES, TemplateSet
 
 RECORDS = (
     b"fsae_mlflow"  # the key of a shard's two records (manifest.py) in its file of failures, until the set is finished
@@ -97,13 +99,12 @@ def finish(
 
     Raises: UserError if no picture gave a row; the set then stays unfinished.
     """
-    for stale in folder.glob(".*.tmp"):
-        stale.unlink()
+    clean(folder)
     records = [record for number in range(n_shards) for record in _records(folder, number)]
     failures = pa.concat_tables(
         [FAILURE_SCHEMA.empty_table(), *(pq.read_table(_shard(folder, "failures", n)) for n in range(n_shards))]
     ).replace_schema_metadata()
-    with atomic_write(folder / "failures.parquet") as temporary:
+    with atomic_write(folder / FAILURES) as temporary:
         _write_table(temporary, failures)
     n_rows = sum(record.rows for record in records[::2])
     n_pictures = sum(record.n_pictures for record in records[::2])
@@ -122,6 +123,7 @@ def finish(
         "n_failures": len(reasons),
         **metadata,
         "shards": [asdict(record) for record in records],
+        "failures_checksum": sha256(folder / FAILURES),
     }
     with atomic_write(folder / MARKER) as temporary:
         temporary.write_text(json.dumps(marker, indent=2))
@@ -137,7 +139,8 @@ def faults_of(folder: Path) -> dict[str, str]:
     """
     metadata = read_marker(folder)
     records = [ShardFile(**entry) for entry in metadata.get("shards", [])]
-    faults = {record.file: fault for record in records if (fault := record.fault(folder))}
+    shown = progress(records, total=sum(record.bytes for record in records), label="check", unit="bytes", size=_bytes)
+    faults = {record.file: fault for record in shown if (fault := record.fault(folder))}
     if records and metadata["n_rows"] != (n_rows := sum(record.rows for record in records[::2])):
         faults[MARKER] = f"says {metadata['n_rows']} rows, and its shards have {n_rows}"
     return faults
@@ -191,6 +194,10 @@ def _write_failures(path: Path, failures: pa.Table, records: list[ShardFile]) ->
 def _check(row: FaceRow, width: int) -> None:
     if row.template.shape != (width,) or not np.isfinite(row.template).all():
         raise UserError(f"{row.image_id}: the template must be {width} finite numbers; check the recognizer.")
+
+
+def _bytes(record: ShardFile) -> int:
+    return record.bytes
 
 
 def _shard(folder: Path, kind: str, number: int) -> Path:

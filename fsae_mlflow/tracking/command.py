@@ -17,6 +17,9 @@ from fsae_mlflow.tracking.signals import interrupt_behind, reason_of, terminable
 
 BUG = "{stage}: this is a bug of fsae_mlflow; please report it in the project's issue tracker, with all lines above."
 
+# What decides how much memory a stage takes on a GPU.
+MEMORY_PARAMETERS = ("batch_size", "images_at_once", "expansion", "expansions")
+
 
 def command(
     settings_class: type, *, stage: str, tracked: bool = True
@@ -25,10 +28,10 @@ def command(
 
     Option names keep their underscores, so that `mlflow run -P batch_size=8` and `--batch_size 8` are spelled alike.
     An empty value means "not given". Where the class has PRESETS, values that are not given come from the chosen
-    preset. A user's mistake (UserError, OSError) is printed as one sentence, with a non-zero exit code; the run ends
-    FAILED or KILLED, with the reason as a tag. FSAE_TRACEBACK=1 in the environment prints the traceback instead. Any
-    other exception is a bug: its traceback is printed, with a line that says so. Exit codes: 1 a mistake or a bug, 2 a
-    refused parameter, 3 all is on disk but not on the tracking server, 130 stopped.
+    preset. A user's mistake (UserError, OSError, too little memory on the GPU) is printed as one sentence, with a
+    non-zero exit code; the run ends FAILED or KILLED, with the reason as a tag. FSAE_TRACEBACK=1 in the environment
+    prints the traceback instead. Any other exception is a bug: its traceback is printed, with a line that says so. Exit
+    codes: 1 a mistake or a bug, 2 a refused parameter, 3 all is on disk but not on the tracking server, 130 stopped.
 
     A command that is not `tracked` has no run of its own; its function gets None for it.
     """
@@ -58,6 +61,8 @@ def command(
                         keep_killed(waiting)
                     click.echo(f"{stage}: {reason_of(interrupt)}.", err=True)
                     sys.exit(130)
+                if type(error).__name__ == "OutOfMemoryError":  # torch's, which need not be imported here
+                    error = _out_of_memory(error, settings_class)
                 if not isinstance(error, UserError | OSError):
                     if isinstance(error, Exception):
                         error.add_note(BUG.format(stage=stage))
@@ -71,6 +76,15 @@ def command(
         return StageCommand(settings_class, stage, callback=callback, help=function.__doc__)
 
     return decorate
+
+
+def _out_of_memory(error: BaseException, settings_class: type) -> UserError:
+    names = [option.name for option in options(settings_class) if option.name in MEMORY_PARAMETERS]
+    lower = f"lower {' or '.join(names)}, or " if names else ""
+    first = str(error).partition(". ")[0]
+    told = UserError(f"The GPU's memory is too small for this ({first}); {lower}give device=cpu.")
+    told.__cause__ = error
+    return told
 
 
 class StageCommand(click.Command):

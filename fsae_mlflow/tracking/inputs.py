@@ -18,6 +18,7 @@ from fsae_mlflow.tracking.runs import STAGE_TAG, Run
 
 TEMPLATES = "templates"
 SAE = "sae"
+READINGS = "readings"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import psutil
 
+from fsae_mlflow.processes import lives
+
 PID_NAMESPACE = Path("/proc/self/ns/pid")
 MACHINE = Path("/etc/machine-id")  # hosts of one name are not one machine
 
@@ -24,7 +26,9 @@ def is_gone(tags: Mapping[str, str]) -> bool:
     here = process_tags()
     if any(tags.get(name) != here.get(name) for name in ("fsae.host", "fsae.machine", "fsae.pid_namespace")):
         return False
-    try:
+    if not lives(int(tags["fsae.pid"])):
+        return True
+    try:  # another process can have the number by now
         return abs(_started(int(tags["fsae.pid"])) - float(tags["fsae.started"])) > 1
     except psutil.NoSuchProcess:
         return True

@@ -40,19 +40,23 @@ def run_entry_point(parent: Run, name: str, parameters: Mapping[str, Any]) -> Ru
         )
     except KeyboardInterrupt:
         # MLflow sets a canceled run to FAILED, although the child has ended as KILLED.
-        parent.client.set_terminated(_newest_child(parent).info.run_id, "KILLED")
+        if child := _newest_child(parent, name):
+            parent.client.set_terminated(child.info.run_id, "KILLED")
         raise
     except ExecutionException as error:
-        child = _newest_child(parent)
+        child = _newest_child(parent, name)
+        if child is None:
+            raise UserError(f"{name} failed before it had a run: {error}") from error
         raise UserError(f"{name} failed: {child.data.tags.get(REASON_TAG, error)} (run {child.info.run_id})") from error
     return Run(MlflowClient().get_run(submitted.run_id), name)
 
 
-def _newest_child(parent: Run) -> MlflowRun:
-    return mlflow.search_runs(
+def _newest_child(parent: Run, name: str) -> MlflowRun | None:
+    found = mlflow.search_runs(
         [parent.experiment_id],
-        filter_string=f"tags.mlflow.parentRunId = '{parent.id}'",
+        filter_string=f"tags.mlflow.parentRunId = '{parent.id}' and attributes.run_name = '{name}'",
         order_by=["attributes.start_time DESC"],
         max_results=1,
         output_format="list",
-    )[0]
+    )
+    return found[0] if found else None

@@ -1,5 +1,6 @@
 """SAEs in the MLflow model registry."""
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -25,6 +26,9 @@ from fsae_mlflow.tracking.runs import Run
 # The packages that the served model and its code import; a test checks that none is missing.
 REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "jaxtyping", "pydantic", "annotated-types")
 VERSION_TAG = "fsae_mlflow"
+DIGEST_TAG = "fsae.digest"
+
+logger = logging.getLogger(__name__)
 
 
 def log_sae(run: Run, folder: Path) -> None:
@@ -56,8 +60,9 @@ def register_sae(run: Run, sae: SparseAutoencoder, folder: Path, *, name: str, a
 
     The model's input is templates (n, d_in) in the recognizer's units; its parameter `output` selects `features`
     (n, d_sae) or `reconstruction` (n, d_in). The model's metadata and the registered version's tags have the version of
-    this package as `fsae_mlflow`. Without a `name` the model is logged and not registered, and the result is "". It is
-    also "" where the server does not answer: the journal has the registration then, for `entrypoints.upload`.
+    this package as `fsae_mlflow`; the tag `fsae.digest` has the weights' digest, and a version of the same weights is
+    used again. Without a `name` the model is logged and not registered, and the result is "". It is also "" where the
+    server does not answer: the journal has the registration then, for `entrypoints.upload`.
 
     Raises: UserError where the registry refuses; the SAE stays in `folder`.
     """
@@ -88,17 +93,28 @@ def register_sae(run: Run, sae: SparseAutoencoder, folder: Path, *, name: str, a
 def register(
     client: MlflowClient, run_id: str, sae: SparseAutoencoder, folder: Path, *, name: str, aliases: Sequence[str]
 ) -> str:
-    """Register as `register_sae` does, for MLflow's active run, unless that run's model is registered already."""
-    known = client.search_model_versions(f"run_id = '{run_id}'") if name else []
-    number = next((str(version.version) for version in known if version.name == name), "")
-    if not number:
-        number = _log_model(sae, folder, name)
+    """Register as `register_sae` does, for MLflow's active run, unless that run's model or one of the same weights is
+    registered already.
+    """
     if not name:
-        return ""
-    client.set_model_version_tag(name, number, VERSION_TAG, fsae_mlflow.__version__)
+        return _log_model(sae, folder, name)
+    weights = digest(folder)
+    number = _registered(client, name, f"tags.`{DIGEST_TAG}` = '{weights}'")
+    if number:
+        logger.info("model_name: %s version %s has these weights already; no other version is made.", name, number)
+    else:
+        number = _registered(client, name, f"run_id = '{run_id}'") or _log_model(sae, folder, name)
+        for tag, value in ((VERSION_TAG, fsae_mlflow.__version__), (DIGEST_TAG, weights)):
+            client.set_model_version_tag(name, number, tag, value)
     for alias in aliases:
         client.set_registered_model_alias(name, alias, number)
     return number
+
+
+def _registered(client: MlflowClient, name: str, condition: str) -> str:
+    """The newest complete version of the model `name` that meets the condition; empty if there is none."""
+    known = [one for one in client.search_model_versions(condition) if one.name == name and one.status == "READY"]
+    return str(max((int(one.version) for one in known), default=""))
 
 
 def _log_model(sae: SparseAutoencoder, folder: Path, name: str) -> str:

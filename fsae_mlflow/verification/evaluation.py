@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
 from fsae_mlflow.compute import choose_device
+from fsae_mlflow.features.activity.survey import encoded, survey
 from fsae_mlflow.features.clusters import clusters
-from fsae_mlflow.features.survey import encoded, survey
 from fsae_mlflow.metrics import Fidelity
 from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.provenance import require_same_recognizer
@@ -138,12 +138,12 @@ def _density(
 ) -> tuple[Float64[np.ndarray, " d_sae"], str]:
     """The densities that split the features into clusters, and which templates they were counted on."""
     if density_templates is not None:
-        density = survey(sae, density_templates, batch_size=batch_size).density
+        density = survey(sae, density_templates, batch_size=batch_size).activity.density
         return density, f"{len(density_templates):,} given templates"
     stored = sae.density.double().cpu().numpy()
     if stored.any():
         return stored, "the training templates"
-    return survey(sae, templates, batch_size=batch_size).density, f"the {len(templates):,} verified templates"
+    return survey(sae, templates, batch_size=batch_size).activity.density, f"the {len(templates):,} verified templates"
 
 
 def decode_masked(

@@ -1,7 +1,6 @@
 """The pairs of faces to compare: read from a file, or made from the identities of a template set."""
 
 import csv
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +15,6 @@ from fsae_mlflow.templates.set import TemplateSet
 COLUMNS = ("image_id_a", "image_id_b", "genuine", "fold")
 ACCEPTED = f"LFW's pairs.txt or a table with the columns {', '.join(COLUMNS)}"
 TRUTH = {"1": True, "true": True, "0": False, "false": False}
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +77,8 @@ def read_pairs(path: Path) -> list[Pair]:
         lines.pop()
     if not lines:
         raise UserError(f"pairs: {path} is empty; give {ACCEPTED}.")
-    pairs = _read_lfw(path, lines) if lines[0].split()[0].isdecimal() else _read_table(path, lines)
+    first = lines[0].split()
+    pairs = _read_lfw(path, lines) if first and first[0].isdecimal() else _read_table(path, lines)
     if len({pair.fold for pair in pairs}) < 2:
         raise UserError(
             f"pairs: {path} has a single fold; give at least two, since the threshold is chosen on the other folds."
@@ -171,9 +169,8 @@ def find_rows(pairs: Sequence[Pair], templates: TemplateSet, *, source: Path | s
                     f"{templates.folder}; give its extension, or pictures with ids of their own."
                 )
             found[position, side] = row
-    folds, fold = np.unique([pair.fold for pair in pairs], return_inverse=True)
+    _, fold = np.unique([pair.fold for pair in pairs], return_inverse=True)
     genuine = np.array([pair.genuine for pair in pairs], dtype=bool)
-    logger.debug("%d pairs in %d folds from %s", len(pairs), len(folds), source)
     return RowPairs(first=found[:, 0].copy(), second=found[:, 1].copy(), genuine=genuine, fold=fold.astype(np.int64))
 
 

@@ -19,7 +19,7 @@ def write_grid(visualization: Visualization, templates: TemplateSet, path: Path)
 
 
 def _row(visualization: Visualization, templates: TemplateSet, feature: int) -> GridRow:
-    rows, activations = (values[: visualization.n_top_faces] for values in visualization.survey.top(feature))
+    rows, activations = (values[: visualization.n_top_faces] for values in visualization.activity.top_of(feature))
     faces = [
         Tile(picture=face, caption=f"{value:.3g}")
         for face, value in zip(templates.faces(rows), activations, strict=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fsae_mlflow.features.survey import Survey
+from fsae_mlflow.features.activity.summary import Activity
 from fsae_mlflow.visualization.assessment import Assessment, Reference
 
 
@@ -29,7 +29,7 @@ class Visualization:
     features: list[int]
     references: dict[int, Reference]
     images: list[OptimizedImage]
-    survey: Survey
+    activity: Activity
     n_top_faces: int
     table: Path
     history: Path

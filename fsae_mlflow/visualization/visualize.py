@@ -4,12 +4,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from fsae_mlflow.compute import choose_device
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.features.activity.summary import Activity
+from fsae_mlflow.features.activity.survey import survey
 from fsae_mlflow.features.clusters import choose_features, clusters
-from fsae_mlflow.features.survey import Survey, survey
 from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.provenance import require_same_recognizer
 from fsae_mlflow.recognizers.base import Recognizer
@@ -23,7 +22,6 @@ from fsae_mlflow.visualization.parametrizations.registry import load_parametriza
 from fsae_mlflow.visualization.results import OptimizedImage, Visualization, image_table
 from fsae_mlflow.visualization.settings import VisualizeSettings
 
-TOP_SHARE = 0.001
 LARGEST_GRID = 300  # rows of features.png: matplotlib draws up to 65,536 pixels
 
 
@@ -49,7 +47,7 @@ def visualize(
     device = choose_device(settings.device)
     sae, recognizer = sae.to(device), recognizer.to(device)
     named = named_features(settings.features, sae.d_sae)
-    found = survey(sae, templates, most=settings.n_top_faces, batch_size=settings.batch_size)
+    found = survey(sae, templates, most=settings.n_top_faces, batch_size=settings.batch_size).activity
     features = named or best_features(settings, sae, found)
     references = references_of(found, features)
 
@@ -96,7 +94,7 @@ def visualize(
         features=features,
         references=references,
         images=images,
-        survey=found,
+        activity=found,
         n_top_faces=settings.n_top_faces,
         table=write_csv(output / "table.csv", image_table(images, references)),
         history=write_csv(output / "history.csv", [header, *history]),
@@ -128,23 +126,21 @@ def named_features(features: str, d_sae: int) -> list[int]:
     return chosen
 
 
-def best_features(settings: VisualizeSettings, sae: SparseAutoencoder, survey: Survey) -> list[int]:
+def best_features(settings: VisualizeSettings, sae: SparseAutoencoder, found: Activity) -> list[int]:
     """The best features of both clusters; the clusters come from the SAE's training densities, if it has them."""
     trained = sae.density.double().cpu().numpy()
-    both = clusters(trained if trained.any() else survey.density)
-    contrast = survey.maxima / np.nan_to_num(survey.mean, nan=np.inf)
-    return choose_features(both, survey.counts, contrast, n=settings.n_features, enough=settings.n_top_faces)
+    both = clusters(trained if trained.any() else found.density)
+    return choose_features(both, found.counts, found.contrast, n=settings.n_features, enough=settings.n_top_faces)
 
 
-def references_of(survey: Survey, features: Sequence[int]) -> dict[int, Reference]:
-    """The features on real faces; the percentile is over all faces, where one that does not fire it counts as 0."""
-    density, percentiles = survey.density, survey.quantile(1 - TOP_SHARE, of_all=True)
+def references_of(found: Activity, features: Sequence[int]) -> dict[int, Reference]:
+    """The features on real faces."""
     return {
         feature: Reference(
-            density=float(density[feature]),
-            maximum=float(survey.maxima[feature]),
-            percentile=float(percentiles[feature]),
-            mean_norm=survey.mean_norm,
+            density=float(found.density[feature]),
+            maximum=float(found.maxima[feature]),
+            percentile=float(found.percentile[feature]),
+            mean_norm=found.mean_norm,
         )
         for feature in features
     }

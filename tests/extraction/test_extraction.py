@@ -13,6 +13,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from fsae_mlflow import progress
 from fsae_mlflow.extraction.stage import Extraction, extract
 from fsae_mlflow.extraction.writing import embed
 from fsae_mlflow.faces.decoding import memory_folder
@@ -142,11 +143,16 @@ def test_two_processes_give_what_one_gives(
     assert_equal(first.templates, reference)
 
 
-def test_a_finished_set_is_left_alone(faces: Path, tmp_path: Path) -> None:
+def test_a_finished_set_is_left_alone(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     run(faces, tmp_path)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
+    caplog.set_level("INFO", "fsae_mlflow.progress")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "templates").iterdir()}
     again = run(faces, tmp_path, batch_size=7, threads=2)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "templates").iterdir()} == before
+    assert "check: " in caplog.text and "bytes" in caplog.text  # a large set takes minutes to read
     assert again.metrics["n_faces"] == 18
 
 

@@ -3,6 +3,9 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import pytest
+
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.extraction.plan import Plan
 from fsae_mlflow.extraction.settings import ExtractSettings
 from fsae_mlflow.faces.pictures import Inventory, Picture
@@ -60,3 +63,18 @@ def test_processes_take_the_missing_shards_in_turn(tmp_path: Path) -> None:
     (tmp_path / "templates-00002.parquet").touch()
     assert plan.missing(tmp_path, Ranks()) == [0, 1, 3, 4, 5, 6, 7, 8]
     assert plan.missing(tmp_path, Ranks(2, 4)) == [6]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("{", "is not readable JSON"),
+        ("[" * 100_000, "nested"),
+        ('{"source": 3, "recognizer": {}, "settings": {}}', "must have source of type object; it is 3"),
+    ],
+)
+def test_a_damaged_plan_is_refused_by_name(content: str, sentence: str, tmp_path: Path) -> None:
+    plan_for().agree(tmp_path)
+    (tmp_path / "plan.json").write_text(content)
+    with pytest.raises(UserError, match=rf"output: .*plan\.json .*{sentence}.*choose another output\."):
+        plan_for().agree(tmp_path)

@@ -22,8 +22,10 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Lock
 
 ROOT = Path(__file__).parents[2]
 SWAPPED = {
@@ -33,8 +35,11 @@ SWAPPED = {
     ast.Mod: ast.Mult, ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.LShift: ast.RShift,
     ast.RShift: ast.LShift, ast.USub: ast.UAdd,
 }  # fmt: skip
+# Tests of a room that stand elsewhere.
+ALSO = {"templates": ["faults/test_template_damage.py"], "sae": ["faults/test_damaged_files.py"]}
 # Imported once, in the process that forks one child for each mutant.
 HEAVY = ("torch", "numpy", "pandas", "pyarrow.parquet", "matplotlib.pyplot", "mlflow", "numba", "hypothesis", "pytest")
+STARTING = Lock()  # a process that is forked while another starts would hold that one's pipe, and its end be seen late
 
 
 @dataclass(frozen=True)
@@ -102,10 +107,12 @@ def _change(node: ast.AST) -> None:
             node.__class__ = ast.Continue if isinstance(node, ast.Break) else ast.Break
 
 
+@cache  # the tests that were there at the start, although the checkout goes on
 def tests_of(path: Path) -> list[str]:
-    """The tests that may notice a change of a file: those of its own name first, then its room's."""
+    """The tests that may notice a change of a file: those of its own name first, then its others."""
     room = ROOT / "tests" / path.parts[1]
     found = sorted(room.rglob("test_*.py")) if room.is_dir() else [ROOT / "tests" / f"test_{path.stem}.py"]
+    found += [ROOT / "tests" / name for name in ALSO.get(path.parts[1], ())]
     near = [path.stem, path.parent.name]
     found.sort(key=lambda test: not any(name in test.stem or name == test.parent.name for name in near))
     return [str(test.relative_to(ROOT)) for test in found]
@@ -141,7 +148,8 @@ def judged(mutant: Mutant, project: Path, skipped: str, limit: float) -> str:
 def outcome(project: Path, tests: list[str], skipped: str, limit: float | None = None) -> str:
     """Whether a mutant is killed by these tests, survives them, or makes them too slow."""
     process = multiprocessing.get_context("fork").Process(target=_test, args=(project, tests, skipped))
-    process.start()
+    with STARTING:
+        process.start()
     process.join(limit)
     if is_slow := process.is_alive():
         os.killpg(process.pid or 0, signal.SIGKILL)

@@ -9,7 +9,6 @@ import sys
 import tarfile
 from pathlib import Path
 
-import psutil
 import pytest
 from filelock import FileLock
 from PIL import Image
@@ -22,6 +21,7 @@ from fsae_mlflow.faces.pictures import Picture, take_inventory
 from fsae_mlflow.faces.sources.registry import open_source
 from fsae_mlflow.faces.storage import Location
 from fsae_mlflow.locks import only_writer
+from fsae_mlflow.processes import lives
 from fsae_mlflow.verification.pairs import Pair, find_rows
 from tests import standin
 from tests.faces.png import png
@@ -215,7 +215,7 @@ def test_a_second_extraction_into_a_folder_is_refused(faces: Path, tmp_path: Pat
 
 
 def test_memory_of_dead_processes_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dead = next(number for number in range(4_000_000, 5_000_000) if not psutil.pid_exists(number))
+    dead = next(number for number in range(4_000_000, 5_000_000) if not lives(number))
     names = [f"fsae-{dead}-a", f"fsae-{dead}-b", f"fsae-{os.getpid()}-c", "fsae-x-d", "other"]
     for name in names:
         (tmp_path / name).mkdir()

@@ -29,12 +29,14 @@ def folder(tmp_path: Path, jpeg: bytes) -> Path:
     """Six templates in three shards of equal size."""
     rng = np.random.default_rng(0)
     with TemplateWriter(tmp_path / "set", width=8, metadata={}, shard_rows=2) as writer:
+        writer.fail("p9/9.jpg", "no face found")
         writer.write(face_row(f"p{i}/{i}.jpg", rng.normal(size=8), jpeg) for i in range(6))
     return writer.folder
 
 
 def read_all(folder: Path) -> None:
     templates = TemplateSet.open(folder)
+    assert len(templates.failures) == templates.metadata["n_failures"]
     assert templates.templates.shape == (len(templates), templates.width)
     templates.faces(range(len(templates)))
 
@@ -48,6 +50,11 @@ def flip_bit(path: Path) -> None:
 def say(folder: Path, **values: object) -> None:
     marker = folder / "set.json"
     marker.write_text(json.dumps(json.loads(marker.read_text()) | values))
+
+
+def write_failures(folder: Path, reasons: list[str]) -> None:
+    table = pa.table({"image_id": ["p9/9.jpg"] * len(reasons), "reason": reasons})
+    pq.write_table(table, folder / "failures.parquet")
 
 
 def rewrite(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -84,6 +91,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "templates-00001.parquet has another content|templates-00001.parquet has .* bytes",
     ),
     "n_rows": (lambda folder: say(folder, n_rows=5), r"have 6 rows, and its set.json says 5; run the same extract"),
+    "failures": (lambda folder: flip_bit(folder / "failures.parquet"), "failures.parquet (has another|is damaged)"),
+    "other failures": (
+        lambda folder: write_failures(folder, ["another reason"]),
+        "failures.parquet has another content than was",
+    ),
     "set.json": (lambda folder: (folder / "set.json").write_text("{"), "set.json is not readable JSON"),
 }
 

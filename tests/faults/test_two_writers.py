@@ -30,7 +30,11 @@ def test_the_second_writer_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # What a distillation needs takes long to import.
-    monkeypatch.setitem(sys.modules, "fsae_mlflow.recognizers.distillation.stage", SimpleNamespace(distill=None))
+    monkeypatch.setitem(
+        sys.modules,
+        "fsae_mlflow.recognizers.distillation.stage",
+        SimpleNamespace(distill=None, distillation_fingerprint=None),
+    )
     if name != "train_recognizer":
         parameters = parameters | {"templates": str(template_set.folder)}
     with only_writer(tmp_path / "out"):

@@ -89,7 +89,8 @@ def test_probes_learn_from_discovery_people_only() -> None:
 def test_a_feature_of_few_people_is_not_chosen(n_people: int, chosen: bool) -> None:
     features, glasses = noise(5), some_labels(1)
     features[:, 3] = 2 * glasses * (CONFIRM | np.isin(PEOPLE, range(n_people)))
-    assert (probed(features, glasses=glasses).auroc[0, K[1]] == 1) == chosen
+    found = probed(features, glasses=glasses).auroc[0] > 0.9
+    assert found.all() == found.any() == chosen
 
 
 @pytest.mark.parametrize("side", [False, True])

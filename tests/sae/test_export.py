@@ -35,6 +35,8 @@ def test_folded_weights_give_the_same_features(variant: str, tmp_path) -> None:
             top = hidden.topk(config["k"], dim=1)
             hidden = torch.zeros_like(hidden).scatter(1, top.indices, top.values)
         features = hidden * (hidden > w["threshold"]) if "threshold" in w else hidden
+    fixed = {"d_in": 6, "d_sae": 20, "apply_b_dec_to_input": True, "normalize_activations": "none"}
+    assert fixed.items() <= config.items() and config.get("rescale_acts_by_decoder_norm", False) is False
     torch.testing.assert_close(features, sae.encode(x), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(features @ w["W_dec"] + w["b_dec"], sae(x), rtol=1e-4, atol=1e-4)
 

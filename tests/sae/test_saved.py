@@ -22,6 +22,8 @@ def test_an_sae_of_version_0_1_gives_the_same_outputs(variant: str) -> None:
     templates = torch.from_numpy(TemplateSet.open(FIXTURES / "templates").templates)
     torch.testing.assert_close(sae.encode(templates), expected["features"])
     torch.testing.assert_close(sae(templates), expected["reconstruction"])
+    assert len(digest(FIXTURES / "saes" / variant)) == 16
+    assert not sae.training and not any(parameter.requires_grad for parameter in sae.parameters())
     assert len({digest(path) for path in (FIXTURES / "saes").iterdir()}) == 6
 
 

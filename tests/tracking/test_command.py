@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import mlflow
 import pytest
+import torch
 from annotated_types import Ge
 from click.testing import CliRunner, Result
 
@@ -211,3 +212,14 @@ def test_only_the_first_process_of_torchrun_logs(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("RANK", "0")
     assert invoke(log).exit_code == 0
     assert newest().data.metrics == {"x": 1.0}
+
+
+@pytest.mark.usefixtures("store")
+def test_too_little_memory_on_the_gpu_is_a_sentence_that_names_what_to_lower() -> None:
+    def stage(settings: Example, run: Run) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 80.00 GiB. GPU 0 has a total capacity …")
+
+    result = CliRunner().invoke(command(Example, stage="example")(stage), [])
+    assert result.exit_code == 1 and "Traceback" not in result.output
+    sentence = "The GPU's memory is too small for this (CUDA out of memory); lower batch_size, or give device=cpu."
+    assert sentence in result.output

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import fsae_mlflow
-from fsae_mlflow.sae.saved import load_sae
+from fsae_mlflow.sae.saved import digest, load_sae
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.tracking.registry import REQUIREMENTS, register_sae
 from fsae_mlflow.tracking.runs import Run
@@ -53,7 +53,7 @@ def test_a_registered_model_has_its_version_its_code_and_its_requirements(
         number = register_sae(Run(active, "test"), load_sae(GATED), GATED, name="small", aliases=("best",))
     version = mlflow.MlflowClient().get_model_version_by_alias("small", "best")
     assert number == str(version.version) == "1"
-    assert version.tags == {"fsae_mlflow": fsae_mlflow.__version__}
+    assert version.tags == {"fsae_mlflow": fsae_mlflow.__version__, "fsae.digest": digest(GATED)}
     assert mlflow.models.get_model_info("models:/small/1").metadata == {"fsae_mlflow": fsae_mlflow.__version__}
 
     # A process of its own, in a folder without the project, runs the code that the model carries.

@@ -190,6 +190,22 @@ def test_a_run_is_registered_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert numbers == {"1"}
 
 
+@pytest.mark.usefixtures("store")
+def test_equal_weights_are_registered_once_a_name(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "fsae_mlflow")
+
+    def number(sae: str, name: str) -> str:
+        folder = GATED.with_name(sae)
+        with mlflow.start_run(experiment_id=mlflow.set_experiment("e").experiment_id) as active:
+            return register_sae(Run(active, "test"), load_sae(folder), folder, name=name, aliases=("best",))
+
+    assert number("gated", "small") == "1" and number("relu", "small") == "2" and number("gated", "other") == "1"
+    assert "already" not in caplog.text
+    assert number("gated", "small") == "1"
+    assert "small version 1 has these weights already; no other version is made" in caplog.text
+    assert mlflow.MlflowClient().get_model_version_by_alias("small", "best").version == 1
+
+
 def test_two_first_commands_share_a_fresh_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(name, raising=False)

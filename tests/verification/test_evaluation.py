@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.features.survey import survey
+from fsae_mlflow.features.activity.survey import survey
 from fsae_mlflow.metrics import Fidelity
 from fsae_mlflow.sae.saved import load_sae, save_sae
 from fsae_mlflow.sae.variants.gated import GatedSAE
@@ -50,13 +50,13 @@ SETTINGS = EvaluateSettings(folds=4, pairs_per_fold=20, batch_size=7, device="cp
 
 
 def test_an_exact_sae_leaves_the_accuracy_as_it_is(templates: TemplateSet, tmp_path: Path) -> None:
-    logged: list[dict[str, float]] = []
+    logged: list[tuple[dict[str, float], int]] = []
     found = evaluate(
         SETTINGS,
         templates=templates,
         sae=exact_sae(),
         output=tmp_path,
-        on_metrics=lambda metrics, _: logged.append(metrics),
+        on_metrics=lambda metrics, step: logged.append((metrics, step)),
     )
     rows = {row.name: row for row in found.rows}
     assert list(rows) == ["original", "high", "low", "all"]
@@ -66,8 +66,10 @@ def test_an_exact_sae_leaves_the_accuracy_as_it_is(templates: TemplateSet, tmp_p
     assert rows["high"].l0 + rows["low"].l0 == pytest.approx(rows["all"].l0)
     assert rows["all"].l0 == pytest.approx(WIDTH)
     assert rows["high"].fvu > 0.05 and rows["low"].fvu > 0.05
-    assert logged == [found.metrics] and logged[0]["all/accuracy"] == rows["all"].accuracy.mean
-    assert all(math.isfinite(value) for value in logged[0].values())
+    assert logged == [(found.metrics, 0)] and found.metrics["all/accuracy"] == rows["all"].accuracy.mean
+    assert all(math.isfinite(value) for value in found.metrics.values())
+    alone = rows["original"]
+    assert (alone.n_features, alone.l0, alone.fvu, alone.cosine) == (0, 0, 0, 1)
     assert found.metrics["n_pairs"] == len(found.pairs) == 160
 
 
@@ -99,7 +101,7 @@ def test_the_training_sets_densities_split_the_features(templates: TemplateSet, 
     np.testing.assert_allclose(stored.density, sae.density.numpy())
     given = evaluate(SETTINGS, templates=templates, sae=sae, output=tmp_path, density_templates=templates)
     assert given.density_source == "60 given templates"
-    np.testing.assert_array_equal(given.density, survey(sae, templates.templates).density)
+    np.testing.assert_array_equal(given.density, survey(sae, templates.templates).activity.density)
     assert (given.clusters.high != stored.clusters.high).any()
 
 
@@ -138,6 +140,16 @@ def test_settings_out_of_bounds_are_refused(field: str, value: int) -> None:
         EvaluateSettings(**{field: value})
 
 
+def test_defaults_and_bounds() -> None:
+    settings = EvaluateSettings(folds=2, pairs_per_fold=1_000_000, batch_size=1)
+    assert EvaluateSettings(pairs_per_fold=1).pairs_per_fold == 1 and settings.folds == 2 and settings.batch_size == 1
+    with pytest.raises(ValueError, match="pairs_per_fold must be"):
+        EvaluateSettings(pairs_per_fold=1_000_001)
+    default = EvaluateSettings()
+    assert (default.folds, default.pairs_per_fold, default.seed, default.batch_size) == (10, 300, 0, 512)
+    assert not default.force
+
+
 def test_every_table_and_figure_is_written(templates: TemplateSet, tmp_path: Path) -> None:
     found = evaluate(SETTINGS, templates=templates, sae=exact_sae(), output=tmp_path)
     names = ["density.png", "folds.csv", "pairs.csv", "roc.png", "table.csv", "table.md", "table.png"]
@@ -155,7 +167,8 @@ def test_the_markdown_table_holds_the_rows_metrics(templates: TemplateSet, tmp_p
     for line, row in zip(cells[2:], found.rows, strict=True):
         assert len(line) == len(HEADER)
         assert line[3] == f"{row.accuracy.mean:.4f} ± {row.accuracy.std:.4f}"
-        assert line[7] == "too few pairs"
+        assert line[6] == line[7] == "too few pairs"
+        assert (line[1] == "–") == (line[2] == "–") == (row.name == "original")
     assert "160 pairs in 4 folds" in lines[-1] and ("no valley" in lines[-1]) == (not found.clusters.separated)
 
 

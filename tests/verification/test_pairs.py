@@ -108,6 +108,7 @@ FAULTY: dict[str, tuple[str, str]] = {
     "genuine": (HEADER + "a,b,1,0\na,b,maybe,0\n", "line 3: genuine must be 0 or 1, found 'maybe'"),
     "fold": (HEADER + "a,b,1,one\n", "line 2: fold must be a whole number from 0, found 'one'"),
     "itself": (HEADER + "a,a,1,0\n", "line 2: the image 'a' is compared with itself"),
+    "no first line": ("\na,b,1,0\n", "line 1: expected LFW's header .* missing: image_id_a"),
     "no pairs": (HEADER, "has a header but no pairs"),
     "one fold": (HEADER + "a,b,1,0\na,c,0,0\n", "single fold"),
     "no impostors": (HEADER + "a,b,1,0\nb,c,1,1\n", r"must have both genuine \(1\) and impostor \(0\) pairs"),
@@ -199,6 +200,27 @@ def test_made_pairs_depend_on_the_seed_and_not_on_the_rows_order() -> None:
     image_ids, _ = people([5] * 12)
     assert named(image_ids, 0) == named(image_ids, 0, lambda ids: ids[::-1])
     assert named(image_ids, 0) != named(image_ids, 1)
+
+
+def test_the_same_seed_makes_the_same_pairs_in_every_version() -> None:
+    """Else accuracies of two versions could not be compared."""
+    image_ids, identities = people([2, 3] * 5 + [3] * 10)
+    pairs = make_pairs(image_ids, identities)
+    same = make_pairs(image_ids, identities, folds=10, pairs_per_fold=300, seed=0)
+    assert (pairs.first.tolist(), pairs.second.tolist()) == (same.first.tolist(), same.second.tolist())
+    assert pairs.n_folds == 10
+    assert pairs.first[:8].tolist() == [32, 31, 0, 31, 33, 32, 32, 31]
+    assert pairs.second[:8].tolist() == [33, 32, 1, 33, 0, 0, 1, 1]
+    image_ids, identities = people([26] * 4)
+    assert len(make_pairs(image_ids, identities, folds=2)) == 2 * 2 * 300
+
+
+def test_two_people_a_fold_are_enough() -> None:
+    image_ids, identities = people([2, 2, 2, 1, 1, 1])
+    assert make_pairs(image_ids, identities, folds=3).n_folds == 3
+    for sizes, words in (([2, 2, 1, 1, 1, 1], "have 6, 2 of them"), ([2, 2, 2, 1, 1], "have 5, 3 of them")):
+        with pytest.raises(ValueError, match=words):
+            make_pairs(*people(sizes), folds=3)
 
 
 def test_people_of_one_image_make_impostors_only() -> None:

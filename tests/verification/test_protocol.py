@@ -143,3 +143,26 @@ def test_perfect_separation() -> None:
     distances, genuine = np.array([0.1, 0.2, 3.0, 3.5]), np.array([True, True, False, False])
     assert equal_error_rate(distances, genuine) == 0
     assert area_under_curve(distances, genuine) == 1
+
+
+@pytest.mark.parametrize(
+    ("genuine", "impostors", "expected"),
+    [
+        ([0.1, 0.3], [0.2, 0.4], 1 / 2),  # a point of the curve
+        ([0.1, 0.2, 0.5], [0.3, 0.4], 1 / 3),  # between points, along the FAR
+        ([0.1, 0.2, 0.2], [0.2, 0.3], 2 / 7),  # between points, along both
+    ],
+)
+def test_the_equal_error_rate_by_hand(genuine: list[float], impostors: list[float], expected: float) -> None:
+    is_genuine = np.arange(len(genuine) + len(impostors)) < len(genuine)
+    assert equal_error_rate(np.array(genuine + impostors), is_genuine) == pytest.approx(expected, rel=1e-12)
+
+
+def test_as_many_impostors_as_the_rate_needs_can_show_it() -> None:
+    for n_impostors in (99, 100):
+        genuine = np.arange(n_impostors + 4) < 4
+        distances = np.where(genuine, 0.5, np.linspace(0.4, 2, len(genuine)))
+        assert math.isnan(tar_at_far(distances, genuine, 0.01)) == (n_impostors == 99)
+    distances, genuine = np.array([3.0, 3.5, 1.0, 2.0]), np.array([True, True, False, False])
+    assert tar_at_far(distances, genuine, 0.5) == 0
+    assert tar_at_far(distances, genuine, 1.0) == 1

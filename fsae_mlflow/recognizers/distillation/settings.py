@@ -54,6 +54,8 @@ class DistillSettings:
     ] = 0
     seed: Annotated[int, "Seed of weights, views and held-out identities.", Ge(0)] = 0
     output: Annotated[
-        str, "Folder to write to; empty: a folder of these settings under outputs/train_recognizer/.", EXECUTION
+        str,
+        "Folder to write to; empty: one of these settings, teacher and faces under outputs/train_recognizer/.",
+        EXECUTION,
     ] = ""
     snapshot_minutes: Annotated[float, "Minutes between snapshots of the averaged student.", Gt(0), EXECUTION] = 3.0

@@ -16,7 +16,10 @@ from fsae_mlflow.compute import choose_device
 from fsae_mlflow.documents import sha256
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.aligned import FACE_SIZE
+from fsae_mlflow.faces.pictures import take_inventory
+from fsae_mlflow.faces.sources.registry import open_source
 from fsae_mlflow.identities import holdout_rows
+from fsae_mlflow.parameters import deciding, fingerprint
 from fsae_mlflow.progress import OnMetrics, progress
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.card import RecognizerCard
@@ -40,6 +43,20 @@ class DistillResult:
     weights: Path
     card: Path
     metrics: dict[str, float]
+
+
+def distillation_fingerprint(settings: DistillSettings) -> str:
+    """A short hash of what decides the student: settings, the teacher's card, the faces' ids and sizes, the start.
+
+    Raises: UserError for faces or a teacher that cannot be used; OSError for a start that cannot be read.
+    """
+    inputs = {
+        "teacher": load_recognizer(settings.teacher, card=settings.teacher_card).card.to_json(),
+        "teacher_card": "",
+        "faces": take_inventory(open_source(settings.faces)).digest,
+        "start": sha256(Path(settings.start)) if settings.start else "",
+    }
+    return fingerprint(deciding(settings) | inputs)
 
 
 def distill(settings: DistillSettings, *, output: Path, on_metrics: OnMetrics) -> DistillResult:

@@ -28,6 +28,8 @@ MARGIN = 2e-3
 RANKS = (48, 64, 96, 128, 160, 192, 256, 320)
 """Ranks to choose from, beside the full width."""
 SAMPLE_ROWS, SAMPLE_FEATURES = 2048, 1024
+SCREENED_FROM = 4096
+"""Features from which a product in fewer dimensions pays for finding them."""
 
 
 class Encoder:
@@ -165,6 +167,8 @@ class Encoder:
         An entry that the bound does not rule out costs as much as 1 / SPARSE_BELOW entries of a product.
         """
         width = x.shape[1]
+        if self.sae.d_sae < SCREENED_FROM:
+            return None
         features = torch.arange(0, self.sae.d_sae, max(1, self.sae.d_sae // SAMPLE_FEATURES))
         level = torch.from_numpy(self.level)[features][:, None]
         if self.k is not None:

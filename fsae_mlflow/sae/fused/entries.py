@@ -6,7 +6,7 @@ from itertools import groupby
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, Shaped
+from jaxtyping import Float, Int, Int64, Shaped
 from llvmlite.binding import get_host_cpu_features
 from torch import Tensor
 
@@ -183,22 +183,22 @@ def largest(
     sae: SparseAutoencoder,
     competition: Competition,
     centered: Float[Tensor, "batch d_in"],
-    dead: Bool[Tensor, " d_sae"] | None,
+    dead: Int[Tensor, " n_dead"] | None,
 ) -> list[Block]:
     """The entries that fire where features compete, and as auxiliary entries the largest dead ones of each row."""
     batch, dtype = len(centered), centered.numpy().dtype
     n_groups, room = (min(N_GROUPS, batch), competition.k * batch) if competition.shared else (batch, competition.k)
     main = Places(batch, n_groups, room, dtype)
-    has_dead = bool(competition.k_aux and dead is not None and dead.any())
-    auxiliary = Places(batch, batch, competition.k_aux, dtype) if has_dead else None
+    candidates = np.empty(0, np.int64) if dead is None else dead.numpy()
+    auxiliary = Places(batch, batch, competition.k_aux, dtype) if competition.k_aux and len(candidates) else None
     bias, W_enc = -sae.floor().detach().numpy(), sae.W_enc.detach()
     for first, last in spans(sae, batch):
         p = W_enc[first:last] @ centered.T
         features = np.arange(first, last, dtype=np.int32)
         main.offer(p.numpy(), bias[first:last], features)
-        if auxiliary is not None and dead is not None and dead[first:last].any():
-            chosen = dead[first:last].nonzero().squeeze(1)
-            auxiliary.offer(p[chosen].numpy(), bias[features[chosen.numpy()]], features[chosen.numpy()])
+        if auxiliary is not None:
+            chosen = candidates[slice(*np.searchsorted(candidates, (first, last)))]
+            auxiliary.offer(p.numpy()[chosen - first], bias[chosen], features[chosen - first])
     value, row, feature = main.winners()
     if competition.shared and len(value) > room:
         kernels.keep_largest(value, row, feature, len(value), room)

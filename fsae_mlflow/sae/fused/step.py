@@ -8,7 +8,7 @@ in the cache. Losses and updates equal those of `SparseAutoencoder.loss` under t
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from fsae_mlflow.ranks import Ranks
@@ -31,7 +31,7 @@ class FusedStep:
 
     @torch.no_grad()
     def forward(
-        self, x: Float[Tensor, "batch d_in"], *, sparsity_weight: float, dead: Bool[Tensor, " d_sae"] | None = None
+        self, x: Float[Tensor, "batch d_in"], *, sparsity_weight: float, dead: Int[Tensor, " n_dead"] | None = None
     ) -> Loss:
         """The loss of a batch of scaled templates."""
         sae, n_prefixes = self.sae, len(self.sae.prefixes)

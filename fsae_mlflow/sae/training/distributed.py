@@ -14,9 +14,9 @@ from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.variants.registry import VARIANT
 
 
-def is_per_feature(name: str, tensor: Tensor, d_sae: int) -> bool:
-    """Whether a tensor of an SAE (or a moment of one) has a row for each feature."""
-    return name not in ("b_dec", "center") and tensor.ndim > 0 and len(tensor) == d_sae
+def is_per_feature(sae: SparseAutoencoder, name: str, tensor: Tensor) -> bool:
+    """Whether a tensor of the SAE, or what the optimizer knows of it, has a row for each feature."""
+    return tensor.ndim > 0 and name in (*sae.feature_rows, *sae.feature_parameters)
 
 
 def part_of(sae: SparseAutoencoder, ranks: Ranks) -> SparseAutoencoder:
@@ -33,24 +33,23 @@ def part_of(sae: SparseAutoencoder, ranks: Ranks) -> SparseAutoencoder:
         )
     mine = ranks.part(sae.d_sae)
     part = sae.untrained(mine.stop - mine.start)
-    part.load_state_dict(cut(sae.state_dict(), ranks, sae.d_sae))
+    part.load_state_dict(cut(sae.state_dict(), sae, ranks, sae.d_sae))
     return part
 
 
-def cut(tensors: dict[str, Any], ranks: Ranks, d_sae: int) -> dict[str, Any]:
-    """The rank's rows of the per-feature tensors, and the other tensors as they are."""
+def cut(tensors: dict[str, Any], sae: SparseAutoencoder, ranks: Ranks, d_sae: int) -> dict[str, Any]:
+    """The rank's rows of the per-feature tensors, and the other tensors as they are; `sae` names the former."""
     mine = ranks.part(d_sae)
     return {
-        name: tensor[mine].clone() if is_per_feature(name, tensor, d_sae) else tensor
-        for name, tensor in tensors.items()
+        name: tensor[mine].clone() if is_per_feature(sae, name, tensor) else tensor for name, tensor in tensors.items()
     }
 
 
-def join(tensors: dict[str, Tensor], ranks: Ranks, n_part: int, d_sae: int) -> dict[str, Tensor]:
+def join(tensors: dict[str, Tensor], sae: SparseAutoencoder, ranks: Ranks, d_sae: int) -> dict[str, Tensor]:
     """The inverse of `cut`, on every rank."""
     if ranks.alone:
         return tensors
     return {
-        name: ranks.joined(tensor.detach(), d_sae) if is_per_feature(name, tensor, n_part) else tensor
+        name: ranks.joined(tensor.detach(), d_sae) if is_per_feature(sae, name, tensor) else tensor
         for name, tensor in tensors.items()
     }

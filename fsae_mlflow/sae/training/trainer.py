@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Never
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -51,6 +51,7 @@ class Trainer:
         self.templates_since_fired: Int[Tensor, " d_sae"] = torch.zeros(
             sae.d_sae, dtype=torch.long, device=sae.W_dec.device
         )
+        self.n_dead: int | None = None  # of the coming step where features compete; None where it is not known yet
         self.seconds, self.templates_timed = 0.0, 0
         self._fused = self._make_fused() if self._fused_pays() else None
 
@@ -108,22 +109,21 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         sparsity_weight = self.settings.variant.sparsity_weight(self.step)
-        dead = self._dead(self.epoch + 1) if self.sae.competition is not None else None
+        dead = self._competing_dead()
         if self._fused is not None:
             loss = self._fused.forward(batch, sparsity_weight=sparsity_weight, dead=dead)
-            self._require_finite(loss)
+            silence = self._read(loss, len(batch))
             self._fused.update()
         else:
             loss = self.sae.loss(batch, sparsity_weight=sparsity_weight, dead=dead)
-            self._require_finite(loss)
+            silence = self._read(loss, len(batch))
             self.optimizer.zero_grad()
             loss.total.backward()
             self.sae.remove_parallel_gradient()
             self.optimizer.step()
             self.sae.normalize_decoder()
         self.sae.after_step(loss)
-        self.templates_since_fired += len(batch)
-        self.templates_since_fired[loss.fired] = 0
+        self.templates_since_fired = silence
         self.step += 1
         self.steps_since_resampling += 1
         return loss
@@ -133,15 +133,14 @@ class Trainer:
         if self.ranks.alone:
             return self.sae
         whole = self.sae.untrained(self.d_sae)
-        whole.load_state_dict(join(self.sae.state_dict(), self.ranks, self.sae.d_sae, self.d_sae))
+        whole.load_state_dict(join(self.sae.state_dict(), self.sae, self.ranks, self.d_sae))
         return whole
 
     def state(self) -> dict[str, Any]:
         """Weights, the optimizer's moments and the position. Random numbers follow from the seed and the position."""
         return {
-            **{
-                name: join(tensors, self.ranks, self.sae.d_sae, self.d_sae) for name, tensors in self._tensors().items()
-            },
+            **{name: join(tensors, self.sae, self.ranks, self.d_sae) for name, tensors in self._tensors().items()},
+            "silence": {"templates_since_fired": self.ranks.joined(self.templates_since_fired, self.d_sae)},
             **{name: getattr(self, name) for name in POSITION},
         }
 
@@ -177,11 +176,12 @@ class Trainer:
     def load_state(self, state: dict[str, Any]) -> None:
         """Take over the state that another trainer gave, whatever the number of its ranks."""
         parts = {
-            name: cut(state[name], self.ranks, self.d_sae)
-            for name in ("weights", "exp_avg", "exp_avg_sq", "steps", "silence")
+            name: cut(state[name], self.sae, self.ranks, self.d_sae)
+            for name in ("weights", "exp_avg", "exp_avg_sq", "steps")
         }
         self.sae.load_state_dict(parts["weights"])
-        self.templates_since_fired.copy_(_silence(parts["silence"]))
+        self.templates_since_fired.copy_(_silence(state["silence"])[self.ranks.part(self.d_sae)])
+        self.n_dead = None
         for name, parameter in self.sae.named_parameters():
             if name in parts["steps"]:
                 moments = {moment: parts[moment][name].to(parameter.device) for moment in ("exp_avg", "exp_avg_sq")}
@@ -200,13 +200,11 @@ class Trainer:
             "exp_avg": {name: moment["exp_avg"] for name, moment in moments.items()},
             "exp_avg_sq": {name: moment["exp_avg_sq"] for name, moment in moments.items()},
             "steps": {name: moment["step"] for name, moment in moments.items()},
-            "silence": {"templates_since_fired": self.templates_since_fired},
         }
 
     def _whole_shapes(self, parts: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-        n = self.sae.d_sae
         return {
-            name: torch.Size((self.d_sae, *part.shape[1:])) if is_per_feature(name, part, n) else part.shape
+            name: torch.Size((self.d_sae, *part.shape[1:])) if is_per_feature(self.sae, name, part) else part.shape
             for name, part in parts.items()
         }
 
@@ -215,8 +213,32 @@ class Trainer:
         return torch.Generator().manual_seed(self.settings.seed * 1_000_003 + place)
 
     def _dead(self, epoch: int) -> Bool[Tensor, " d_sae"]:
-        epochs = self.settings.variant.epochs_until_dead(epoch, self.settings.epochs)
-        return self.templates_since_fired >= epochs * len(self.data)
+        return self.templates_since_fired >= self._silence_of_the_dead(epoch)
+
+    def _silence_of_the_dead(self, epoch: int) -> float:
+        return self.settings.variant.epochs_until_dead(epoch, self.settings.epochs) * len(self.data)
+
+    def _competing_dead(self) -> Int[Tensor, " n_dead"] | None:
+        """The dead features where features compete, without a read from the device: the last step's was enough."""
+        if self.sae.competition is None:
+            return None
+        dead = self._dead(self.epoch + 1)
+        n_dead = int(dead.sum()) if self.n_dead is None else self.n_dead
+        return torch.nonzero_static(dead, size=n_dead).squeeze(1)
+
+    def _read(self, loss: Loss, n_taken: int) -> Int[Tensor, " d_sae"]:
+        """Read from the device, at once, all that the CPU must know of a step: whether its loss is finite, and how many
+        features are dead after it where features compete. Returns each feature's new silence.
+        """
+        silence = (self.templates_since_fired + n_taken).masked_fill_(loss.fired, 0)
+        dead = silence.new_zeros(0)
+        if self.sae.competition is not None:
+            dead = silence >= self._silence_of_the_dead((self.step + 1) // self.batches_per_epoch + 1)
+        total, n_dead = torch.stack((loss.total.detach().double(), dead.sum().double())).tolist()
+        if not math.isfinite(total):
+            self._refuse(loss)
+        self.n_dead = int(n_dead)
+        return silence
 
     @torch.no_grad()
     def _resample(self, epoch: int) -> None:
@@ -247,9 +269,7 @@ class Trainer:
 
         return FusedStep(self.sae, self.optimizer, self.ranks)
 
-    def _require_finite(self, loss: Loss) -> None:
-        if math.isfinite(float(loss.total.detach())):
-            return
+    def _refuse(self, loss: Loss) -> Never:
         terms = ", ".join(f"{name} {value}" for name, value in loss.as_floats().items() if not math.isfinite(value))
         raise UserError(
             f"The loss is not finite at step {self.step} ({terms}); "

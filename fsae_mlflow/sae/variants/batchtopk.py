@@ -43,9 +43,9 @@ class BatchTopKSAE(TopKSAE):
 
     @torch.no_grad()
     def after_step(self, loss: Loss) -> None:
-        if not torch.isfinite(loss.least):
-            return
-        self.threshold.copy_(loss.least if self.threshold < 0 else self.threshold.lerp(loss.least, 1 - THRESHOLD_DECAY))
+        # Without `if`: each number read from a GPU makes the CPU wait for it.
+        mean = torch.where(self.threshold < 0, loss.least, self.threshold.lerp(loss.least, 1 - THRESHOLD_DECAY))
+        self.threshold.copy_(torch.where(loss.least.isfinite(), mean, self.threshold))
 
     def saelens(self) -> SaelensForm:
         # SAELens has no batch top-k for inference; above a threshold it is a JumpReLU SAE.

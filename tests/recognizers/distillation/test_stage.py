@@ -1,5 +1,6 @@
 """Distillation from faces to a student that is a recognizer."""
 
+import shutil
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -15,7 +16,7 @@ from fsae_mlflow.recognizers.card import RecognizerCard
 from fsae_mlflow.recognizers.distillation import stage, training
 from fsae_mlflow.recognizers.distillation.aligned_faces import AlignedFaces
 from fsae_mlflow.recognizers.distillation.settings import DistillSettings
-from fsae_mlflow.recognizers.distillation.stage import distill
+from fsae_mlflow.recognizers.distillation.stage import distill, distillation_fingerprint
 from fsae_mlflow.recognizers.registry import load_recognizer
 from tests.recognizers.distillation.conftest import WIDTH
 
@@ -56,6 +57,23 @@ def test_nobody_is_both_trained_on_and_measured(
     distill(replace(settings, epochs=1), output=tmp_path, on_metrics=lambda *_: None)
     assert len(people["ViewPool"]) == 8 and len(people["HeldOutFaces"]) == 4
     assert not people["ViewPool"] & people["HeldOutFaces"]
+
+
+def test_the_fingerprint_is_of_contents_not_of_paths(
+    settings: DistillSettings, teacher: Recognizer, aligned: Path, tmp_path: Path
+) -> None:
+    first, start = distillation_fingerprint(settings), tmp_path / "start.safetensors"
+    moved = replace(settings, faces=str(shutil.copytree(aligned, tmp_path / "faces")), device="auto")
+    assert distillation_fingerprint(moved) == first
+    (tmp_path / "faces" / "p00" / "0.png").unlink()
+    start.write_bytes(b"1")
+    found = {first, distillation_fingerprint(moved), distillation_fingerprint(replace(settings, start=str(start)))}
+    start.write_bytes(b"2")
+    found.add(distillation_fingerprint(replace(settings, start=str(start))))
+    found.add(distillation_fingerprint(replace(settings, lr=1e-3)))
+    teacher.card = replace(teacher.card, weights_sha256="of another teacher")
+    found.add(distillation_fingerprint(settings))
+    assert len(found) == 6
 
 
 def test_same_seed_same_student(settings: DistillSettings, teacher: Recognizer, tmp_path: Path) -> None:

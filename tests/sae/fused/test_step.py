@@ -45,6 +45,10 @@ def make(variant: str, density: float, dtype: torch.dtype, **options: object) ->
     return sae.to(dtype), x.to(dtype)
 
 
+def some_dead() -> torch.Tensor:
+    return (torch.rand(D_SAE, generator=torch.Generator().manual_seed(1)) < 0.3).nonzero().squeeze(1)
+
+
 def plain_step(sae: SparseAutoencoder, optimizer: AdamW, x: torch.Tensor, dead: torch.Tensor) -> dict[str, float]:
     loss = sae.loss(x, sparsity_weight=LAM / 2, dead=dead)
     loss.total.backward()
@@ -66,7 +70,7 @@ def fused_step(sae: SparseAutoencoder, optimizer: AdamW, x: torch.Tensor, dead: 
 @pytest.mark.parametrize(("variant", "options"), CASES)
 def test_fused_equals_plain(variant: str, options: dict[str, object], density: float, dtype: torch.dtype) -> None:
     sae, x = make(variant, density, dtype, **options)
-    dead = torch.rand(D_SAE, generator=torch.Generator().manual_seed(1)) < 0.3
+    dead = some_dead()
     outcomes = []
     for step in (plain_step, fused_step):
         own = copy.deepcopy(sae)
@@ -116,7 +120,7 @@ def test_number_of_threads_changes_nothing(variant: str, density: float, monkeyp
         monkeypatch.setattr(torch, "get_num_threads", lambda n=n_threads: n)
         sae, x = make(variant, density, torch.float32)
         optimizer = AdamW.of(sae, lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01)
-        metrics = fused_step(sae, optimizer, x, torch.rand(D_SAE, generator=torch.Generator().manual_seed(1)) < 0.3)
+        metrics = fused_step(sae, optimizer, x, some_dead())
         results.append((metrics, sae.state_dict()))
     assert set(pools) == {3}
     (metrics, weights), (other_metrics, other_weights) = results

@@ -99,6 +99,12 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "moments of other shapes": forge(lambda state: state["exp_avg"].update(b_dec=torch.zeros(1))),
     "moments missing": forge(lambda state: state["exp_avg_sq"].clear()),
     "silence of other shape": forge(lambda state: state["silence"].update(templates_since_fired=torch.zeros(2))),
+    "negative silence": forge(lambda state: state["silence"]["templates_since_fired"].sub_(10**6)),
+    "negative seconds": forge(lambda state: state.update(seconds=-1.0)),
+    "resampled before the start": forge(lambda state: state.update(steps_since_resampling=-1)),
+    "best epoch before the first": forge(lambda state: state["best"].update(epoch=0)),
+    "best epoch after the last": forge(lambda state: state["best"].update(epoch=5)),
+    "best loss that is no number": forge(lambda state: state["best"].update(loss=float("nan"))),
     "best weights that are not finite": forge(lambda state: state["best"]["weights"]["b_dec"].fill_(float("inf"))),
 }
 

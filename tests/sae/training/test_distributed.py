@@ -11,9 +11,10 @@ import torch
 
 from fsae_mlflow.ranks import Ranks
 from fsae_mlflow.sae.training.checkpoint import CHECKPOINT
-from fsae_mlflow.sae.training.distributed import cut, part_of
+from fsae_mlflow.sae.training.distributed import cut, is_per_feature, part_of
 from fsae_mlflow.sae.training.stage import train
 from fsae_mlflow.sae.variants.gated import GatedSAE
+from fsae_mlflow.sae.variants.registry import VARIANTS, untrained
 from fsae_mlflow.sae.variants.settings import GatedSettings, TopKSettings
 from fsae_mlflow.sae.variants.topk import TopKSAE
 from fsae_mlflow.templates.set import TemplateSet
@@ -107,11 +108,19 @@ def test_one_process_goes_on_with_the_checkpoint_of_two(template_set: TemplateSe
         torch.testing.assert_close(tensor, alone[0][name], rtol=1e-3, atol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_names_its_per_feature_tensors(variant: str) -> None:
+    sae = untrained(VARIANTS[variant](), 3, 1024)
+    of_features = {name for name, tensor in sae.state_dict().items() if tensor.ndim and len(tensor) == 1024}
+    assert of_features == {name for name, tensor in sae.state_dict().items() if is_per_feature(sae, name, tensor)}
+
+
 def test_ranks_share_the_features_out() -> None:
     sae = GatedSAE(3, 10, GatedSettings())
     parts = [part_of(sae, Ranks(rank, 3)) for rank in range(3)]
     assert [part.d_sae for part in parts] == [3, 3, 4]
     assert torch.equal(torch.cat([part.W_enc for part in parts]), sae.W_enc)
-    assert cut({"b_dec": sae.b_dec}, Ranks(1, 3), 10)["b_dec"] is sae.b_dec
+    others = {"b_dec": sae.b_dec, "of_ten": torch.zeros(10)}  # a length is no sign
+    assert all(cut(others, sae, Ranks(1, 3), 10)[name] is tensor for name, tensor in others.items())
     with pytest.raises(ValueError, match="trains in one process only"):
         part_of(TopKSAE(3, 10, TopKSettings(k=2)), Ranks(0, 2))

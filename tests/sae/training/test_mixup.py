@@ -22,5 +22,14 @@ def test_a_mixture_lies_between_its_parts_in_direction_and_length() -> None:
     assert torch.corrcoef(torch.stack([share, length]))[0, 1] > 0.95
 
 
+def test_a_mixture_by_hand() -> None:
+    found = mixup(torch.tensor([[2.0, 0.0], [0.0, 4.0]]).repeat(500, 1), 1.0, torch.Generator().manual_seed(1))
+    x, y = found[(found > 0).all(dim=1)].T
+    w = 2 / (2 + y / x)  # x : y = 2 w : 4 (1 - w)
+    torch.testing.assert_close(torch.hypot(x, y), 2 * w + 4 * (1 - w), rtol=1e-4, atol=1e-4)
+    assert 0.45 < w.mean() < 0.55 and w.min() < 0.05 and w.max() > 0.95
+    assert not mixup(torch.zeros(4, 3), 1.0, torch.Generator()).any()
+
+
 def test_no_share_changes_nothing() -> None:
     assert mixup(TEMPLATES, 0.0, torch.Generator()) is TEMPLATES

@@ -15,7 +15,7 @@ from fsae_mlflow.sae.training.data import TrainingData
 from fsae_mlflow.sae.training.measures import measure
 from fsae_mlflow.sae.training.resampling import draw_directions, revive
 from fsae_mlflow.sae.training.schedule import learning_rate
-from fsae_mlflow.sae.training.stage import Trained, train
+from fsae_mlflow.sae.training.stage import Trained, new_sae, train
 from fsae_mlflow.sae.training.trainer import Trainer
 from fsae_mlflow.sae.variants.gated import GatedSAE
 from fsae_mlflow.sae.variants.settings import GatedSettings
@@ -127,6 +127,27 @@ def test_measures_follow_their_formulas() -> None:
         "auxiliary": ((data - estimate) ** 2).sum() / 50,
     }
     assert found.losses == pytest.approx(terms | {"total": sum(terms.values())}, rel=1e-5)
+
+
+@pytest.mark.parametrize("step", ["plain", "fused"])
+def test_the_dead_compete_in_the_auxiliary_term(step: str, template_set: TemplateSet) -> None:
+    own = {"variant": "topk", "k": 2, "dead_after": 0.5, "step": step}
+    settings = train_settings(expansion=4, epochs=3, batch_size=50, lr=5e-3, **own)
+    data = TrainingData(template_set, np.ones(len(template_set), bool), 2**30)
+    trainer = Trainer(settings, new_sae(settings, data), data)
+    silence, n_dead = torch.zeros(64, dtype=torch.long), []
+    for batch in data.batches(50, torch.Generator().manual_seed(0)):
+        dead = silence >= 0.5 * len(data)
+        n_dead.append(int(dead.sum()))
+        loss = trainer.run_step(trainer.sae.scaled(batch))
+        assert (loss.auxiliary > 0) == dead.any() and trainer.n_dead is not None
+        silence = torch.where(loss.fired, 0, silence + len(batch))
+        assert torch.equal(trainer.templates_since_fired, silence)
+    assert n_dead[0] == 0 and n_dead[-1] > 0
+    state = trainer.state()
+    trainer.n_dead = 0  # as another state may have it
+    trainer.load_state(state)
+    assert torch.equal(trainer._competing_dead(), (silence >= 0.5 * len(data)).nonzero().squeeze(1))
 
 
 def test_resampling_revives_exactly_the_dead(template_set: TemplateSet) -> None:

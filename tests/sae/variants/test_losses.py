@@ -90,7 +90,7 @@ FORMULAS: dict[str, Callable[[Arrays, np.ndarray, Arrays], dict[str, float]]] = 
 @pytest.mark.parametrize("variant", FORMULAS)
 def test_loss_and_gradients_follow_the_formula(variant: str) -> None:
     sae, x = make(variant), batch()
-    loss = sae.loss(x, dead=torch.from_numpy(DEAD))
+    loss = sae.loss(x, dead=torch.from_numpy(np.flatnonzero(DEAD)))
     loss.total.backward()
     w = {name: parameter.detach().numpy().copy() for name, parameter in sae.named_parameters()}
     formula = FORMULAS[variant]
@@ -165,9 +165,17 @@ def test_top_k_fires_k_and_batch_top_k_learns_its_threshold() -> None:
 
 def test_auxiliary_loss_teaches_dead_features_only() -> None:
     sae, x = make("topk"), batch()
-    sae.loss(x, dead=torch.from_numpy(DEAD)).auxiliary.backward()
+    sae.loss(x, dead=torch.from_numpy(np.flatnonzero(DEAD))).auxiliary.backward()
     moved = sae.W_dec.grad.abs().sum(dim=1) > 0
     assert moved.any() and not moved[~torch.from_numpy(DEAD)].any()
+
+
+@pytest.mark.parametrize("variant", FORMULAS)
+def test_a_step_reads_nothing_from_the_device(variant: str) -> None:
+    sae, x = make(variant).to("meta"), batch().to("meta")  # where a read is an error
+    loss = sae.loss(x, dead=torch.arange(3, device="meta"))
+    loss.total.backward()
+    sae.after_step(loss)
 
 
 def test_settings_that_no_variant_can_follow_are_refused() -> None:

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsae_mlflow.features.survey import Survey, encoded, survey
+from fsae_mlflow.features.activity.summary import QUANTILES
+from fsae_mlflow.features.activity.survey import Survey, encoded, survey
 from fsae_mlflow.metrics import Fidelity
 from fsae_mlflow.sae.entries import Entries
 from fsae_mlflow.sae.saved import save_sae
@@ -61,26 +62,27 @@ def assert_equal(one: Survey, other: Survey) -> None:
             assert mine[name] == pytest.approx(theirs[name], rel=1e-9, abs=1e-9)
         elif name not in SAMPLED:
             np.testing.assert_array_equal(mine[name], theirs[name], err_msg=name)
-    for mine, theirs in zip(one.samples, other.samples, strict=True):
+    for mine, theirs in zip(vars(one.activity.sampled).values(), vars(other.activity.sampled).values(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 def test_survey_counts_what_a_hand_set_sae_fires(batch_size: int) -> None:
-    found = survey(hand_set_sae(), TEMPLATES, batch_size=batch_size)
+    surveyed = survey(hand_set_sae(), TEMPLATES, batch_size=batch_size)
+    found = surveyed.activity
     assert found.counts.tolist() == [3, 1, 2, 0]
     assert found.density.tolist() == [0.75, 0.25, 0.5, 0]
     assert found.maxima.tolist() == [3, 1, 2, 0]
     assert found.mean[:3].tolist() == [2, 1, 1.5]
     assert found.std[:3] == pytest.approx([np.std([1, 2, 3]), 0, 0.5])
     assert np.isnan(found.mean[3])
-    assert np.concatenate(found.l0s).tolist() == [1, 2, 2, 1]
+    assert np.concatenate(surveyed.l0s).tolist() == [1, 2, 2, 1]
     assert found.mean_norm == pytest.approx(np.linalg.norm(TEMPLATES, axis=1).mean())
 
 
 def test_mean_l0_is_the_sum_of_densities() -> None:
     sae, templates = some_sae(), some_templates(37)
-    found = survey(sae, templates, batch_size=10)
+    found = survey(sae, templates, batch_size=10).activity
     fired = [int((sae.encode(template[None]) > 0).sum()) for template in torch.from_numpy(templates)]
     assert found.l0 == pytest.approx(np.mean(fired), rel=1e-12)
     assert found.density.sum() == pytest.approx(found.l0, rel=1e-12)
@@ -89,23 +91,22 @@ def test_mean_l0_is_the_sum_of_densities() -> None:
 def test_fidelity_is_that_of_the_reconstruction() -> None:
     sae, x = some_sae(), torch.from_numpy(some_templates(50))
     _, x_hat = sae.reconstruct(sae.scaled(x))
-    assert survey(sae, x.numpy(), batch_size=7).fidelity.fvu == pytest.approx(Fidelity.of(x, x_hat).fvu, rel=1e-5)
+    assert survey(sae, x.numpy(), batch_size=7).activity.fvu == pytest.approx(Fidelity.of(x, x_hat).fvu, rel=1e-5)
 
 
-@pytest.mark.parametrize("q", [0.1, 0.5, 0.9, 0.99])
-def test_quantiles_are_close_to_the_exact_ones(q: float) -> None:
+def test_quantiles_are_close_to_the_exact_ones() -> None:
     sae, templates = some_sae(), some_templates(4000)
     features = sae.encode(torch.from_numpy(templates)).numpy().astype(np.float64)
-    found = survey(sae, templates)
-    exact = [np.quantile(column[column > 0], q) for column in features.T]
-    assert found.quantile(q) == pytest.approx(exact, rel=0.07)
-    assert found.quantile(q, of_all=True) == pytest.approx(np.quantile(features, q, axis=0), rel=0.07, abs=1e-2)
+    found = survey(sae, templates).activity
+    exact = [[np.quantile(column[column > 0], q) for column in features.T] for q in QUANTILES]
+    assert found.quantiles == pytest.approx(np.array(exact), rel=0.07)
+    assert found.percentile == pytest.approx(np.quantile(features, 0.999, axis=0), rel=0.07)
 
 
 def test_a_dead_feature_has_no_quantile_of_its_own() -> None:
-    found = survey(hand_set_sae(), TEMPLATES)
-    assert np.isnan(found.quantile(0.5)[3])
-    assert found.quantile(0.5, of_all=True)[3] == 0
+    found = survey(hand_set_sae(), TEMPLATES).activity
+    assert np.isnan(found.quantiles[:, 3]).all()
+    assert found.percentile[3] == 0
 
 
 def test_templates_of_another_width_are_refused() -> None:
@@ -159,8 +160,9 @@ def test_surveys_of_consecutive_parts_merge_to_that_of_the_whole(cuts: list[int]
             np.testing.assert_allclose(array, whole_state[name], rtol=1e-4)
         elif "list" not in name:
             np.testing.assert_array_equal(array, whole_state[name], err_msg=name)
-    np.testing.assert_array_equal(merged.tops[1], whole.tops[1])
-    np.testing.assert_array_equal(merged.samples[1], whole.samples[1])
+    for lists in ("top", "sampled"):
+        mine, theirs = getattr(merged.activity, lists), getattr(whole.activity, lists)
+        np.testing.assert_array_equal(mine.rows, theirs.rows)
 
 
 @given(
@@ -181,7 +183,7 @@ def test_top_faces_equal_a_full_sort(values: list[int], people: int, most: int, 
         if activations[row] > 0 and taken[person[row]] < 3 and len(expected) < most:
             expected.append(int(row))
             taken[person[row]] += 1
-    rows, kept = found.top(0)
+    rows, kept = found.activity.top_of(0)
     assert rows.tolist() == expected
     assert kept.tolist() == activations[expected].tolist()
 
@@ -190,23 +192,24 @@ def test_sampled_faces_fire_and_are_drawn_from_the_whole_range() -> None:
     activations = np.arange(1, 5001, dtype=np.float32)
     found = Survey(1, 1)
     found.add(Entries.of(activations[:, None]), np.arange(5000).astype(np.uint64), first=0)
-    values, rows, n = (array[0] for array in found.samples)
-    assert n == 32
+    drawn = found.activity.sampled
+    values, rows = drawn.activations[0], drawn.rows[0]
+    assert drawn.n[0] == 32
     np.testing.assert_array_equal(values, activations[rows])
     assert (np.diff(values) < 0).all()
     assert 1800 < values.mean() < 3200
 
 
-@pytest.mark.parametrize("feature", [-1, 2])
+@pytest.mark.parametrize("feature", [-1, 24])
 def test_an_unknown_feature_is_refused(feature: int) -> None:
-    with pytest.raises(ValueError, match=f"from 0 to 1; it is {feature}"):
-        Survey(2, 1).top(feature)
+    with pytest.raises(ValueError, match=f"from 0 to 23; it is {feature}"):
+        survey(some_sae(), some_templates(3)).activity.top_of(feature)
 
 
 RANKS = """
 import sys
 import numpy as np
-from fsae_mlflow.features.survey import survey
+from fsae_mlflow.features.activity.survey import survey
 from fsae_mlflow.ranks import connected_ranks
 from fsae_mlflow.sae.saved import load_sae
 from fsae_mlflow.templates.set import TemplateSet
@@ -226,7 +229,7 @@ def test_two_processes_give_the_same_survey_as_one(tmp_path: Path) -> None:
     (tmp_path / "ranks.py").write_text(RANKS)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     arguments = [tmp_path / "ranks.py", tmp_path / "sae", faces.folder, tmp_path / "two.npz"]
-    subprocess.run([*command, *map(str, arguments)], check=True, timeout=300, cwd=Path(__file__).parents[2])
+    subprocess.run([*command, *map(str, arguments)], check=True, timeout=300, cwd=Path(__file__).parents[3])
     assert_equal(
         Survey.of(dict(np.load(tmp_path / "two.npz"))), survey(sae, faces, most=5, read_faces=50, batch_size=90)
     )

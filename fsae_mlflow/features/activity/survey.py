@@ -13,7 +13,8 @@ from jaxtyping import Float, Float32, Float64, Int64, UInt64
 from torch import Tensor
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.features import accumulation
+from fsae_mlflow.features.activity import accumulation
+from fsae_mlflow.features.activity.summary import QUANTILES, TOP_SHARE, Activity, FaceLists
 from fsae_mlflow.identities import hashed
 from fsae_mlflow.metrics import Fidelity
 from fsae_mlflow.progress import progress
@@ -99,81 +100,59 @@ class Survey:
         return sum(map(len, self.l0s))
 
     @property
-    def counts(self) -> Int64[np.ndarray, " d_sae"]:
-        """Templates that fire each feature."""
-        return self._histogram.sum(axis=1, dtype=np.int64)
+    def activity(self) -> Activity:
+        """What the survey found.
 
-    @property
-    def density(self) -> Float64[np.ndarray, " d_sae"]:
-        """Share of the templates, 0…1, that fire each feature."""
-        return self.counts / max(self.n, 1)
-
-    @property
-    def l0(self) -> float:
-        """Mean number of features that a template fires: the sum of the densities."""
-        return float(self.counts.sum() / max(self.n, 1))
-
-    @property
-    def mean(self) -> Float64[np.ndarray, " d_sae"]:
-        """Mean activation of each feature over the templates that fire it; nan where none does."""
-        return self._sums / np.where(self.counts, self.counts, np.nan)
-
-    @property
-    def std(self) -> Float64[np.ndarray, " d_sae"]:
-        """Standard deviation of the activation over the templates that fire each feature."""
-        variance = self._squares / np.where(self.counts, self.counts, np.nan) - self.mean**2
-        return np.sqrt(np.maximum(variance, 0))
-
-    @property
-    def mean_norm(self) -> float:
-        """The templates' mean norm."""
-        return float(self._norms[0] / max(self.n, 1))
-
-    def quantile(self, q: float, *, of_all: bool = False) -> Float64[np.ndarray, " d_sae"]:
-        """The q-quantile of each feature's activation, to within a few percent, over the templates that fire it (nan
-        where none does) or over all of them.
+        Raises: UserError where nothing was added.
         """
-        counts, below = self.counts, self._histogram.cumsum(axis=1, dtype=np.int64)
-        wanted = counts - (1 - q) * (self.n if of_all else counts)
-        place = (below < wanted[:, None]).sum(axis=1).clip(max=accumulation.N_BINS - 1)
+        if self.n == 0:
+            raise UserError("There are no templates to survey; give a template set with at least one row.")
+        counts = self._histogram.sum(axis=1, dtype=np.int64)
+        fired = np.where(counts, counts, np.nan)
+        mean, maxima = self._sums / fired, self._top[0].max(axis=1).astype(np.float64)
+        quantiles = np.stack([self._quantile(q * counts, counts, maxima) for q in QUANTILES])
+        percentile = self._quantile(counts - TOP_SHARE * self.n, counts, maxima)
+        return Activity(
+            n_faces=self.n,
+            mean_norm=float(self._norms[0] / self.n),
+            fvu=self.fidelity.fvu if self.fidelity.n else float("nan"),
+            counts=counts,
+            mean=mean,
+            std=np.sqrt(np.maximum(self._squares / fired - mean**2, 0)),
+            maxima=maxima,
+            quantiles=np.where(counts, quantiles, np.nan),
+            percentile=np.where(counts > TOP_SHARE * self.n, percentile, 0.0),
+            top=self._top_faces(),
+            sampled=self._sampled_faces(),
+        )
+
+    def _quantile(
+        self, below: Float64[np.ndarray, " d_sae"], counts: Int64[np.ndarray, " d_sae"], maxima: np.ndarray
+    ) -> Float64[np.ndarray, " d_sae"]:
+        """The activation with `below` of each feature's `counts` below it, by linear interpolation within its bin."""
+        reached = self._histogram.cumsum(axis=1, dtype=np.int64)
+        place = (reached < below[:, None]).sum(axis=1).clip(max=accumulation.N_BINS - 1)
         features = np.arange(self.d_sae)
-        inside = self._histogram[features, place]
-        share = 1 - (below[features, place] - wanted) / np.maximum(inside, 1)
-        octave, step = np.divmod(place + share.clip(0, 1), accumulation.BINS_PER_OCTAVE)
+        inside = np.maximum(self._histogram[features, place], 1)
+        share = (1 - (reached[features, place] - below) / inside).clip(0, 1)
+        octave, step = np.divmod(place + share, accumulation.BINS_PER_OCTAVE)
         value = 2.0 ** (octave + accumulation.SMALLEST_EXPONENT) * (1 + step / accumulation.BINS_PER_OCTAVE)
-        value = np.minimum(value, self.maxima)
-        return np.where(wanted > 0, value, 0.0) if of_all else np.where(counts, value, np.nan)
+        return np.minimum(value, maxima)
 
-    @property
-    def maxima(self) -> Float32[np.ndarray, " d_sae"]:
-        """Each feature's largest activation; 0 where it never fires."""
-        return self._top[0].max(axis=1)
-
-    def top(self, feature: int) -> tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
-        """The rows of a feature's top faces and their activations, highest first.
-
-        Raises: UserError for a feature that the SAE does not have.
-        """
-        if not 0 <= feature < self.d_sae:
-            raise UserError(f"feature must be a number from 0 to {self.d_sae - 1}; it is {feature}.")
-        values, rows, n = *self.tops[:2], self._n_top[feature]
-        return rows[feature, :n].astype(np.int64), values[feature, :n]
-
-    @property
-    def tops(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Activations and rows (d_sae, most) of all features' top faces, highest first, and how many there are."""
+    def _top_faces(self) -> FaceLists:
         self._settle()
-        return self._top[0][:, : self.most], self._top[1][:, : self.most], self._n_top
+        values, rows, _ = self._top
+        return FaceLists(rows=rows[:, : self.most], activations=values[:, : self.most], n=self._n_top)
 
-    @property
-    def samples(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Activations and rows (d_sae, 32) of faces drawn from those that fire each feature, highest first, and how
-        many there are.
-        """
+    def _sampled_faces(self) -> FaceLists:
         _, values, rows = self._sampled
-        rank = np.where(np.arange(N_SAMPLED) < self._n_sampled[:, None], values, -np.inf)
-        order = np.lexsort((rows, -rank), axis=1)
-        return np.take_along_axis(values, order, 1), np.take_along_axis(rows, order, 1), self._n_sampled
+        used = np.arange(N_SAMPLED) < self._n_sampled[:, None]
+        order = np.lexsort((rows, np.where(used, -values, np.inf)), axis=1)
+        return FaceLists(
+            rows=np.take_along_axis(rows, order, 1),
+            activations=np.take_along_axis(values, order, 1),
+            n=self._n_sampled,
+        )
 
     @property
     def read(self) -> tuple[Int64[np.ndarray, " n"], Entries]:

@@ -1,0 +1,48 @@
+"""Read what each feature of an SAE means."""
+
+from fsae_mlflow.features.settings import DescribeSettings
+from fsae_mlflow.tracking.command import command
+
+
+@command(DescribeSettings, stage="describe")
+def main(settings, run):
+    """Find on some people what each feature of an SAE responds to, confirm it on others, and compare with controls."""
+    from contextlib import nullcontext
+
+    from fsae_mlflow.documents import sha256
+    from fsae_mlflow.features.describe import describe
+    from fsae_mlflow.locks import only_writer
+    from fsae_mlflow.parameters import deciding, fingerprint, output_folder
+    from fsae_mlflow.recognizers.registry import load_recognizer
+    from fsae_mlflow.report.described import reading_table, write_figures
+    from fsae_mlflow.sae.saved import digest, load_sae
+    from fsae_mlflow.tracking.inputs import READINGS, find_sae, open_templates
+
+    templates = open_templates(run, settings.templates, context="readings")
+    folder = find_sae(run, settings.sae)
+    sae = load_sae(folder)
+    judge = load_recognizer(settings.judge, card=settings.judge_card) if settings.judge else None
+    about = {"templates": templates.digest, "sae": digest(folder)}
+    inputs = about | {
+        "attributes": sha256(settings.attributes) if settings.attributes else "",
+        "judge": judge.origin.digest if judge else "",
+    }
+    output = output_folder("describe", settings.output, fingerprint(deciding(settings) | inputs))
+    with only_writer(output) if run.leads else nullcontext():
+        described = describe(
+            settings, templates=templates, sae=sae, judge=judge, about=about, output=output, on_metrics=run.on_metrics
+        )
+        if described is None:
+            return
+        figures = write_figures(described, templates, output)
+    run.set_tags({"fsae.force": "true"} if settings.force else {})
+    for path in described.files:
+        run.log_path(path, READINGS)
+    for path in figures:
+        run.log_path(path)
+    run.log_table(reading_table(described), "readings.json")
+    run.log_table([{"dictionary": name, **metrics} for name, metrics in described.metrics.items()], "dictionary.json")
+
+
+if __name__ == "__main__":
+    main()

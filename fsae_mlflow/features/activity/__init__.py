@@ -1,0 +1,1 @@
+"""When each feature fires: how often, how strongly, and on which faces."""

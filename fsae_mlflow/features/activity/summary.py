@@ -1,0 +1,86 @@
+"""What a survey found, as plain arrays: made by a survey, or read from features.parquet."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int32, Int64
+
+from fsae_mlflow.errors import UserError
+
+QUANTILES = (0.1, 0.5, 0.9, 0.99)
+TOP_SHARE = 0.001
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceLists:
+    """A list of faces for each feature, by falling activation: the first `n` places of its row."""
+
+    rows: Int32[np.ndarray, "d_sae places"]
+    activations: Float32[np.ndarray, "d_sae places"]
+    n: Int32[np.ndarray, " d_sae"]
+
+    @property
+    def used(self) -> Bool[np.ndarray, "d_sae places"]:
+        """Which places hold a face."""
+        return np.arange(self.rows.shape[1]) < self.n[:, None]
+
+    def kept(self, mask: Bool[np.ndarray, "d_sae places"], *, most: int) -> "FaceLists":
+        """The first `most` faces of each list that are in `mask`."""
+        mask = mask & self.used
+        order = np.argsort(~mask, axis=1, kind="stable")[:, :most]
+        return FaceLists(
+            rows=np.take_along_axis(self.rows, order, 1),
+            activations=np.take_along_axis(self.activations, order, 1),
+            n=np.minimum(mask.sum(axis=1), most).astype(np.int32),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activity:
+    """How `n_faces` faces fire each feature.
+
+    `mean`, `std` and `quantiles` (at QUANTILES) are over the faces that fire the feature, nan where none does;
+    `percentile` is the 99.9th over all faces. Quantiles are within a few percent. `mean_norm` is the templates' mean
+    norm, `fvu` the fraction of their variance that the SAE leaves unexplained.
+    """
+
+    n_faces: int
+    mean_norm: float
+    fvu: float
+    counts: Int64[np.ndarray, " d_sae"]
+    mean: Float64[np.ndarray, " d_sae"]
+    std: Float64[np.ndarray, " d_sae"]
+    maxima: Float64[np.ndarray, " d_sae"]
+    quantiles: Float64[np.ndarray, "quantiles d_sae"]
+    percentile: Float64[np.ndarray, " d_sae"]
+    top: FaceLists
+    sampled: FaceLists
+
+    @property
+    def density(self) -> Float64[np.ndarray, " d_sae"]:
+        """Share of the faces, 0…1, that fire each feature."""
+        return self.counts / self.n_faces
+
+    @property
+    def l0(self) -> float:
+        """Mean number of features that a face fires: the sum of the densities."""
+        return float(self.counts.sum() / self.n_faces)
+
+    @property
+    def contrast(self) -> Float64[np.ndarray, " d_sae"]:
+        """The largest activation of each feature divided by its mean; 0 where it never fires."""
+        return self.maxima / np.where(self.counts, self.mean, np.inf)
+
+    def top_of(self, feature: int) -> tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
+        """The rows of a feature's top faces and their activations, highest first.
+
+        Raises: UserError for a feature that the SAE does not have.
+        """
+        if not 0 <= feature < len(self.counts):
+            raise UserError(f"feature must be a number from 0 to {len(self.counts) - 1}; it is {feature}.")
+        first = slice(self.top.n[feature])
+        return self.top.rows[feature, first].astype(np.int64), self.top.activations[feature, first]
+
+    def with_top(self, top: FaceLists) -> "Activity":
+        """The same activity with other lists of top faces."""
+        return replace(self, top=top)

@@ -1,0 +1,53 @@
+"""Settings of describe."""
+
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from fsae_mlflow.errors import UserError
+from fsae_mlflow.parameters import EXECUTION, settings
+
+CONTROLS = ("raw", "random", "pca", "ica", "kmeans")
+"""The names that controls.py has."""
+
+
+@settings
+class DescribeSettings:
+    """What each feature of an SAE means: readings found on some people and confirmed on others."""
+
+    templates: Annotated[str, "Template set of the faces to read: a folder, a run id, or latest.", EXECUTION] = "latest"
+    sae: Annotated[str, "Sparse autoencoder: a folder, a models:/ address, or latest.", EXECUTION] = "latest"
+    attributes: Annotated[
+        str,
+        "CSV or Parquet with labels of the faces, joined by its column path; the set's own extra columns count too.",
+        EXECUTION,
+    ] = ""
+    judge: Annotated[
+        str, "Another recognizer that judges monosemanticity, as for extract; empty: monosemanticity is left out."
+    ] = ""
+    judge_card: Annotated[str, "JSON card of that recognizer."] = ""
+    controls: Annotated[
+        str, "Dictionaries judged beside the SAE, separated by commas: raw, random, pca, ica, kmeans; or none."
+    ] = "raw,pca,ica"
+    n_top_faces: Annotated[int, "Top faces kept of each feature, at most 3 of a person.", Ge(1), Le(100)] = 24
+    read_faces: Annotated[
+        int, "Faces that readings are computed on, of people drawn at random; all, if there are no more.", Ge(100)
+    ] = 50_000
+    confirm: Annotated[
+        float, "Share of the people on whom readings are confirmed; they are found on the others.", Gt(0), Lt(1)
+    ] = 0.5
+    seed: Annotated[int, "Seed of the split of people, of the controls and of shuffles.", Ge(0)] = 0
+    force: Annotated[bool, "Go on although SAE and templates do not belong together.", EXECUTION] = False
+    batch_size: Annotated[int, "Templates encoded at once.", Gt(0), EXECUTION] = 1024
+    device: Annotated[str, "auto, cpu or cuda.", EXECUTION] = "auto"
+    output: Annotated[str, "Folder to write to; empty: outputs/describe/FINGERPRINT.", EXECUTION] = ""
+
+    @property
+    def control_names(self) -> list[str]:
+        """The controls that are asked for."""
+        return [] if self.controls in ("", "none") else [name.strip() for name in self.controls.split(",")]
+
+    def check(self) -> None:
+        """Refuse a control that the registry does not have."""
+        if unknown := [name for name in self.control_names if name not in CONTROLS]:
+            raise UserError(f"controls must be none or some of {', '.join(CONTROLS)}; one is {unknown[0]!r}.")

@@ -1,0 +1,166 @@
+"""features.parquet and top_faces.parquet: what describe writes, and all later stages read.
+
+    features.parquet     one row a feature: how it fires (COLUMNS below), then its readings (docs/readings.md)
+    top_faces.parquet    feature, list (top or sampled), place, row, image_id, identity, activation
+    faces.parquet        row, image_id, l0 (features that the face fires)
+
+What concerns all features (schema version, number of faces, digests of SAE and templates) is in the Parquet metadata of
+features.parquet, as JSON under the key fsae_mlflow.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from jaxtyping import Int64
+
+from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.errors import UserError
+from fsae_mlflow.features.activity.summary import QUANTILES, Activity, FaceLists
+from fsae_mlflow.templates.set import TemplateSet
+
+FEATURES, TOP_FACES, FACES = "features.parquet", "top_faces.parquet", "faces.parquet"
+SCHEMA_VERSION = 1
+KEY = b"fsae_mlflow"
+COLUMNS = ("n_faces", "density", "mean", "std", *(f"q{round(100 * q)}" for q in QUANTILES), "percentile", "maximum")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """How each feature fires, what it means (`columns`, by name), and what both were computed from (`about`)."""
+
+    activity: Activity
+    columns: Mapping[str, np.ndarray]
+    about: Mapping[str, Any]
+
+    def require_of(self, *, sae: str, templates: str = "") -> None:
+        """Check that the description is of the SAE with this digest and, where given, of this template set.
+
+        Raises: UserError naming both digests.
+        """
+        for name, digest in (("sae", sae), ("templates", templates)):
+            if digest and self.about[name] != digest:
+                raise UserError(
+                    f"readings: they describe {name} {self.about[name]}, and this run has {digest}; "
+                    "run describe with these inputs."
+                )
+
+
+def write_description(description: Description, templates: TemplateSet, folder: Path) -> list[Path]:
+    """Write features.parquet and top_faces.parquet."""
+    activity = description.activity
+    values = (
+        activity.counts,
+        activity.density,
+        activity.mean,
+        activity.std,
+        *activity.quantiles,
+        activity.percentile,
+        activity.maxima,
+    )
+    about = {
+        "schema_version": SCHEMA_VERSION,
+        "n_faces": activity.n_faces,
+        "mean_norm": activity.mean_norm,
+        "fvu": activity.fvu,
+        **description.about,
+    }
+    columns = {"feature": np.arange(len(activity.counts)), **dict(zip(COLUMNS, values, strict=True))}
+    table = pa.table({name: pa.array(column) for name, column in (columns | dict(description.columns)).items()})
+    faces = _face_table(activity, templates)
+    written = []
+    for name, one in ((FEATURES, table.replace_schema_metadata({KEY: json.dumps(about).encode()})), (TOP_FACES, faces)):
+        with atomic_write(folder / name) as path:
+            pq.write_table(one, path)
+        written.append(folder / name)
+    return written
+
+
+def write_l0(l0: Int64[np.ndarray, " n"], templates: TemplateSet, folder: Path) -> Path:
+    """Write faces.parquet."""
+    kinds = pa.schema([("row", pa.int64()), ("image_id", pa.string()), ("l0", pa.int32())])
+    with atomic_write(folder / FACES) as path, pq.ParquetWriter(path, kinds) as writer:
+        for first, table in templates.tables(["image_id"]):
+            rows = np.arange(first, first + len(table))
+            columns = [pa.array(rows), table.column("image_id").combine_chunks(), pa.array(l0[rows].astype(np.int32))]
+            writer.write_table(pa.Table.from_arrays(columns, schema=kinds))
+    return folder / FACES
+
+
+def read_description(folder: Path | str) -> Description:
+    """What describe wrote to `folder`.
+
+    Raises: UserError where the folder holds no readings, or those of a newer version.
+    """
+    folder = Path(folder)
+    try:
+        table, faces = pq.read_table(folder / FEATURES), pq.read_table(folder / TOP_FACES)
+        about = json.loads((table.schema.metadata or {})[KEY])
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        raise UserError(
+            f"readings: {folder} holds no readable {FEATURES} and {TOP_FACES} of describe ({error})."
+        ) from error
+    if about["schema_version"] > SCHEMA_VERSION:
+        raise UserError(
+            f"readings: {folder} has schema version {about['schema_version']}; this version of fsae_mlflow reads up to "
+            f"{SCHEMA_VERSION}; update it."
+        )
+    columns = {name: table.column(name).to_numpy() for name in table.column_names}
+    counts, _, mean, std, *quantiles, percentile, maxima = (columns.pop(name) for name in COLUMNS)
+    del columns["feature"]
+    activity = Activity(
+        n_faces=about["n_faces"],
+        mean_norm=about["mean_norm"],
+        fvu=about["fvu"],
+        counts=counts,
+        mean=mean,
+        std=std,
+        maxima=maxima,
+        quantiles=np.stack(quantiles),
+        percentile=percentile,
+        top=_lists(faces, "top", len(counts)),
+        sampled=_lists(faces, "sampled", len(counts)),
+    )
+    return Description(activity=activity, columns=columns, about=about)
+
+
+def _face_table(activity: Activity, templates: TemplateSet) -> pa.Table:
+    parts = []
+    for name, lists in (("top", activity.top), ("sampled", activity.sampled)):
+        feature, place = np.nonzero(lists.used)
+        parts.append(
+            (feature, np.full(len(feature), name), place, lists.rows[feature, place], lists.activations[feature, place])
+        )
+    feature, kind, place, row, activation = map(np.concatenate, zip(*parts, strict=True))
+    different, number = np.unique(row.astype(np.int64), return_inverse=True)
+    names = templates.take(["image_id", "identity"], different).take(number)
+    order = np.lexsort((place, kind != "top", feature))
+    table = pa.table(
+        {
+            "feature": feature,
+            "list": kind,
+            "place": place,
+            "row": row,
+            "image_id": names.column("image_id"),
+            "identity": names.column("identity"),
+            "activation": activation,
+        }
+    )
+    return table.take(order)
+
+
+def _lists(faces: pa.Table, kind: str, d_sae: int) -> FaceLists:
+    of_kind = faces.filter(pc.field("list") == kind)
+    feature, place = of_kind.column("feature").to_numpy(), of_kind.column("place").to_numpy()
+    n = np.bincount(feature, minlength=d_sae)
+    shape = (d_sae, int(n.max(initial=0)))
+    rows, activations = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
+    rows[feature, place] = of_kind.column("row").to_numpy()
+    activations[feature, place] = of_kind.column("activation").to_numpy()
+    return FaceLists(rows=rows, activations=activations, n=n.astype(np.int32))

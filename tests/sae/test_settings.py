@@ -1,0 +1,129 @@
+"""What train_sae does without parameters, and the values that it takes at all."""
+
+import pytest
+
+from fsae_mlflow.parameters import flat
+from fsae_mlflow.sae.settings import VariantSettings
+from fsae_mlflow.sae.variants.registry import VARIANTS
+from fsae_mlflow.sae.variants.settings import GatedSettings
+from tests.sae.making import train_settings
+
+# A default decides what a command trains that leaves the parameter out: another one is a change for users.
+DEFAULTS = {
+    "templates": "latest",
+    "preset": "default",
+    "variant": "gated",
+    "expansion": 8,
+    "center": False,
+    "normalize": False,
+    "mixup": 0.0,
+    "lr": 1e-3,
+    "lr_end": 1e-6,
+    "lr_schedule": "cosine",
+    "lr_warmup": 0,
+    "weight_decay": 1e-2,
+    "beta1": 0.9,
+    "beta2": 0.999,
+    "batch_size": 256,
+    "epochs": 100,
+    "holdout": 0.1,
+    "keep": "last",
+    "register": True,
+    "model_name": "fsae",
+    "seed": 0,
+    "step": "auto",
+    "checkpoint_seconds": 300.0,
+    "max_gigabytes": 4.0,
+    "device": "auto",
+    "output": "",
+}
+PENALIZED = {"lam": 0.1, "lam_warmup": 0, "resample_every": 10, "resample_until": 0.75}
+TOPK = {"k": 32, "k_aux": None, "aux_weight": 1 / 32, "dead_after": 1.0}
+OWN_DEFAULTS = {
+    "gated": PENALIZED | {"decoder_norm": "held"},
+    "relu": PENALIZED | {"decoder_norm": "weighted"},
+    "jumprelu": PENALIZED | {"bandwidth": 0.01, "initial_threshold": 0.01},
+    "topk": TOPK,
+    "batchtopk": TOPK,
+    "matryoshka": TOPK | {"n_prefixes": 4},
+}
+# The last value that is taken and one beyond; for open bounds one inside and the bound.
+BOUNDS: dict[str, list[tuple[float, float]]] = {
+    "expansion": [(1, 0)],
+    "mixup": [(0.0, -0.1), (1.0, 1.1)],
+    "lr": [(1e-3, 0.0)],
+    "lr_end": [(0.0, -1e-9)],
+    "lr_warmup": [(0, -1)],
+    "weight_decay": [(0.0, -0.1)],
+    "beta1": [(0.0, -0.1), (0.99, 1.0)],
+    "beta2": [(0.0, -0.1), (0.99, 1.0)],
+    "batch_size": [(1, 0)],
+    "epochs": [(1, 0)],
+    "holdout": [(0.0, -0.1), (0.9, 1.0)],
+    "seed": [(0, -1)],
+    "checkpoint_seconds": [(0.0, -1.0)],
+    "max_gigabytes": [(0.5, 0.0)],
+    "lam": [(0.0, -0.1)],
+    "lam_warmup": [(0, -1)],
+    "resample_every": [(0, -1)],
+    "resample_until": [(0.0, -0.1), (1.0, 1.1)],
+    "bandwidth": [(0.5, 0.0)],
+    "initial_threshold": [(0.5, 0.0)],
+    "k": [(1, 0)],
+    "k_aux": [(1, 0)],
+    "aux_weight": [(0.0, -0.1)],
+    "dead_after": [(0.5, 0.0)],
+    "n_prefixes": [(1, 0)],
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_default_is_what_it_was(variant: str) -> None:
+    assert flat(train_settings(variant=variant)) == DEFAULTS | {"variant": variant} | OWN_DEFAULTS[variant]
+
+
+@pytest.mark.parametrize(("name", "inside", "outside"), [(name, *pair) for name in BOUNDS for pair in BOUNDS[name]])
+def test_a_value_is_taken_up_to_its_bound(name: str, inside: float, outside: float) -> None:
+    variant = next((variant for variant, own in OWN_DEFAULTS.items() if name in own), "gated")
+    assert flat(train_settings(variant=variant, **{name: inside}))[name] == inside
+    with pytest.raises(ValueError, match=f"{name} must be "):
+        train_settings(variant=variant, **{name: outside})
+
+
+def test_the_learning_rate_does_not_rise() -> None:
+    assert train_settings(lr=1e-3, lr_end=1e-3).lr_end == 1e-3
+    with pytest.raises(ValueError, match=r"lr_end must be at most lr \(0.001\); it is 0.002"):
+        train_settings(lr=1e-3, lr_end=2e-3)
+
+
+def test_the_preset_holds_the_papers_settings() -> None:
+    assert type(train_settings()).PRESETS["paper"] == {
+        "variant": "gated",
+        "expansion": 128,
+        "lam": 1e-7,
+        "lr": 5e-4,
+        "lr_end": 1e-6,
+        "weight_decay": 1e-2,
+        "batch_size": 1024,
+        "epochs": 100,
+    }
+
+
+def test_the_sparsity_weight_rises_from_the_first_step() -> None:
+    warm = GatedSettings(lam=0.8, lam_warmup=3)
+    assert [warm.sparsity_weight(step) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8])
+    assert warm.sparsity_weight() == 0.8
+    assert GatedSettings(lam=0.8).sparsity_weight(0) == 0.8
+    assert VARIANTS["topk"]().sparsity_weight(0) == VARIANTS["topk"]().sparsity_weight() == 0
+
+
+def test_resampling_comes_every_few_epochs_until_its_share_of_the_training() -> None:
+    every = GatedSettings(resample_every=3, resample_until=0.75)
+    assert [epoch for epoch in range(13) if every.resampling_due(epoch, 12)] == [3, 6, 9]
+    assert not any(GatedSettings(resample_every=0).resampling_due(epoch, 12) for epoch in range(13))
+    assert [every.epochs_until_dead(epoch, 12) for epoch in range(1, 13)] == [1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3]
+    each = GatedSettings(resample_every=1, resample_until=0.5)
+    assert [each.epochs_until_dead(epoch, 4) for epoch in range(1, 5)] == [1, 1, 1, 2]
+    assert not VariantSettings().resampling_due(1, 2)
+    assert VariantSettings().epochs_until_dead(1, 2) == 1
+    assert VARIANTS["topk"](dead_after=0.5).epochs_until_dead(3, 12) == 0.5
