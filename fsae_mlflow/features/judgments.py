@@ -98,7 +98,7 @@ def attribute_columns(sides: Sides, faces: ReadFaces) -> Columns:
     """The attribute that most distinguishes the top faces of each feature, and whether other people confirm it.
 
     Of the attributes it has the smallest p among the 30 top labeled faces of the discovery side (of equal ones, the
-    largest share / base). Where that p does not hold for as many attributes as there are (Bonferroni), the number whose
+    largest share). Where that p does not hold for as many attributes as there are (Bonferroni), the number whose
     association has a smaller p takes its place, as "age +" or "age −". It is confirmed where p < 0.01 on both sides,
     with the same sign, and q < 0.05, of the confirmation p over the judged features. It is strong where it is confirmed
     and `is_strong` holds of the 20 top labeled faces of the confirmation side; a number is never strong.
@@ -116,7 +116,7 @@ def attribute_columns(sides: Sides, faces: ReadFaces) -> Columns:
     top = top_shares(found.entries, booleans_found, found.people, k=N_TESTED)
     numbers = association(found.entries, labels_found[:, n_booleans:], found.people)
     p_found = np.hstack([top.p, numbers.p])
-    best = _best(top.p, top.share / np.where(top.base > 0, top.base, np.nan))
+    best = _best(top.p, top.share)
     number = _best(numbers.p, np.abs(numbers.t))
     number = np.where(number < 0, -1, number + n_booleans)
     p_best, p_number = (np.nan_to_num(_at(p_found, column), nan=np.inf) for column in (best, number))
@@ -177,7 +177,7 @@ def pose_columns(sides: Sides, faces: ReadFaces) -> Columns:
         association_within_people(side.entries, values[side.mask], side.people)
         for side in (sides.discovery, sides.confirmation, sides.all)
     )
-    q, confirmed = _confirmed(found, other, sides.judged)
+    q, confirmed = confirmed_by_others(found, other, sides.judged)
     strongest = np.where(confirmed, np.abs(found.t), 0).argmax(axis=1)
     names = np.array([["left", "right"], ["frontal", "turned"]])[strongest, (_at(other.t, strongest) > 0).astype(int)]
     pose = np.select(
@@ -207,7 +207,7 @@ def property_columns(sides: Sides, faces: ReadFaces) -> Columns:
         )
         for side in (sides.discovery, sides.confirmation, sides.all)
     )
-    q, confirmed = _confirmed(found, other, sides.judged)
+    q, confirmed = confirmed_by_others(found, other, sides.judged)
     large = confirmed & (np.abs(other.rho) >= SMALL)
     known = ~np.isnan(values[:, : len(QUALITY)]).all(axis=0)
     quality = np.select(
@@ -242,6 +242,14 @@ def identity_columns(entries: Entries, faces: ReadFaces) -> Columns:
     }
 
 
+def confirmed_by_others(
+    found: Association, other: Association, judged: Bool[np.ndarray, " d_sae"]
+) -> tuple[Float64[np.ndarray, "d_sae m"], Bool[np.ndarray, "d_sae m"]]:
+    """The q over the judged features; and where q < 0.05, and p < 0.01 with the same sign on other people."""
+    q = np.stack([benjamini_hochberg(np.where(judged, p, np.nan)) for p in found.p.T], axis=1)
+    return q, (q < MAX_Q) & (other.p < MAX_P) & (np.sign(found.t) == np.sign(other.t))
+
+
 def side_by_side(columns: Sequence[Float64[np.ndarray, " n"]], n: int) -> Float64[np.ndarray, "n m"]:
     """Columns of `n` rows as one array, also where there is none."""
     return np.stack(columns, axis=1) if columns else np.zeros((n, 0))
@@ -265,14 +273,6 @@ def _best(p: Float64[np.ndarray, "n m"], merit: Float64[np.ndarray, "n m"]) -> I
 def _at(values: Float64[np.ndarray, "n m"], column: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     """One value of each row; nan in column −1."""
     return np.hstack([values, np.full((len(values), 1), np.nan)])[np.arange(len(column)), column]
-
-
-def _confirmed(
-    found: Association, other: Association, judged: Bool[np.ndarray, " d_sae"]
-) -> tuple[Float64[np.ndarray, "d_sae m"], Bool[np.ndarray, "d_sae m"]]:
-    """Each q of the discovery over the judged features, and whether the other people confirm it."""
-    q = np.stack([benjamini_hochberg(np.where(judged, p, np.nan)) for p in found.p.T], axis=1)
-    return q, (q < MAX_Q) & (other.p < MAX_P) & (np.sign(found.t) == np.sign(other.t))
 
 
 def _association_columns(names: Sequence[str], other: Association, q: Float64[np.ndarray, "d_sae m"]) -> Columns:

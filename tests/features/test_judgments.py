@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import norm, pearsonr, rankdata
+from scipy.stats import pearsonr, rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from fsae_mlflow.features.judgments import (
@@ -11,12 +11,17 @@ from fsae_mlflow.features.judgments import (
     ReadFaces,
     Sides,
     attribute_columns,
+    confirmed_by_others,
     identity_columns,
     is_strong,
     pose_columns,
     property_columns,
 )
-from fsae_mlflow.features.statistics.association import association, association_within_people
+from fsae_mlflow.features.statistics.association import (
+    Association,
+    association,
+    association_within_people,
+)
 from fsae_mlflow.features.statistics.multiple import benjamini_hochberg
 from fsae_mlflow.features.statistics.top_shares import top_shares
 from fsae_mlflow.sae.entries import Entries
@@ -153,20 +158,61 @@ def test_strong_is_many_of_the_top_faces_and_more_than_of_all(share: float, base
     assert is_strong(np.array([share]), np.array([base])).tolist() == [strong]
 
 
-def test_of_equal_p_the_larger_lift_is_the_attribute() -> None:
-    faces = read_faces()
-    male, everyone = faces.booleans["male"], np.ones(len(PEOPLE))
-    found = judge(
-        attribute_columns,
-        [follow(male, 0.9)],
-        replace(faces, booleans={"male": male, "human": everyone, "woman": 1 - male}),
-    )
-    assert found["attribute"][0] == "male"
-    nothing = judge(
-        attribute_columns, [follow(male, 0.9)], replace(faces, booleans={"human": everyone, "nobody": 0 * male})
-    )
-    assert nothing["attribute"][0] in ("human", "age +", "age −")
-    assert not nothing["attribute_confirmed"][0]
+def test_of_equal_p_the_larger_share_is_the_attribute() -> None:
+    faces, picture = read_faces(), np.arange(len(PEOPLE)) % N_EACH
+    twelve, others = PEOPLE % 100 < 12, (PEOPLE % 100 >= 12) & (PEOPLE % 100 < 24)
+    feature = np.where(twelve & (picture < 2), 2.0 - picture, 0)
+    booleans = {
+        "once": (twelve & (picture == 0)) | (others & (picture == 1)),
+        "twice": twelve & (picture < 2),
+        "everyone": PEOPLE >= 0,
+    }
+    booleans = {name: values.astype(float) for name, values in booleans.items()}
+    found = judge(attribute_columns, [feature], replace(faces, booleans=booleans))
+    assert found["attribute"][0] == "twice"
+    assert found["attribute_share"][0] == 1
+
+
+@pytest.mark.parametrize(
+    ("n_without", "n_others", "confirmed"), [(1, 5, True), (2, 5, False), (1, 0, False), (0, 0, True)]
+)
+def test_an_attribute_needs_p_and_q(n_without: int, n_others: int, confirmed: bool) -> None:
+    """Of 12 confirming people 11 give p = 0.003, and 10 p = 0.02; q is much larger where nothing else is confirmed."""
+    faces, first = read_faces(), np.arange(len(PEOPLE)) % N_EACH == 0
+    half = (PEOPLE % 2 == 0).astype(float)
+    found = first & (PEOPLE < 24) & (half == 1)
+    with_it = np.flatnonzero(first & CONFIRM & (half == 1))[: 12 - n_without]
+    without = np.flatnonzero(first & CONFIRM & (half == 0))[:n_without]
+    feature = found.astype(float)
+    feature[[*with_it, *without]] = 1
+    strong = [follow(half, 0.95, seed) for seed in range(n_others)]
+    weak = [] if n_others else [noise(1, seed)[:, 0].clip(1) - 1 for seed in range(40)]
+    entries = Entries.of(np.column_stack([feature, *strong, *weak]))
+    faces = replace(faces, booleans={"half": half}, numbers={})
+    columns = attribute_columns(Sides.of(entries, faces), faces)
+    assert columns["attribute_confirmed"][0] == confirmed
+    assert columns["attribute_p"][0] == pytest.approx({0: 0.0002, 1: 0.003, 2: 0.02}[n_without], rel=0.15)
+
+
+def test_other_people_confirm_by_q_p_and_sign() -> None:
+    def related(t: list[float], p: list[float]) -> Association:
+        column = np.array(t)[:, None]
+        return Association(rho=column, error=column, t=column, p=np.array(p)[:, None], n_people=np.ones((6, 1), int))
+
+    found = related([3.0, 3, 3, 3, -3, 3], [1e-4, 1e-4, 0.04, 1e-4, 1e-4, 1e-4])
+    other = related([3.0, 2, 3, -3, -3, 3], [1e-4, 0.02, 1e-4, 1e-4, 1e-4, 1e-4])
+    q, confirmed = confirmed_by_others(found, other, np.array([True] * 5 + [False]))
+    assert confirmed[:, 0].tolist() == [True, False, True, False, True, False]
+    assert np.isnan(q[5, 0])
+    found.p[2:5] = [[0.04], [0.5], [0.9]]  # q of the third is 0.067
+    assert confirmed_by_others(found, other, np.ones(6, bool))[1][:, 0].tolist() == [
+        True,
+        False,
+        False,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_few_people_are_not_judged() -> None:
@@ -247,26 +293,30 @@ def test_quality_is_what_yaw_does_not_explain() -> None:
         assert found[f"{name}_q"] == pytest.approx(benjamini_hochberg(first.p[:, i]))
 
 
-def test_a_small_correlation_is_not_equivariance_and_no_correlation_is_invariance() -> None:
+def slightly_sharp() -> tuple[Entries, ReadFaces]:
+    """Two features of 4,000 people: one that follows sharpness a little, and one that does not."""
     numbers = np.random.default_rng(0)
     people = np.repeat(np.arange(4000), 3)
-    values = numbers.normal(size=(len(people), 2))
-    weak = norm.ppf(rankdata(values[:, 0]) / (len(people) + 1)) * 0.08 + numbers.normal(size=len(people))
-    features = np.column_stack([weak, values[:, 1]]).clip(0)
+    sharpness, unrelated = numbers.normal(size=(2, len(people)))
+    weak = 0.08 * sharpness + numbers.normal(size=len(people))
     faces = ReadFaces(
         people=people,
         names=[""] * 4000,
         confirm=people >= 2000,
-        properties={"sharpness": values[:, 0]},
+        properties={"sharpness": sharpness},
         booleans={},
         numbers={},
     )
-    found = property_columns(Sides.of(Entries.of(features), faces), faces)
+    return Entries.of(np.column_stack([weak, unrelated]).clip(0)), faces
+
+
+def test_a_small_correlation_is_not_equivariance_and_no_correlation_is_invariance() -> None:
+    entries, faces = slightly_sharp()
+    sides = Sides.of(entries, faces)
+    found = property_columns(sides, faces)
     assert found["sharpness_confirmed"].tolist() == [True, False]
     assert found["quality"].tolist() == ["invariant", "invariant"]
-    assert (
-        property_columns(Sides.of(Entries.of(features), faces), replace(faces, properties={}))["quality"] == "unknown"
-    ).all()
+    assert (property_columns(sides, replace(faces, properties={}))["quality"] == "unknown").all()
 
 
 def test_an_identity_needs_a_pure_top() -> None:
@@ -285,3 +335,13 @@ def test_an_identity_needs_a_pure_top() -> None:
     found = identity_columns(Entries.of(features), faces)
     assert found["purity"][0] == pytest.approx(6 / 8)
     assert found["identity_confirmed"].tolist() == [True, False, False]
+
+
+def test_an_identity_that_other_pictures_do_not_show_is_not_confirmed() -> None:
+    features = np.zeros((len(PEOPLE), 1))
+    features[18:24:2] = 2  # pictures 0, 2 and 4 of person 3
+    features[:2] = 1
+    found = identity_columns(Entries.of(features), read_faces())
+    assert found["identity"][0] == "p003"
+    assert found["purity"][0] == pytest.approx(3 / 5)
+    assert not found["identity_confirmed"][0]

@@ -7,7 +7,7 @@ from fsae_mlflow.features.judgments import ReadFaces
 from fsae_mlflow.features.readings import read_features
 from fsae_mlflow.features.statistics.monosemanticity import monosemanticity
 from fsae_mlflow.sae.entries import Entries
-from tests.features.test_judgments import PEOPLE, follow, noise, read_faces
+from tests.features.test_judgments import PEOPLE, follow, noise, read_faces, slightly_sharp
 
 
 def features_of(faces: ReadFaces) -> np.ndarray:
@@ -43,6 +43,14 @@ def test_several_properties_and_a_number_stand_in_one_sentence() -> None:
     found = read_features(Entries.of(features), faces, high=np.zeros(42, bool), seed=0).columns["reading"]
     assert "fires more on bright and colorful faces" in found[0].lower()
     assert found[1].startswith("Falls with age (ρ −0.")
+
+
+def test_a_small_correlation_is_no_reading() -> None:
+    entries, faces = slightly_sharp()
+    found = read_features(entries, faces, high=np.zeros(2, bool), seed=0).columns
+    assert found["sharpness_confirmed"][0]
+    assert not found["confirmed"].any()
+    assert found["reading"].tolist() == ["unread", "unread"]
 
 
 def test_underscores_are_spaces() -> None:
