@@ -181,8 +181,16 @@ def planted_features(faces: PlantedFaces, truths: Sequence[Truth], *, seed: int 
         axis=1,
     )
     densities = [0.0 if truth.kind == "dead" else truth.density for truth in truths]
-    levels = np.array([np.quantile(scores[:, f], 1 - density) for f, density in enumerate(densities)])
+    levels = np.array([level_of(scores[:, f], density) for f, density in enumerate(densities)])
     return PlantedFeatures(tuple(truths), scores, levels)
+
+
+def level_of(scores: np.ndarray, density: float) -> float:
+    """The level that about `density` of the scores exceed, in the middle between two scores."""
+    different, counts = np.unique(scores, return_counts=True)
+    n_above = counts[::-1].cumsum()[::-1] - counts
+    highest_below = np.flatnonzero(n_above >= round(density * len(scores)))[-1]
+    return different[highest_below : highest_below + 2].mean() if density else different[-1] + 1
 
 
 def every_truth(
