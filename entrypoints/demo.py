@@ -8,13 +8,15 @@ from annotated_types import Ge
 from fsae_mlflow.parameters import settings
 from fsae_mlflow.tracking.command import command
 
-PICTURES = ("accepted.png", "density.png", "table.png", "features.png")
+PICTURES = ("accepted.png", "readings.png", "density.png", "table.png", "features.png")
 HEADLINES = (
     "n_faces",
     "images_per_second",
     "heldout/fvu",
     "heldout/l0",
     "train/alive",
+    "readings/confirmed_of_alive",
+    "readings/n_identities",
     "original/accuracy",
     "high/accuracy",
     "low/accuracy",
@@ -36,7 +38,7 @@ class DemoSettings:
 
 @command(DemoSettings, stage="demo")
 def main(settings, run):
-    """Run extract, train_sae, evaluate_lfw and visualize as child runs, and gather their main metrics and pictures."""
+    """Run all main stages as child runs, and gather their main metrics and pictures."""
     from fsae_mlflow.tracking.projects import run_entry_point
 
     extracted = run_entry_point(run, "extract", {"faces": settings.faces, "recognizer": settings.recognizer})
@@ -44,12 +46,13 @@ def main(settings, run):
     training = {"epochs": settings.epochs, "expansion": 4, "model_name": "fsae_demo"}
     trained = run_entry_point(run, "train_sae", templates | training)
     built_on = templates | {"sae": trained.id}
+    described = run_entry_point(run, "describe", built_on | {"controls": "none"})
     evaluated = run_entry_point(run, "evaluate_lfw", built_on | {"folds": settings.folds})
     visualized = run_entry_point(run, "visualize", built_on | {"n_features": 4, "steps": settings.steps})
-    for child in (extracted, trained, evaluated, visualized):
+    for child in (extracted, trained, described, evaluated, visualized):
         run.copy_from(child, metrics=HEADLINES, artifacts=PICTURES)
     metrics = run.metrics
-    click.echo("\n".join(f"{name:>20}  {metrics[name]:.4g}" for name in HEADLINES if name in metrics))
+    click.echo("\n".join(f"{name:>27}  {metrics[name]:.4g}" for name in HEADLINES if name in metrics))
     click.echo(f"\nLook at everything:  {run.ui_command}\nthen open {run.ui_address}")
 
 

@@ -50,10 +50,10 @@ def brightness(face: UInt8[np.ndarray, "height width 3"]) -> float:
     return float(_planes(face).mean(axis=(1, 2)) @ LUMA)
 
 
-def greyness(face: UInt8[np.ndarray, "height width 3"]) -> float:
+def grayness(face: UInt8[np.ndarray, "height width 3"]) -> float:
     """Σ min / Σ max over the pixels, of the least and the greatest of the three channels: 0…1, 1 for gray pictures.
 
-    1 − greyness is the mean saturation of HSV, with pixels weighted by their value, because the saturation of dark
+    1 − grayness is the mean saturation of HSV, with pixels weighted by their value, because the saturation of dark
     pixels is noise. A black picture is gray.
     """
     planes = _planes(face)

@@ -17,8 +17,8 @@ def face_properties(templates: TemplateSet, rows: Int[np.ndarray, " n"]) -> dict
 
     yaw (nose offset over eye distance, positive to the right of the image), sharpness, interocular (source pixels),
     norm (length of the raw template; unknown where the recognizer gives all templates the same length), face_size (root
-    of the box's area, source pixels), roll (degrees), brightness (0…255) and greyness (0…1) of the aligned face;
-    `faces/quality.py` has the formulas. Of a central crop only sharpness, norm, brightness and greyness are known.
+    of the box's area, source pixels), roll (degrees), brightness (0…255) and grayness (0…1) of the aligned face;
+    `faces/quality.py` has the formulas. Of a central crop only sharpness, norm, brightness and grayness are known.
 
     Raises: UserError naming a file of the set that is damaged or missing.
     """
@@ -46,6 +46,6 @@ def _of_pixels(templates: TemplateSet, rows: Int[np.ndarray, " n"]) -> dict[str,
     faces = progress(templates.faces_in_order(different), total=len(different), label="properties", unit="faces")
     for number, (_, face) in enumerate(faces):
         pixels = np.asarray(face)
-        measured[number] = quality.brightness(pixels), quality.greyness(pixels)
-    brightness, greyness = measured[place].T
-    return {"brightness": brightness, "greyness": greyness}
+        measured[number] = quality.brightness(pixels), quality.grayness(pixels)
+    brightness, grayness = measured[place].T
+    return {"brightness": brightness, "grayness": grayness}

@@ -35,7 +35,7 @@ MORE_AND_LESS = {
     "face_size": ("large", "small"),
     "roll": ("clockwise-tilted", "counterclockwise-tilted"),
     "brightness": ("bright", "dark"),
-    "greyness": ("gray", "colorful"),
+    "grayness": ("gray", "colorful"),
 }
 """Faces of a high and of a low value of each property."""
 
@@ -107,7 +107,7 @@ def _parts(of: dict[str, Any], properties: list[str]) -> Iterator[str]:
             share, base = _percent(of["attribute_share"]), _percent(of["attribute_base"])
             yield f"{name} ({share} of its top faces, {base} of all)"
     if of["identity_confirmed"]:
-        yield f"{of['identity']} ({_percent(of['purity'])} of its top faces)"
+        yield f"person {of['identity']} ({_percent(of['purity'])} of its top faces)"
     if of["pose"] in POSES:
         yield POSES[of["pose"]]
     if properties:
@@ -123,7 +123,13 @@ def _percent(share: float) -> str:
 
 def _metrics(columns: Columns, alive: Bool[np.ndarray, " d_sae"], high: Bool[np.ndarray, " d_sae"]) -> dict[str, float]:
     """Shares and counts of readings, of all alive features and of each density cluster; no share of nothing."""
-    judged, confirmed, strong = columns["judged"], columns["confirmed"], columns["attribute_strong"]
+    judged, strong, person = columns["judged"], columns["attribute_strong"], columns["identity_confirmed"]
+    shares = {
+        "confirmed": columns["confirmed"],
+        "attribute": columns["attribute_confirmed"],
+        "strong": strong,
+        "identity": person,
+    }
     metrics: dict[str, float] = {}
     for prefix, members in (
         ("readings/", alive),
@@ -133,11 +139,10 @@ def _metrics(columns: Columns, alive: Bool[np.ndarray, " d_sae"], high: Bool[np.
         tested = members & judged
         metrics[f"{prefix}n_judged"] = float(tested.sum())
         metrics[f"{prefix}n_kinds"] = float(len(set(columns["attribute"][members & strong])))
-        metrics[f"{prefix}n_identities"] = float(len(set(columns["identity"][members & columns["identity_confirmed"]])))
+        metrics[f"{prefix}n_identities"] = float(len(set(columns["identity"][members & person])))
         for of, among in (("alive", members), ("judged", tested)):
             if among.any():
-                metrics[f"{prefix}confirmed_of_{of}"] = float(confirmed[among].mean())
-                metrics[f"{prefix}strong_of_{of}"] = float(strong[among].mean())
+                metrics |= {f"{prefix}{name}_of_{of}": float(mask[among].mean()) for name, mask in shares.items()}
     if alive.any():
         for pose in (*POSES, "undetermined", "unknown"):
             metrics[f"readings/pose_{pose}"] = float((columns["pose"][alive] == pose).mean())

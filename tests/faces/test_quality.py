@@ -62,10 +62,10 @@ def test_brightness_is_the_mean_luma() -> None:
     assert quality.brightness(face) == pytest.approx((face @ [0.299, 0.587, 0.114]).mean())
 
 
-def test_greyness_is_one_minus_the_saturation_weighted_by_value() -> None:
+def test_grayness_is_one_minus_the_saturation_weighted_by_value() -> None:
     face = np.random.default_rng(3).integers(0, 256, (112, 112, 3), dtype=np.uint8)
     hsv = rgb_to_hsv(face / 255)
-    assert quality.greyness(face) == pytest.approx(1 - np.average(hsv[..., 1], weights=hsv[..., 2]))
+    assert quality.grayness(face) == pytest.approx(1 - np.average(hsv[..., 1], weights=hsv[..., 2]))
     gray = np.repeat(face[..., :1], 3, axis=2)
-    assert quality.greyness(gray) == 1
-    assert quality.greyness(np.zeros_like(face)) == 1
+    assert quality.grayness(gray) == 1
+    assert quality.grayness(np.zeros_like(face)) == 1

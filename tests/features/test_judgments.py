@@ -270,12 +270,12 @@ def test_pose_is_unknown_without_yaw() -> None:
 def test_quality_is_what_yaw_does_not_explain() -> None:
     faces = read_faces()
     turn, sharpness = np.abs(faces.properties["yaw"]), faces.properties["sharpness"]
-    features = [follow(-turn, 0.9), follow(sharpness, 0.8), follow(-faces.properties["greyness"], 0.8)]
+    features = [follow(-turn, 0.9), follow(sharpness, 0.8), follow(-faces.properties["grayness"], 0.8)]
     found = judge(property_columns, features, faces)
     assert found["sharpness_confirmed"][:3].tolist() == [False, True, False]
     assert found["quality"][1] == "equivariant"
     assert found["quality"][2] != "equivariant"
-    assert found["greyness_confirmed"][2] and found["greyness_rho"][2] < -0.1
+    assert found["grayness_confirmed"][2] and found["grayness_rho"][2] < -0.1
     assert sum(found[f"{name}_confirmed"][3:].sum() for name in PROPERTIES) <= 3
     unaware = judge(property_columns, features, replace(faces, properties={"sharpness": sharpness}))
     assert unaware["sharpness_confirmed"][0]

@@ -44,7 +44,7 @@ def test_properties_of_chosen_rows(tmp_path: Path) -> None:
         "face_size": [np.sqrt(27 * 4), 0, nan, 6, np.sqrt(27 * 4)],
         "roll": [45, 45, nan, 45, 45],
         "brightness": [0.299 * 255, 0.299 * 90 + 0.587 * 80 + 0.114 * 70, 0.299 * 40 + 0.587 * 60 + 5.7, 200, 76.245],
-        "greyness": [0, 70 / 90, 40 / 60, 1, 0],
+        "grayness": [0, 70 / 90, 40 / 60, 1, 0],
     }
     assert list(found) == list(expected)
     for name, values in expected.items():

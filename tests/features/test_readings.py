@@ -27,7 +27,7 @@ def test_a_sentence_says_what_is_confirmed() -> None:
     assert columns["reading"][0].startswith("Glasses (100 % of its top faces, ")
     assert "fires more on sharp faces" in columns["reading"][1].lower()
     assert "fires more on faces turned to the left of the image" in columns["reading"][2].lower()
-    assert columns["reading"][3].startswith("P007 (75 % of its top faces)")
+    assert columns["reading"][3].startswith("Person p007 (75 % of its top faces)")
     assert columns["reading"][4:6].tolist() == ["unread", "dead"]
     assert all(sentence.endswith(".") for sentence in columns["reading"][:4])
     assert columns["confirmed"][:6].tolist() == [True] * 4 + [False] * 2
@@ -38,7 +38,7 @@ def test_a_sentence_says_what_is_confirmed() -> None:
 
 def test_several_properties_and_a_number_stand_in_one_sentence() -> None:
     faces = read_faces()
-    bright, gray, age = faces.properties["brightness"], faces.properties["greyness"], faces.numbers["age"]
+    bright, gray, age = faces.properties["brightness"], faces.properties["grayness"], faces.numbers["age"]
     features = np.column_stack([follow(bright - gray, 0.9), follow(-age, 0.9), noise(40).clip(1) - 1])
     found = read_features(Entries.of(features), faces, high=np.zeros(42, bool), seed=0).columns["reading"]
     assert "fires more on bright and colorful faces" in found[0].lower()

@@ -85,8 +85,8 @@ def association_within_people(
     """Pearson's correlation of activations with properties within people; its test counts each person once.
 
     Activations and properties (nan is unknown) are centered within each person: how a person always looks has no
-    effect, and people with one face drop out. t and p are those of `association`; the bound of V
-    divides by faces − people.
+    effect, and people with one face drop out. Of each feature the correlation is over the people who fire it. t and p
+    are those of `association`; the bound of V divides by faces − people.
     """
     found = Association.unknown(entries.d_sae, properties.shape[1])
     for known, columns in alike(properties):
@@ -103,6 +103,12 @@ def association_within_people(
         # Activations need no centering: the columns sum to 0 over the faces of a person.
         nothing, freedom = np.zeros((faces.d_sae, 0)), max(1, len(z) - len(np.unique(who)))
         _test(found, columns, faces, groups, who, values, norm, z, z[:, :0], nothing, freedom)
+        # People who do not fire a feature say nothing of it; their faces must not make its correlation small.
+        energy = _by_person(who, z**2)
+        fires = csr_array((np.ones(len(groups.person)), groups.person, groups.indptr), shape=(faces.d_sae, len(energy)))
+        share = np.sqrt(fires @ energy)
+        for measure in (found.rho, found.error):
+            measure[:, columns] /= np.where(share > 0, share, np.nan)
     return found
 
 

@@ -76,9 +76,21 @@ def test_within_people_is_of_centered_values() -> None:
         for j in range(2, features.shape[1]):
             fired = features[known, j].astype(float)
             rho, t = expected(fired - mine @ fired / mine.sum(axis=1), z, who, freedom)
-            assert found.rho[j, c] == pytest.approx(rho, abs=1e-9)
+            of_who_fires = mine @ fired > 0
+            share = np.square(z[of_who_fires]).sum() / np.square(z).sum()
+            assert found.rho[j, c] == pytest.approx(rho / np.sqrt(share), abs=1e-9)
             assert found.t[j, c] == pytest.approx(t)
             assert found.n_people[j, c] == len(set(who[several & (fired > 0)]))
+
+
+def test_people_who_do_not_fire_a_feature_do_not_weaken_its_correlation_within_people() -> None:
+    signal = np.random.default_rng(0).normal(size=120)
+    people = np.repeat(np.arange(40), 3)
+    silent = np.where(people < 20, np.exp(signal), 0)[:, None]
+    few = association_within_people(Entries.of(silent[:60]), signal[:60, None], people[:60])
+    all_ = association_within_people(Entries.of(silent), signal[:, None], people)
+    assert all_.rho == pytest.approx(few.rho)
+    assert all_.t == pytest.approx(few.t)
 
 
 def test_how_a_person_always_looks_has_no_effect_within_people() -> None:
