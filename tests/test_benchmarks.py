@@ -6,6 +6,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import pytest
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -21,3 +23,12 @@ def test_saelens_agrees_finds_the_project_from_anywhere(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 7, done.stderr
+
+
+@pytest.mark.parametrize("name", ["planted", "planted_directions"])
+def test_benchmarks_on_planted_truth_find_the_tests_from_anywhere(tmp_path: Path, name: str) -> None:
+    """The faces and directions that they are run on are the tests'."""
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / f"{name}.py", "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
