@@ -20,8 +20,10 @@ from torch import Tensor
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.entries import Entries
 from fsae_mlflow.sae.fused import kernels
-from fsae_mlflow.sae.fused.blocks import SPARSE_BELOW, SparseBlock
+from fsae_mlflow.sae.fused.blocks import SPARSE_BELOW, Block, DenseBlock, SparseBlock
 from fsae_mlflow.sae.fused.entries import Places, count_above, joined, spans, take_above
+from fsae_mlflow.sae.fused.forward import Forward
+from fsae_mlflow.sae.terms import Loss
 
 # The bound has this share of ‖w‖ and of ‖x‖ more: their product is many times the rounding of float32.
 MARGIN = 2e-3
@@ -31,23 +33,24 @@ SAMPLE_ROWS, SAMPLE_FEATURES = 2048, 1024
 
 
 class Encoder:
-    """Encodes templates with a frozen SAE on the CPU; `sample` are raw templates like those that will come."""
+    """Encodes templates with a frozen SAE on the CPU; `x` are scaled templates like those that will come."""
 
     @torch.no_grad()
-    def __init__(self, sae: SparseAutoencoder, sample: Float[Tensor, "n d_in"]) -> None:
+    def __init__(self, sae: SparseAutoencoder, x: Float[Tensor, "n d_in"]) -> None:
         self.sae = sae
         self.level = sae.firing_level().detach().numpy()
         self.W_enc = sae.W_enc.detach()
         competition = sae.competition
         # Outside training, features that share the places of a batch fire above a threshold of their own.
         self.k = None if competition is None or competition.shared else competition.k
-        self.directions = self._choose(sae.scaled(sample[:SAMPLE_ROWS]) - sae.b_dec)
+        self.directions = self._choose(x[:SAMPLE_ROWS] - sae.b_dec)
         self.weights = self._bounded(self.W_enc)
 
     @torch.no_grad()
     def entries(self, templates: Float[Tensor, "batch d_in"]) -> Entries:
         """The features of raw templates."""
-        blocks = self.blocks(self.sae.scaled(templates) - self.sae.b_dec)
+        found = self._blocks(self.sae.scaled(templates) - self.sae.b_dec, dense=False)
+        blocks = [block for block in found if isinstance(block, SparseBlock)]
         parts = [self.sae.activations(block.p, block.expand, None).features.numpy() for block in blocks]
         values = np.concatenate(parts).astype(np.float32, copy=False)
         rows = np.concatenate([block.rows for block in blocks])
@@ -78,22 +81,35 @@ class Encoder:
         return out[0]
 
     @torch.no_grad()
-    def blocks(self, centered: Float[Tensor, "batch d_in"]) -> list[SparseBlock]:
-        """The entries that fire of scaled templates minus b_dec, with their projections, by prefix of the loss."""
-        centered = centered.contiguous()
-        if self.k is None:
-            found = joined(self._above(centered), self.sae.prefixes)
-            return [block for block in found if isinstance(block, SparseBlock)]
-        return [self._largest(centered, self.k)]
+    def loss(self, x: Float[Tensor, "batch d_in"]) -> Loss:
+        """The loss of scaled templates, `sae.loss(x, training=False)`, computed from the entries that fire."""
+        blocks = self._blocks(x - self.sae.b_dec, dense=True)
+        return Forward(self.sae, x, blocks, sparsity_weight=self.sae.settings.sparsity_weight()).loss
 
-    def _above(self, centered: Float[Tensor, "batch d_in"]) -> Iterator[SparseBlock]:
+    def _blocks(self, centered: Float[Tensor, "batch d_in"], *, dense: bool) -> list[Block]:
+        """The entries that fire, by prefix of the loss; with `dense`, those of many as a DenseBlock."""
+        centered = centered.contiguous()
+        if self.k is not None:
+            return [self._largest(centered, self.k)]
+        return joined(self._above(centered, dense=dense), self.sae.prefixes)
+
+    def _above(self, centered: Float[Tensor, "batch d_in"], *, dense: bool) -> Iterator[Block]:
         bounds = self._bounded(centered).T
         for first, last in spans(self.sae, len(centered)):
             p, level = (self.weights[first:last] @ bounds).numpy(), self.level[first:last]
-            indptr, rows, _ = take_above(p, level, count_above(p, level))
+            counts = count_above(p, level)
+            if dense and counts.sum() > SPARSE_BELOW * p.size:
+                yield self._dense(centered, first, last)
+                continue
+            indptr, rows, _ = take_above(p, level, counts)
             values, kept = self._dots(indptr, rows, centered, first, last), np.empty_like(indptr)
             kernels.keep_above(indptr, rows, values, level, kept)
             yield SparseBlock(first, last, kept, rows[: kept[-1]], torch.from_numpy(values[: kept[-1]]))
+
+    def _dense(self, centered: Float[Tensor, "batch d_in"], first: int, last: int) -> DenseBlock:
+        p, level = self.W_enc[first:last] @ centered.T, torch.from_numpy(self.level)[first:last, None]
+        # An entry below the floor is worth nothing.
+        return DenseBlock(first, last, torch.where(p > level, p, self.sae.floor()[first:last, None] - 1))
 
     def _largest(self, centered: Float[Tensor, "batch d_in"], k: int) -> SparseBlock:
         """The k largest positive activations of each template; of equal ones those of the lower features."""
