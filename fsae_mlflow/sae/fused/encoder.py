@@ -10,6 +10,7 @@ level are computed, each by one dot product of full width. Hence an entry's valu
 shard that its template comes in.
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -29,7 +30,8 @@ from fsae_mlflow.sae.terms import Loss
 MARGIN = 2e-3
 RANKS = (48, 64, 96, 128, 160, 192, 256, 320)
 """Ranks to choose from, beside the full width."""
-SAMPLE_ROWS, SAMPLE_FEATURES = 2048, 1024
+SAMPLE_ROWS, TRIED_ROWS, TRIED_FEATURES = 2048, 512, 8192
+ENOUGH = 0.95  # Where features compete, this share of the templates finds places for all entries that may fire.
 
 
 class Encoder:
@@ -115,7 +117,7 @@ class Encoder:
         """The k largest positive activations of each template; of equal ones those of the lower features."""
         batch, d_sae = len(centered), self.sae.d_sae
         bounds = self._bounded(centered).T
-        places = Places(batch, batch, 2 * k + 16, self.level.dtype)
+        places = Places(batch, batch, self.room, self.level.dtype)
         for first, last in spans(self.sae, batch):
             p = (self.weights[first:last] @ bounds).numpy()
             places.offer(p, -self.level[first:last], np.arange(first, last, dtype=np.int32))
@@ -130,8 +132,9 @@ class Encoder:
             row, feature, p = (
                 np.concatenate([one[sure], new]) for one, new in zip((row, feature, p), again, strict=True)
             )
-        order = np.argsort(feature.astype(np.int64) * batch + row, kind="stable")
-        indptr = np.searchsorted(feature[order], np.arange(d_sae + 1))
+            order = np.argsort(row, kind="stable")
+            row, feature, p = row[order], feature[order], p[order]
+        indptr, order = _by_feature(feature, d_sae)
         return SparseBlock(0, d_sae, indptr, row[order], torch.from_numpy(p[order]))
 
     def _beyond(
@@ -145,21 +148,18 @@ class Encoder:
             feature, place = np.nonzero((p >= least[number]) & (p > 0))
             found.append((number[place], (feature + first).astype(np.int32)))
         row, feature = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        return row, feature
+        order = np.argsort(row, kind="stable")
+        return row[order], feature[order]
 
     def _winners(
         self, centered: Float[Tensor, "batch d_in"], row: np.ndarray, feature: np.ndarray, k: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Row, feature and projection of the k largest positive activations of each row among the given entries."""
-        order = np.argsort(feature.astype(np.int64) * len(centered) + row, kind="stable")
-        row, feature = row[order], feature[order]
-        indptr = np.searchsorted(feature, np.arange(self.sae.d_sae + 1))
-        p = self._dots(indptr, row, centered, 0, self.sae.d_sae)
-        value = p - self.level[feature]
-        ranked = np.lexsort((feature, -value, row))
-        counts = np.bincount(row, minlength=len(centered))
-        place = np.arange(len(row)) - np.repeat(counts.cumsum() - counts, counts)
-        kept = ranked[(place < k) & (value[ranked] > 0)]
+        """Row, feature and projection of the k largest positive activations of each row among entries in that order."""
+        indptr, order = _by_feature(feature, self.sae.d_sae)
+        p = np.empty(len(row), self.level.dtype)
+        p[order] = self._dots(indptr, row[order], centered, 0, self.sae.d_sae)
+        start, kept = np.searchsorted(row, np.arange(len(centered) + 1)), np.empty(len(row), np.bool_)
+        kernels.parallel_for(kernels.mark_largest, len(centered), start, p - self.level[feature], k, kept)
         return row[kept], feature[kept], p[kept]
 
     def _dots(self, indptr: np.ndarray, rows: np.ndarray, centered: Tensor, first: int, last: int) -> np.ndarray:
@@ -180,18 +180,30 @@ class Encoder:
 
         An entry that the bound does not rule out costs as much as 1 / SPARSE_BELOW entries of a product.
         """
-        width = x.shape[1]
-        features = torch.arange(0, self.sae.d_sae, max(1, self.sae.d_sae // SAMPLE_FEATURES))
+        width, d_sae = x.shape[1], self.sae.d_sae
+        directions = torch.linalg.eigh(x.double().T @ x.double()).eigenvectors.flip(1).to(x.dtype)
+        x = x[:: -(-len(x) // TRIED_ROWS)]
+        features = torch.arange(0, d_sae, max(1, d_sae // TRIED_FEATURES))
         level = torch.from_numpy(self.level)[features][:, None]
         if self.k is not None:
             projected = self.W_enc[features] @ x.T - level
-            level = level + projected.topk(max(1, round(self.k * len(features) / self.sae.d_sae)), dim=0).values[-1:]
-        directions = torch.linalg.eigh(x.double().T @ x.double()).eigenvectors.flip(1).to(x.dtype)
-        best, least = None, float(width)
-        for rank in (rank for rank in RANKS if rank < width):
-            self.directions = directions[:, :rank].contiguous()
-            bounds = self._bounded(self.W_enc[features]) @ self._bounded(x).T
-            cost = rank + width / SPARSE_BELOW * float((bounds > level).float().mean())
+            level = level + projected.topk(max(1, round(self.k * len(features) / d_sae)), dim=0).values[-1:]
+        best, least = None, math.inf
+        for rank in (*(rank for rank in RANKS if rank < width), width):
+            self.directions = directions[:, :rank].contiguous() if rank < width else None
+            above = (self._bounded(self.W_enc[features]) @ self._bounded(x).T > level).float().mean(dim=0)
+            cost = rank + width / SPARSE_BELOW * float(above.mean())
             if cost < least:
                 best, least = self.directions, cost
+                self.room = math.ceil(d_sae * float(above.quantile(ENOUGH)))
+        if self.k is not None:
+            self.room = min(max(self.room, self.k) + 16, d_sae)
         return best
+
+
+def _by_feature(feature: np.ndarray, d_sae: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the entries of each feature begin and end in the stable order by feature, and that order."""
+    indptr = np.concatenate([[0], np.bincount(feature, minlength=d_sae).cumsum()])
+    order = np.empty(len(feature), np.int64)
+    kernels.order_by_feature(feature, indptr[:-1].copy(), order)
+    return indptr, order
