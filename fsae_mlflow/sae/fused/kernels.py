@@ -258,26 +258,30 @@ def keep_largest(value, row, feature, n, room):
 
 @no_type_check
 @njit(nogil=True, cache=True)
-def order_by_feature(feature, place, order):
-    """The stable order of entries by feature; `place[j]`, where those of feature j begin, moves to their end."""
-    for e in range(feature.shape[0]):
-        j = feature[e]
-        order[place[j]] = e
-        place[j] += 1
+def sort_by_counting(number, place, order):
+    """The stable order of entries by number; `place[i]`, where those of number i begin, moves to their end."""
+    for e in range(number.shape[0]):
+        i = number[e]
+        order[place[i]] = e
+        place[i] += 1
 
 
 @no_type_check
 @njit(nogil=True, cache=True)
-def mark_largest(first, last, start, value, n_most, kept):
-    """Mark the n_most largest positive values of each row, start[row]…start[row + 1]; earlier ones where equal."""
+def mark_largest(first, last, start, value, n_most, kept, least):
+    """Mark the n_most largest positive values of each row, start[row]…start[row + 1]; earlier ones where equal.
+
+    `least[row]` gets the least of them, 0 where there are fewer.
+    """
     for b in range(first, last):
         one, mark = value[start[b] : start[b + 1]], kept[start[b] : start[b + 1]]
         n = one.shape[0]
-        least = np.sort(one)[n - n_most] if n > n_most else one.dtype.type(0)
+        limit = np.sort(one)[n - n_most] if n >= n_most else one.dtype.type(0)
+        least[b] = max(limit, one.dtype.type(0))
         n_equal = n_most
         for e in range(n):
-            n_equal -= one[e] > least
+            n_equal -= one[e] > limit
         for e in range(n):
-            mark[e] = one[e] > 0 and (one[e] > least or (one[e] == least and n_equal > 0))
-            if mark[e] and one[e] == least:
+            mark[e] = one[e] > 0 and (one[e] > limit or (one[e] == limit and n_equal > 0))
+            if mark[e] and one[e] == limit:
                 n_equal -= 1

@@ -6,7 +6,7 @@ import torch
 
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.entries import Entries
-from fsae_mlflow.sae.fused import blocks, encoder, entries
+from fsae_mlflow.sae.fused import blocks, entries
 from fsae_mlflow.sae.fused.encoder import Encoder
 from fsae_mlflow.sae.sparse import DenseEncoder, SparseEncoder, sparse_encoder
 from fsae_mlflow.sae.terms import TERMS
@@ -93,21 +93,39 @@ def test_bounds_hold_for_templates_unlike_the_sample() -> None:
     assert_equal(found.entries(ISOTROPIC), sae.encode(ISOTROPIC))
 
 
-@pytest.mark.parametrize("n_least", [0, 40])
+@pytest.mark.parametrize("factor", [0.0, 1.0, 1.2, 100.0])
 @torch.no_grad()
-def test_topk_looks_again_where_a_bound_found_no_place(n_least: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    sae = firing_sae("topk", LOW_RANK, D_SAE, density=0.006)
-    # Some rows fire fewer than k features: all of theirs are looked for again.
-    sae.b_enc[n_least:] -= 100 if n_least else 0
-    found, doubted = Encoder(sae, LOW_RANK), []
-    beyond = Encoder._beyond
+def test_topk_looks_again_where_the_limit_hides_some(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    sae = firing_sae("topk", LOW_RANK, D_SAE, density=0.02)
+    limits, winners, looked = Encoder._limits, Encoder._winners, []
+    raised = np.where(np.arange(BATCH) % 3, factor, 1).astype(np.float32)
+    monkeypatch.setattr(Encoder, "_limits", lambda self, *given: limits(self, *given) * raised)
     monkeypatch.setattr(
-        Encoder,
-        "_beyond",
-        lambda self, bounds, rows, least: (doubted.append(rows), beyond(self, bounds, rows, least))[1],
+        Encoder, "_winners", lambda self, x, *given: (looked.append(len(x)), winners(self, x, *given))[1]
     )
-    assert_equal(found.entries(ISOTROPIC), sae.encode(ISOTROPIC))
-    assert n_least or (len(doubted) == 1 and doubted[0].any())
+    for x in (LOW_RANK, ISOTROPIC):
+        assert_equal(Encoder(sae, LOW_RANK).entries(x), sae.encode(x))
+    if factor == 100:
+        assert looked == 2 * [BATCH, BATCH * 2 // 3]
+    elif factor == 0:
+        assert looked[0] == BATCH and sum(looked) <= 2.2 * BATCH
+
+
+@torch.no_grad()
+def test_topk_finds_fewer_than_k_where_fewer_are_positive() -> None:
+    sae = firing_sae("topk", LOW_RANK, D_SAE, density=0.02)
+    sae.b_enc[15:] -= 100
+    found = Encoder(sae, LOW_RANK).entries(LOW_RANK)
+    assert_equal(found, sae.encode(LOW_RANK))
+    assert (found.per_row() < 10).any()
+
+
+@torch.no_grad()
+def test_a_template_equal_to_the_bias_has_the_largest_biases() -> None:
+    """Its bounds are as large as its projections: zero."""
+    sae = firing_sae("topk", LOW_RANK, D_SAE, density=0.02)
+    x = sae.b_dec[None].clone()
+    assert_equal(Encoder(sae, LOW_RANK).entries(x), sae.encode(x))
 
 
 @torch.no_grad()
