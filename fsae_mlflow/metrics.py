@@ -115,14 +115,10 @@ class Sparsity:
         self.n = 0
         self._counts = torch.zeros(d_sae, dtype=torch.int64)
 
-    @torch.no_grad()
-    def add(self, features: Float[Tensor, "n d_sae"] | Float[np.ndarray, "n d_sae"]) -> None:
-        """Add the features of a batch; those above zero fire."""
-        features = torch.as_tensor(features)
-        self.n += len(features)
-        # A sum of ones is several times faster than one of booleans, and exact up to 2^24 rows a batch.
-        fires = torch.gt(features, 0, out=torch.empty_like(features))
-        self._counts = self._counts.to(features.device) + fires.sum(dim=0, dtype=torch.float32).long()
+    def add(self, counts: Int64[Tensor, " d_sae"], n: int) -> None:
+        """Add a batch of `n` templates, of which `counts` fire each feature."""
+        self.n += n
+        self._counts = self._counts.to(counts.device) + counts
 
     @property
     def counts(self) -> Int64[np.ndarray, " d_sae"]:
@@ -143,6 +139,14 @@ class Sparsity:
     def alive(self) -> float:
         """Share of features that at least one template fires."""
         return float((self.counts > 0).mean())
+
+
+@torch.no_grad()
+def firing_counts(features: Float[Tensor, "n d_sae"]) -> Int64[Tensor, " d_sae"]:
+    """Templates of a batch that fire each feature: those whose activation is above zero."""
+    # A sum of ones is several times faster than one of booleans, and exact up to 2^24 rows a batch.
+    fires = torch.gt(features, 0, out=torch.empty_like(features))
+    return fires.sum(dim=0, dtype=torch.float32).long()
 
 
 def _doubles(rows: Tensor | np.ndarray) -> Float64[Tensor, "n d"]:

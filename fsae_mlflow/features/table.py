@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jaxtyping import Int64
+from jaxtyping import Int32
 
 from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.errors import UserError
@@ -82,13 +82,13 @@ def write_description(description: Description, templates: TemplateSet, folder: 
     return written
 
 
-def write_l0(l0: Int64[np.ndarray, " n"], templates: TemplateSet, folder: Path) -> Path:
+def write_l0(l0: Int32[np.ndarray, " n"], templates: TemplateSet, folder: Path) -> Path:
     """Write faces.parquet."""
     kinds = pa.schema([("row", pa.int64()), ("image_id", pa.string()), ("l0", pa.int32())])
     with atomic_write(folder / FACES) as path, pq.ParquetWriter(path, kinds) as writer:
         for first, table in templates.tables(["image_id"]):
             rows = np.arange(first, first + len(table))
-            columns = [pa.array(rows), table.column("image_id").combine_chunks(), pa.array(l0[rows].astype(np.int32))]
+            columns = [pa.array(rows), table.column("image_id").combine_chunks(), pa.array(l0[rows])]
             writer.write_table(pa.Table.from_arrays(columns, schema=kinds))
     return folder / FACES
 

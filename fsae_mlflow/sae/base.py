@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.metrics import firing_counts
 from fsae_mlflow.parameters import flat
 from fsae_mlflow.provenance import Origin
 from fsae_mlflow.sae.settings import VariantSettings
@@ -92,7 +93,7 @@ class SparseAutoencoder(nn.Module, ABC):
 
     def gate_preactivation(self, templates: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
         """The preactivation of templates: positive where a feature fires."""
-        return self.preactivation(self.scaled(templates))
+        return self.projected(self.scaled(templates)) - self.firing_level()
 
     def scaled(self, templates: Float[Tensor, "batch d"]) -> Float[Tensor, "batch d"]:
         """Templates in the units of training, E‖x‖² = 1.
@@ -117,25 +118,10 @@ class SparseAutoencoder(nn.Module, ABC):
         """W_enc (x − b_dec)."""
         return (x - self.b_dec) @ self.W_enc.T
 
-    def preactivation(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
-        """The projection above the firing level."""
-        return self.projected(x) - self.firing_level()
-
     def features(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
-        """The features of scaled templates; where features compete for a batch's places, the variant overrides this."""
+        """The features of scaled templates."""
         projected = self.projected(x)
-        features = self.activations(projected, _every_entry, None).features
-        if self.competition is None:
-            return features
-        assert not self.competition.shared, "outside training a template's features must not depend on its batch"
-        return features * self.competition.topk_mask(projected - self.floor())
-
-    def reconstruct(
-        self, x: Float[Tensor, "batch d_in"]
-    ) -> tuple[Float[Tensor, "batch d_sae"], Float[Tensor, "batch d_in"]]:
-        """The features of scaled templates, and the scaled templates that they decode to."""
-        features = self.features(x)
-        return features, features @ self.W_dec + self.b_dec
+        return self.in_use(self.activations(projected, _every_entry, None).features, projected)
 
     def loss(
         self,
@@ -143,11 +129,13 @@ class SparseAutoencoder(nn.Module, ABC):
         *,
         sparsity_weight: float | None = None,
         dead: Int[Tensor, " n_dead"] | None = None,
+        training: bool = True,
     ) -> Loss:
-        """The training loss of scaled templates.
+        """The loss of scaled templates.
 
         `sparsity_weight` is λ (the settings' own by default). `dead` lists the features that take part in the auxiliary
-        term where features compete, ascending. Nothing is read from the device.
+        term where features compete, ascending. Without `training` the features that fire are those of `encode`.
+        Nothing is read from the device.
         """
         projected = self.projected(x)
         found = self.activations(projected, _every_entry, self.norms())
@@ -158,18 +146,20 @@ class SparseAutoencoder(nn.Module, ABC):
             if self.competition.k_aux and dead is not None and len(dead):
                 auxiliary = features[:, dead] * self.competition.dead_mask(scores[:, dead])
                 W_dec = W_dec[dead]
-            features = features * self.competition.topk_mask(scores)
+            features = features * self.competition.topk_mask(scores) if training else self.in_use(features, projected)
             least = least_positive(features)
         if auxiliary is not None:
             auxiliary = auxiliary @ (W_dec.detach() if self.auxiliary_is_frozen else W_dec)
-        reconstruction, error = self.errors(x, self._decoded_by_prefix(features), auxiliary)
+        decoded = self._decoded_by_prefix(features)
+        reconstruction, error = self.errors(x, decoded, auxiliary)
         weight = self.settings.sparsity_weight() if sparsity_weight is None else sparsity_weight
         return Loss(
             reconstruction=reconstruction,
             sparsity=weight * found.sparsity / len(x),
             auxiliary=error,
-            fired=(features.detach() > 0).any(dim=0),
+            counts=firing_counts(features),
             least=least,
+            x_hat=(decoded[-1] + self.b_dec).detach(),
         )
 
     def errors(
@@ -209,6 +199,15 @@ class SparseAutoencoder(nn.Module, ABC):
     @abstractmethod
     def firing_level(self) -> Float[Tensor, " d_sae"]:
         """The projection above which each feature fires."""
+
+    def in_use(
+        self, activations: Float[Tensor, "batch d_sae"], projected: Float[Tensor, "batch d_sae"]
+    ) -> Float[Tensor, "batch d_sae"]:
+        """The activations that stay outside training; where a batch shares its places, the variant overrides this."""
+        if self.competition is None:
+            return activations
+        assert not self.competition.shared, "outside training a template's features must not depend on its batch"
+        return activations * self.competition.topk_mask(projected - self.floor())
 
     def floor(self) -> Float[Tensor, " d_sae"]:
         """The projection up to which an entry has neither value nor gradient."""

@@ -46,7 +46,7 @@ class DenseEncoder:
     def decoded(self, entries: Entries) -> Float[Tensor, "batch d_in"]:
         place = torch.from_numpy(np.stack([entries.rows, entries.feature])).to(self.sae.W_dec.device)
         values = torch.from_numpy(entries.values).to(self.sae.W_dec)
-        features = torch.sparse_coo_tensor(place, values, (entries.n_rows, entries.d_sae))
+        features = torch.sparse_coo_tensor(place, values, (entries.n_rows, entries.d_sae), check_invariants=False)
         return torch.sparse.mm(features, self.sae.W_dec) + self.sae.b_dec
 
 
@@ -57,4 +57,4 @@ def sparse_encoder(sae: SparseAutoencoder, sample: Float[Tensor, "n d_in"]) -> S
     # Numba takes a moment to import; who does not encode need not wait for it.
     from fsae_mlflow.sae.fused.encoder import Encoder
 
-    return Encoder(sae, sample)
+    return Encoder(sae, sae.scaled(sample))

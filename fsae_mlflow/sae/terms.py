@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 TERMS = ("reconstruction", "sparsity", "auxiliary", "total")
@@ -18,15 +18,21 @@ Expand = Callable[[Tensor], Tensor]
 class Loss:
     """The terms of one batch's loss, each summed over dimensions or features and averaged over the batch.
 
-    `fired` marks the features that at least one template of the batch fires. `least` is the smallest activation that
-    fired where features compete, else infinity.
+    `counts` are the templates of the batch that fire each feature. `least` is the smallest activation that fired where
+    features compete, else infinity. `x_hat` is what the batch decodes to, without a gradient.
     """
 
     reconstruction: Float[Tensor, ""]
     sparsity: Float[Tensor, ""]
     auxiliary: Float[Tensor, ""]
-    fired: Bool[Tensor, " d_sae"]
+    counts: Int64[Tensor, " d_sae"]
     least: Float[Tensor, ""]
+    x_hat: Float[Tensor, "batch d_in"]
+
+    @property
+    def fired(self) -> Bool[Tensor, " d_sae"]:
+        """The features that at least one template of the batch fires."""
+        return self.counts > 0
 
     @property
     def total(self) -> Float[Tensor, ""]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64, UInt64
+from jaxtyping import Float, Float32, Float64, Int32, Int64, UInt64
 from torch import Tensor
 
 from fsae_mlflow.errors import UserError
@@ -27,6 +27,7 @@ from fsae_mlflow.templates.set import TemplateSet
 
 PER_PERSON = 3
 N_SAMPLED = 32
+N_RESEMBLED = 2048  # templates that tell an encoder what those to come are like
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Survey:
 
     def __post_init__(self) -> None:
         n, lists = self.d_sae, (self.d_sae, 2 * self.most)
-        self.l0s: list[Int64[np.ndarray, " batch"]] = []
+        self.l0s: list[Int32[np.ndarray, " batch"]] = []
         self._rows: list[Int64[np.ndarray, " batch"]] = []
         self._entries: list[Entries] = []
         self._sums, self._squares, self._norms = np.zeros(n), np.zeros(n), np.zeros(1)
@@ -73,7 +74,7 @@ class Survey:
             *(entries.indptr, entries.rows, entries.values, first, people.astype(np.int32)),
             *(self._sums, self._squares, self._histogram, *self._lists),
         )
-        self.l0s.append(entries.per_row())
+        self.l0s.append(entries.per_row().astype(np.int32))
         if norms is not None:
             self._norms += (norms.astype(np.float64) / accumulation.STEP).round().sum() * accumulation.STEP
         if (read := people <= self.read_below).any():
@@ -168,7 +169,7 @@ class Survey:
         return {
             **{f"list{number}": array for number, array in enumerate(self._arrays)},
             "scalars": np.array([self.most, self.read_below], np.uint64),
-            "l0": np.concatenate(self.l0s) if self.l0s else np.zeros(0, np.int64),
+            "l0": np.concatenate(self.l0s) if self.l0s else np.zeros(0, np.int32),
             "rows": rows,
             "indptr": entries.indptr,
             "entry_rows": entries.rows,
@@ -275,26 +276,24 @@ def encoded(
     if len(templates) == 0:
         raise UserError("templates: the set is empty; extract some faces first.")
     start, stop, _ = rows.indices(len(templates))
-    batches = _batches(templates, slice(start, stop), batch_size)
-    encoder = None
-    for first, batch, people in progress(
-        batches, total=stop - start, label=label, unit="templates", size=lambda one: len(one[1])
-    ):
-        x = torch.tensor(batch, device=sae.W_dec.device)
-        encoder = encoder or sparse_encoder(sae, x)
-        yield EncodedBatch(first, batch, people, encoder.entries(x), sae, encoder)
+    batches = _encoded(sae, templates, slice(start, stop), batch_size)
+    yield from progress(batches, total=stop - start, label=label, unit="templates", size=lambda one: len(one.templates))
 
 
-def _batches(
-    templates: TemplateSet | Float32[np.ndarray, "n d_in"], rows: slice, batch_size: int
-) -> Iterator[tuple[int, Float32[np.ndarray, "batch d_in"], UInt64[np.ndarray, " batch"]]]:
-    """First row, templates and hashed people of the batches of consecutive rows."""
+def _encoded(
+    sae: SparseAutoencoder, templates: TemplateSet | Float32[np.ndarray, "n d_in"], rows: slice, batch_size: int
+) -> Iterator[EncodedBatch]:
     if isinstance(templates, np.ndarray):
         parts = iter([(rows.start, templates[rows], np.arange(rows.start, rows.stop))])
     else:
         parts = templates.batches(rows=rows)
+    device, encoder = sae.W_dec.device, None
     for first, part, identities in parts:
         people = hashed(identities)
         for start in range(0, len(part), batch_size):
+            # A set stands sorted by person: its first rows vary less than all.
+            some = torch.tensor(part[:: -(-len(part) // N_RESEMBLED)], device=device)
+            encoder = encoder or sparse_encoder(sae, some)
             inside = slice(start, start + batch_size)
-            yield first + start, part[inside], people[inside]
+            entries = encoder.entries(torch.tensor(part[inside], device=device))
+            yield EncodedBatch(first + start, part[inside], people[inside], entries, sae, encoder)

@@ -120,11 +120,11 @@ def _as_bfloat16(bits: np.ndarray) -> Tensor:
 def joined(blocks: Iterable[Block], prefixes: list[int]) -> list[Block]:
     """The same blocks, with neighboring sparse ones of one prefix joined, for fewer and larger calls."""
     found: list[Block] = []
-    for is_sparse, run in groupby(
-        blocks, lambda block: isinstance(block, SparseBlock) and bisect_right(prefixes, block.first)
+    for (is_sparse, _), run in groupby(
+        blocks, lambda block: (isinstance(block, SparseBlock), bisect_right(prefixes, block.first))
     ):
         members = list(run)
-        if is_sparse is False:
+        if not is_sparse:
             found += members
             continue
         parts = [part for part in members if isinstance(part, SparseBlock)]

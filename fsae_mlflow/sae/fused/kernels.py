@@ -18,6 +18,7 @@ from numba import njit
 FUSED = {"contract"}
 DOT = {"contract", "reassoc"}
 CHUNKS_PER_THREAD = 4
+OFFERED_AT_ONCE = 32  # entries that `offer` compares before it looks at one of them: most are below the limit
 
 
 def parallel_for(kernel: Callable[..., None], n: int, *arguments: object, multiple: int = 1) -> None:
@@ -216,18 +217,24 @@ def offer(first, last, p, bias, features, group_of, limit, n_held, held_value, h
         limit_of[b - start] = limit[group_of[b]]
     for j in range(p.shape[0]):
         row, shift = p[j, start:stop], bias[j]
-        for i in range(limit_of.shape[0]):
-            if row[i] + shift > limit_of[i]:
-                g = group_of[start + i]
-                n = n_held[g]
-                held_value[g, n], held_row[g, n], held_feature[g, n] = row[i] + shift, start + i, features[j]
-                n_held[g] = n + 1
-                if n + 1 == held_value.shape[1]:
-                    limit[g] = keep_largest(held_value[g], held_row[g], held_feature[g], n + 1, room)
-                    n_held[g] = room
-                    for k in range(limit_of.shape[0]):
-                        if group_of[start + k] == g:
-                            limit_of[k] = limit[g]
+        for chunk in range(0, limit_of.shape[0], OFFERED_AT_ONCE):
+            end, n_above = min(chunk + OFFERED_AT_ONCE, limit_of.shape[0]), np.int32(0)
+            for i in range(chunk, end):
+                n_above += np.int32(row[i] + shift > limit_of[i])
+            if n_above == 0:
+                continue
+            for i in range(chunk, end):
+                if row[i] + shift > limit_of[i]:
+                    g = group_of[start + i]
+                    n = n_held[g]
+                    held_value[g, n], held_row[g, n], held_feature[g, n] = row[i] + shift, start + i, features[j]
+                    n_held[g] = n + 1
+                    if n + 1 == held_value.shape[1]:
+                        limit[g] = keep_largest(held_value[g], held_row[g], held_feature[g], n + 1, room)
+                        n_held[g] = room
+                        for k in range(limit_of.shape[0]):
+                            if group_of[start + k] == g:
+                                limit_of[k] = limit[g]
 
 
 @no_type_check
@@ -247,3 +254,34 @@ def keep_largest(value, row, feature, n, room):
             value[kept], row[kept], feature[kept] = value[e], row[e], feature[e]
             kept += 1
     return least
+
+
+@no_type_check
+@njit(nogil=True, cache=True)
+def sort_by_counting(number, place, order):
+    """The stable order of entries by number; `place[i]`, where those of number i begin, moves to their end."""
+    for e in range(number.shape[0]):
+        i = number[e]
+        order[place[i]] = e
+        place[i] += 1
+
+
+@no_type_check
+@njit(nogil=True, cache=True)
+def mark_largest(first, last, start, value, n_most, kept, least):
+    """Mark the n_most largest positive values of each row, start[row]…start[row + 1]; earlier ones where equal.
+
+    `least[row]` gets the least of them, 0 where there are fewer.
+    """
+    for b in range(first, last):
+        one, mark = value[start[b] : start[b + 1]], kept[start[b] : start[b + 1]]
+        n = one.shape[0]
+        limit = np.sort(one)[n - n_most] if n >= n_most else one.dtype.type(0)
+        least[b] = max(limit, one.dtype.type(0))
+        n_equal = n_most
+        for e in range(n):
+            n_equal -= one[e] > limit
+        for e in range(n):
+            mark[e] = one[e] > 0 and (one[e] > limit or (one[e] == limit and n_equal > 0))
+            if mark[e] and one[e] == limit:
+                n_equal -= 1

@@ -15,9 +15,10 @@ from fsae_mlflow.ranks import Ranks
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.fused.blocks import Block
 from fsae_mlflow.sae.fused.entries import above_floor, joined, largest, screening_pays
+from fsae_mlflow.sae.fused.forward import Forward, channels, decoder_rows
 from fsae_mlflow.sae.fused.row_update import RowUpdate
 from fsae_mlflow.sae.optimizer import AdamW
-from fsae_mlflow.sae.terms import Activations, Loss, least_positive
+from fsae_mlflow.sae.terms import Loss
 
 
 class FusedStep:
@@ -34,56 +35,29 @@ class FusedStep:
         self, x: Float[Tensor, "batch d_in"], *, sparsity_weight: float, dead: Int[Tensor, " n_dead"] | None = None
     ) -> Loss:
         """The loss of a batch of scaled templates."""
-        sae, n_prefixes = self.sae, len(self.sae.prefixes)
-        self.sparsity_weight = sparsity_weight / len(x)
+        sae = self.sae
         self.centered = (x - sae.b_dec).contiguous()
         self.blocks = (
             joined(above_floor(sae, self.centered, screened=self.screened), sae.prefixes)
             if sae.competition is None
             else largest(sae, sae.competition, self.centered, dead)
         )
-        self.prefix = [next(g for g, stop in enumerate(sae.prefixes) if block.first < stop) for block in self.blocks]
-        norms, fired = sae.norms(), torch.zeros(sae.d_sae, dtype=torch.bool)
-        sparsity, least = x.new_zeros(()), x.new_full((), torch.inf)
-        decoded: np.ndarray | None = None
-        for block, prefix in zip(self.blocks, self.prefix, strict=True):
-            activations = sae.activations(block.p, block.expand, norms)
-            values = _channels(block, activations)
-            if decoded is None:
-                decoded = np.zeros((n_prefixes, len(values), *x.shape), x.numpy().dtype)
-            block.decode(values, self._rows(block), decoded[prefix])
-            sparsity += activations.sparsity
-            if sae.competition is not None:
-                least = torch.minimum(least, least_positive(values[0]))
-            fired[block.first : block.last] = block.per_feature((values[0] > 0).to(x.dtype)) > 0
-        assert decoded is not None
-        self.decoded = self.ranks.sum(torch.from_numpy(decoded)).requires_grad_()
-        self.ranks.sum(sparsity)
-        with torch.enable_grad():
-            whole = self.decoded.cumsum(dim=0) if n_prefixes > 1 else self.decoded
-            self.errors = sae.errors(x, whole[:, 0], whole[-1, 1] if whole.shape[1] == 2 else None)
-        reconstruction, auxiliary = self.errors
-        return Loss(
-            reconstruction=reconstruction.detach(),
-            sparsity=self.sparsity_weight * sparsity,
-            auxiliary=auxiliary.detach(),
-            fired=fired,
-            least=least,
-        )
+        self.found = Forward(sae, x, self.blocks, sparsity_weight=sparsity_weight, ranks=self.ranks)
+        return self.found.loss
 
     def update(self) -> None:
         """One optimizer step down the gradient of the loss that `forward` gave last."""
         sae = self.sae
         for parameter in sae.parameters():
             parameter.grad = None
-        torch.stack(self.errors).sum().backward()
-        assert self.decoded.grad is not None and sae.b_dec.grad is not None
-        inputs = self.decoded.grad.numpy()
+        torch.stack(self.found.errors).sum().backward()
+        assert self.found.decoded.grad is not None and sae.b_dec.grad is not None
+        inputs = self.found.decoded.grad.numpy()
         update_decoder = RowUpdate(self.optimizer, sae.W_dec, unit=sae.unit_decoder)
         update_encoder = RowUpdate(self.optimizer, sae.W_enc, unit=False)
         norms = sae.norms()
         through_encoder = torch.zeros_like(sae.b_dec)
-        for block, prefix in zip(self.blocks, self.prefix, strict=True):
+        for block, prefix in zip(self.blocks, self.found.prefix, strict=True):
             values, to_p, to_norms = self._backward(block, inputs[prefix], norms)
             still = np.zeros(block.last - block.first, inputs.dtype)
             radial = still if norms is None else (to_norms / norms.detach()[block.first : block.last]).numpy()
@@ -102,29 +76,17 @@ class FusedStep:
         p = block.p.requires_grad_()
         leaf = norms.detach().clone().requires_grad_() if norms is not None else None
         activations = self.sae.activations(p, block.expand, leaf)
-        to_values = block.dots(inputs, self._rows(block))
+        to_values = block.dots(inputs, decoder_rows(self.sae, block))
         if block.auxiliary is not None:
             to_values = torch.where(block.auxiliary, to_values[1], to_values[0])[None]
         outputs = [output for output in (activations.features, activations.auxiliary) if output is not None]
         gradients = list(to_values)
         if activations.sparsity.requires_grad:
             outputs.append(activations.sparsity)
-            gradients.append(torch.full_like(activations.sparsity, self.sparsity_weight))
+            gradients.append(torch.full_like(activations.sparsity, self.found.sparsity_weight))
         torch.autograd.backward(outputs, gradients)
         assert p.grad is not None
         to_norms = (
             leaf.grad[block.first : block.last] if leaf is not None and leaf.grad is not None else p.new_zeros(())
         )
-        return _channels(block, activations).detach(), p.grad, to_norms
-
-    def _rows(self, block: Block) -> np.ndarray:
-        return self.sae.W_dec.detach()[block.first : block.last].numpy()
-
-
-def _channels(block: Block, activations: Activations) -> Float[Tensor, "channels ..."]:
-    """What decodes to x̂ and, where there is one, to the auxiliary estimate."""
-    if activations.auxiliary is not None:
-        return torch.stack([activations.features, activations.auxiliary])
-    if block.auxiliary is not None:
-        return torch.stack([activations.features * ~block.auxiliary, activations.features * block.auxiliary])
-    return activations.features[None]
+        return channels(block, activations).detach(), p.grad, to_norms

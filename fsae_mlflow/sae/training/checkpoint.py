@@ -175,7 +175,7 @@ class Checkpoints:
     def after_epoch(self, sae: SparseAutoencoder, metrics: dict[str, float]) -> None:
         if not self.keeps_best:
             return
-        # Where features compete, the loss is that of a competition within the batch, which ends with the training.
+        # An SAE whose features compete is used whole: a Matryoshka SAE's prefixes do not choose.
         loss = metrics["heldout/loss_total" if sae.competition is None else "heldout/mse"]
         if self.best is None or loss < self.best["loss"]:
             weights = {name: tensor.detach().cpu().clone() for name, tensor in sae.state_dict().items()}

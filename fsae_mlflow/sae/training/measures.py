@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -37,20 +39,35 @@ class Measures:
 
 @torch.no_grad()
 def measure(
-    sae: SparseAutoencoder, x: Float[Tensor, "n d_in"] | Iterable[Tensor], *, batch_size: int = 1024
+    sae: SparseAutoencoder,
+    x: Float[Tensor, "n d_in"] | Iterable[Tensor],
+    *,
+    batch_size: int = 1024,
+    sample: Float[Tensor, "n_sampled d_in"] | None = None,
 ) -> Measures:
     """Measure `sae` on scaled templates, given whole or in batches.
 
+    Everything, the loss too, is that of the features that fire outside training, and no dead feature takes part in the
+    auxiliary term. With a `sample` of templates like x only the entries that fire are computed: for the CPU.
+
     Raises: UserError without templates.
     """
+    loss_of = partial(sae.loss, training=False) if sample is None else _encoder(sae, sample).loss
     fidelity, sparsity = Fidelity(), Sparsity(sae.d_sae)
     sums: Tensor | float = 0.0
     for batch in x.split(batch_size) if isinstance(x, Tensor) else x:
-        features, x_hat = sae.reconstruct(batch)
-        fidelity.add(batch, x_hat)
-        sparsity.add(features)
-        sums += sae.loss(batch).stacked.double() * len(batch)
+        loss = loss_of(batch)
+        fidelity.add(batch, loss.x_hat)
+        sparsity.add(loss.counts, len(batch))
+        sums += loss.stacked.double() * len(batch)
     if fidelity.n == 0:
         raise UserError("There are no templates to measure the SAE on.")
     means = (torch.as_tensor(sums) / fidelity.n).tolist()
     return Measures(fidelity=fidelity, sparsity=sparsity, losses=dict(zip(TERMS, means, strict=True)))
+
+
+def _encoder(sae: SparseAutoencoder, x: Float[Tensor, "n d_in"]) -> Any:
+    # Numba takes a moment to import; a small training need not wait for it.
+    from fsae_mlflow.sae.fused.encoder import Encoder
+
+    return Encoder(sae, x)

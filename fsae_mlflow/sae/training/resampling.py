@@ -37,7 +37,8 @@ def draw_directions(
     of the alive rows' mean norm.
     """
     rows = dead.nonzero().squeeze(1)
-    loss = torch.cat([(batch - sae.reconstruct(batch)[1]).square().sum(dim=1) for batch in pool.split(1024)])
+    x_hat = torch.cat([sae.features(batch) @ sae.W_dec + sae.b_dec for batch in pool.split(1024)])
+    loss = (pool - x_hat).square().sum(dim=1)
     weight = loss.double().square()
     if not weight.sum() > 0:
         weight = torch.ones_like(weight)

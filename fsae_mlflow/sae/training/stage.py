@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float64
+from torch import Tensor
 
 from fsae_mlflow.compute import choose_device
 from fsae_mlflow.errors import UserError
@@ -92,7 +93,7 @@ def _finished(
         return None
     logger.info("train_sae: %s is finished already; remove the folder to train again.", output)
     if "metrics" not in config:  # Version 0.1 did not store them.
-        config["metrics"] = _final_metrics(sae.to(device), data)[0]
+        config["metrics"] = _final_metrics(sae.to(device), data, {})[0]
         if settings.keep == "last":
             config["metrics"]["epoch_kept"] = float(settings.epochs)
         sae.cpu()
@@ -119,9 +120,12 @@ def _train(
     checkpoints.resume()
     sae = trainer.whole()
     samples = {name: sae.scaled(side.sample(_n_measured(side)).to(device)) for name, side in data.items()}
+    # Where the fused step pays, so does measuring by the entries that fire alone.
+    resembled = samples if trainer.is_fused else {}
     if checkpoints.keeps_best and trainer.step and trainer.step % trainer.batches_per_epoch == 0:
         # The former process may have stopped after an epoch's last step, before measuring it.
-        checkpoints.after_epoch(sae, measure(sae, samples["heldout"]).metrics("heldout"))
+        found = measure(sae, samples["heldout"], sample=resembled.get("heldout"))
+        checkpoints.after_epoch(sae, found.metrics("heldout"))
     total, left = trainer.n_steps, range(trainer.step, trainer.n_steps)
     steps = iter(progress(left, total=total, done=trainer.step, label="train_sae", unit="steps") if ranks.leads else ())
     next(steps, None)
@@ -138,7 +142,7 @@ def _train(
             if ranks.leads:
                 for name, sample in samples.items():
                     if len(sample):
-                        metrics |= measure(sae, sample).metrics(name)
+                        metrics |= measure(sae, sample, sample=resembled.get(name)).metrics(name)
                 checkpoints.after_epoch(sae, metrics)
                 on_metrics(metrics, trainer.epoch)
     except KeyboardInterrupt:
@@ -153,7 +157,7 @@ def _train(
     sae = trainer.whole()
     if checkpoints.best:
         sae.load_state_dict(checkpoints.best["weights"])
-    final, density = _final_metrics(sae, data)
+    final, density = _final_metrics(sae, data, resembled)
     if not math.isfinite(final["train/loss_total"]):
         raise UserError(f"The loss is not finite after the last step; lower lr ({settings.lr}) or check the templates.")
     final["epoch_kept"] = float(checkpoints.best["epoch"] if checkpoints.best else trainer.epoch)
@@ -176,14 +180,18 @@ def _train(
 
 
 def _final_metrics(
-    sae: SparseAutoencoder, data: dict[str, TrainingData]
+    sae: SparseAutoencoder, data: dict[str, TrainingData], samples: dict[str, Tensor]
 ) -> tuple[dict[str, float], Float64[np.ndarray, " d_sae"]]:
-    """The metrics on all templates of both sides, and the training side's densities."""
+    """The metrics on all templates of both sides, and the training side's densities.
+
+    A side with a sample of scaled templates is measured by the entries that fire alone.
+    """
     found = {}
     for name, side in data.items():
         if len(side):
             batches = progress(side.in_order(), total=len(side), label=f"measure {name}", unit="templates", size=len)
-            found[name] = measure(sae, (sae.scaled(batch.to(sae.W_dec.device)) for batch in batches))
+            scaled = (sae.scaled(batch.to(sae.W_dec.device)) for batch in batches)
+            found[name] = measure(sae, scaled, sample=samples.get(name))
     metrics = {key: value for name, measures in found.items() for key, value in measures.metrics(name).items()}
     return metrics, found["train"].sparsity.density
 

@@ -56,6 +56,11 @@ class Trainer:
         self._fused = self._make_fused() if self._fused_pays() else None
 
     @property
+    def is_fused(self) -> bool:
+        """Whether the fused step is taken."""
+        return self._fused is not None
+
+    @property
     def epoch(self) -> int:
         """How many epochs are complete."""
         return self.step // self.batches_per_epoch

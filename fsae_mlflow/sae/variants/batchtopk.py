@@ -5,7 +5,6 @@ from dataclasses import replace
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from fsae_mlflow.sae.terms import Competition, Loss, SaelensForm
 from fsae_mlflow.sae.variants.settings import TopKSettings
@@ -37,8 +36,9 @@ class BatchTopKSAE(TopKSAE):
     def floor(self) -> Float[Tensor, " d_sae"]:
         return -self.b_enc
 
-    def features(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
-        activations = F.relu(self.projected(x) + self.b_enc)
+    def in_use(
+        self, activations: Float[Tensor, "batch d_sae"], projected: Float[Tensor, "batch d_sae"]
+    ) -> Float[Tensor, "batch d_sae"]:
         return activations * (activations > self.threshold)
 
     @torch.no_grad()

@@ -9,11 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fsae_mlflow.features.activity import survey as activity_survey
 from fsae_mlflow.features.activity.summary import QUANTILES
 from fsae_mlflow.features.activity.survey import Survey, encoded, survey
 from fsae_mlflow.metrics import Fidelity
 from fsae_mlflow.sae.entries import Entries
 from fsae_mlflow.sae.saved import save_sae
+from fsae_mlflow.sae.sparse import sparse_encoder
 from fsae_mlflow.sae.variants.gated import GatedSAE
 from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
@@ -90,7 +92,7 @@ def test_mean_l0_is_the_sum_of_densities() -> None:
 
 def test_fidelity_is_that_of_the_reconstruction() -> None:
     sae, x = some_sae(), torch.from_numpy(some_templates(50))
-    _, x_hat = sae.reconstruct(sae.scaled(x))
+    x_hat = sae.features(x) @ sae.W_dec + sae.b_dec
     assert survey(sae, x.numpy(), batch_size=7).activity.fvu == pytest.approx(Fidelity.of(x, x_hat).fvu, rel=1e-5)
 
 
@@ -127,6 +129,14 @@ def test_a_template_set_is_read_shard_by_shard(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.concatenate(batches), templates)
     some = [(batch.first, len(batch.templates)) for batch in encoded(some_sae(), faces, batch_size=3, rows=slice(3, 9))]
     assert some == [(3, 1), (4, 3), (7, 1), (8, 1)]
+
+
+def test_the_encoder_sees_templates_from_the_whole_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(activity_survey, "sparse_encoder", lambda sae, x: (seen.append(x), sparse_encoder(sae, x))[1])
+    templates = some_templates(5000)
+    assert len(list(encoded(some_sae(), templates, batch_size=1024))) == 5
+    assert len(seen) == 1 and seen[0].tolist() == templates[::3].tolist()
 
 
 @pytest.mark.parametrize(("shard_rows", "batch_size"), [(4, 3), (7, 1000), (100, 16)])

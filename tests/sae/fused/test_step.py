@@ -10,7 +10,7 @@ from fsae_mlflow.sae.fused import blocks, entries, kernels
 from fsae_mlflow.sae.fused.step import FusedStep
 from fsae_mlflow.sae.optimizer import AdamW
 from fsae_mlflow.sae.variants.registry import VARIANTS
-from tests.sae.making import new_sae
+from tests.sae.making import firing_sae
 
 D_IN, D_SAE, BATCH, LAM = 24, 1024, 64, 0.3
 CASES = [
@@ -27,21 +27,8 @@ def several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make(variant: str, density: float, dtype: torch.dtype, **options: object) -> tuple[SparseAutoencoder, torch.Tensor]:
     """An autoencoder of which about `density` of all entries are above the floor on the batch beside it."""
-    torch.manual_seed(0)
-    sae = new_sae(variant, D_IN, D_SAE, k=max(1, round(density * D_SAE)), lam=LAM, **options)
-    x = torch.nn.functional.normalize(torch.randn(BATCH, D_IN), dim=1)
-    with torch.no_grad():
-        sae.W_enc.mul_(5).add_(0.02 * torch.randn_like(sae.W_enc))
-        sae.b_dec.add_(0.05 * torch.randn(D_IN))
-        for name in sae.feature_parameters:
-            getattr(sae, name).add_(0.02 * torch.randn(D_SAE))
-        projected = sae.projected(x)
-        level = projected.flatten().sort().values[int((1 - density) * (projected.numel() - 1))]
-        for name in ("b_gate", "b_enc"):
-            if hasattr(sae, name) and sae.competition is None:
-                getattr(sae, name).sub_(level)
-        if not sae.unit_decoder:
-            sae.W_dec.mul_(0.5 + torch.rand(D_SAE, 1))
+    x = torch.nn.functional.normalize(torch.randn(BATCH, D_IN, generator=torch.Generator().manual_seed(2)), dim=1)
+    sae = firing_sae(variant, x, D_SAE, density=density, lam=LAM, **options)
     return sae.to(dtype), x.to(dtype)
 
 
@@ -127,3 +114,16 @@ def test_number_of_threads_changes_nothing(variant: str, density: float, monkeyp
     assert metrics == other_metrics
     for name, tensor in weights.items():
         assert torch.equal(other_weights[name], tensor), name
+
+
+@pytest.mark.parametrize("often", [slice(0, 200), slice(200, 400), slice(800, D_SAE)])
+def test_dense_blocks_among_sparse_ones_are_kept(often: slice) -> None:
+    sae, x = make("gated", 0.05, torch.float32)
+    with torch.no_grad():
+        sae.b_gate[often] += 100
+    own = copy.deepcopy(sae)
+    optimizers = [AdamW.of(one, lr=1e-3, betas=(0.0, 0.999), weight_decay=0.1) for one in (sae, own)]
+    metrics = plain_step(sae, optimizers[0], x, some_dead())
+    assert fused_step(own, optimizers[1], x, some_dead()) == pytest.approx(metrics, rel=1e-5)
+    kinds = [type(block) for block in entries.joined(entries.above_floor(sae, x, screened=False), sae.prefixes)]
+    assert kinds.count(blocks.DenseBlock) >= 1 and len(kinds) <= 3

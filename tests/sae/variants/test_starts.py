@@ -31,7 +31,7 @@ def test_a_batch_s_least_activation_moves_the_threshold_by_a_hundredth() -> None
     sae = BatchTopKSAE(4, 8, BatchTopKSettings(k=2))
     torch.testing.assert_close(sae.firing_level(), -sae.b_enc)
     zero = torch.zeros(())
-    loss = Loss(zero, zero, zero, torch.zeros(8, dtype=torch.bool), torch.tensor(3.0))
+    loss = Loss(zero, zero, zero, torch.zeros(8, dtype=torch.long), torch.tensor(3.0), torch.zeros(2, 4))
     for least, expected in ((torch.inf, -1.0), (0.0, 0.0), (3.0, 0.03), (torch.inf, 0.03), (0.03, 0.03)):
         sae.after_step(dataclasses.replace(loss, least=torch.tensor(least)))
         assert float(sae.threshold) == pytest.approx(expected)
