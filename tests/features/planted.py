@@ -118,7 +118,7 @@ def planted_faces(n_people: int = 400, *, seed: int = 0) -> PlantedFaces:
         "face_size": 2.5 * interocular * np.exp(0.1 * own(0.1)),
         "roll": 8 * own(0.1),
         "brightness": 255 * norm.cdf(0.7 * own(0.3)),
-        "greyness": norm.cdf(own(0.6)),
+        "grayness": norm.cdf(own(0.6)),
     }
     male = own(1) < norm.ppf(0.45)
     attributes = {

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsae_mlflow.features.judgments import ReadFaces
+from fsae_mlflow.features.judgments import PROPERTIES, ReadFaces
 from fsae_mlflow.features.readings import Readings, read_features
 from tests.features.planted import PlantedFaces, PlantedFeatures, Truth
 
@@ -64,7 +64,7 @@ def claims(columns: Mapping[str, np.ndarray], feature: int) -> Iterator[Claim]:
         yield "pose", str(own["pose"])
     if own["identity_confirmed"]:
         yield "identity", str(own["identity"])
-    for name in ("sharpness", "interocular", "norm", "face_size", "roll", "brightness", "greyness"):
+    for name in PROPERTIES:
         if own[f"{name}_confirmed"] and abs(own[f"{name}_rho"]) >= 0.1:
             yield "quality", f"{name} {'+' if own[f'{name}_rho'] > 0 else '-'}"
 
