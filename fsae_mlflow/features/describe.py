@@ -157,7 +157,7 @@ def _judged(
     faces = templates.faces_in_order(rows)
     batches = iter(lambda: list(islice(faces, JUDGED_AT_ONCE)), [])
     for batch in progress(batches, total=len(rows), label="judge", unit="faces", size=len):
-        pixels = torch.stack([to_float(np.asarray(face)) for _, face in batch]).to(device)
+        pixels = to_float(np.stack([np.asarray(face) for _, face in batch])).to(device)
         found.append(F.normalize(judge(pixels), dim=1).cpu().numpy())
     return np.concatenate(found)
 

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float64, Int64
 from scipy.sparse import csr_array
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_limits
 
 from fsae_mlflow.progress import progress
 from fsae_mlflow.sae.entries import Entries
@@ -76,10 +77,10 @@ def probes(
         x = table[chosen].toarray().T[known].astype(np.float64)
         deviation = x[~here].std(axis=0)
         x = (x - x[~here].mean(axis=0)) / np.where(deviation > 0, deviation, 1)
-        scores = [
-            LogisticRegression(max_iter=1000).fit(x[~here, :k], has[~here]).decision_function(x[here, :k])
-            for k in SIZES
-        ]
+        # The fits are small: several threads would wait for one another longer than they compute.
+        with threadpool_limits(1):
+            fits = [LogisticRegression(max_iter=1000).fit(x[~here, :k], has[~here]) for k in SIZES]
+        scores = [fit.decision_function(x[here, :k]) for fit, k in zip(fits, SIZES, strict=True)]
         base.append(has[here].mean())
         auroc.append([roc_auc_score(has[here], score) for score in scores])
         precision.append([_precision(score, has[here], people[known][here]) for score in scores])

@@ -105,7 +105,7 @@ def _parts(of: dict[str, Any], properties: list[str]) -> Iterator[str]:
             yield f"{'rises' if name[-1] == '+' else 'falls'} with {name[:-2]} (ρ {rho})"
         else:
             share, base = _percent(of["attribute_share"]), _percent(of["attribute_base"])
-            yield f"{name} ({share} of its top faces, {base} of all)"
+            yield f"{name} ({share} of its top faces, {base} of all{_explained(of)})"
     if of["identity_confirmed"]:
         yield f"person {of['identity']} ({_percent(of['purity'])} of its top faces)"
     if of["pose"] in POSES:
@@ -115,6 +115,14 @@ def _parts(of: dict[str, Any], properties: list[str]) -> Iterator[str]:
         yield f"fires more on {' and '.join(kinds)} faces"
     if of["quality"] == "invariant":
         yield "quality-invariant"
+
+
+def _explained(of: dict[str, Any]) -> str:
+    """The attribute that goes with the one that is read, where less than half of the correlation is left without it."""
+    rest = of["attribute_rho_given_confounder"]
+    if not abs(rest) < abs(of["attribute_rho"]) / 2:
+        return ""
+    return f"; largely explained by {of['confounder'].replace('_', ' ')}: ρ {of['attribute_rho']:.2f}, {rest:.2f} given it"
 
 
 def _percent(share: float) -> str:

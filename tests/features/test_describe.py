@@ -46,7 +46,7 @@ def templates(hats: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Tem
     x = numbers.normal(size=(N_PEOPLE * N_EACH, WIDTH)).astype(np.float32)
     people = np.repeat(np.arange(N_PEOPLE), N_EACH)
     x[:, 1] = 3 * hats + 0.3 * x[:, 1]
-    x[:, 2] = np.where(people == 7, 4, 0.1 * x[:, 2])
+    x[:, 2] = np.where(people == 7, 4, 0.4 * x[:, 2])
     folder, jpeg = tmp_path_factory.mktemp("hats"), plain_face()
     with TemplateWriter(folder, width=WIDTH, metadata={}, shard_rows=100) as writer:
         rows = [face_row(f"p{person:03}/{number}.png", x[number], jpeg) for number, person in enumerate(people)]
@@ -105,7 +105,7 @@ def test_planted_meanings_are_read_and_the_rest_is_not(described: tuple[Describe
     assert columns["reading"][1].startswith("Hat (100 % of its top faces")
     assert columns["identity"][2] == "p007"
     assert columns["identity_confirmed"][2]
-    assert columns["n_people"][2] == 1
+    assert 1 < columns["n_people"][2] < 20
     assert columns["reading"][-1] == "dead"
     others = [feature for feature in range(WIDTH - 1) if feature not in (1, 2)]
     assert not columns["attribute_confirmed"][others].any()
