@@ -122,7 +122,9 @@ def _explained(of: dict[str, Any]) -> str:
     rest = of["attribute_rho_given_confounder"]
     if not abs(rest) < abs(of["attribute_rho"]) / 2:
         return ""
-    return f"; largely explained by {of['confounder'].replace('_', ' ')}: ρ {of['attribute_rho']:.2f}, {rest:.2f} given it"
+    return (
+        f"; largely explained by {of['confounder'].replace('_', ' ')}: ρ {of['attribute_rho']:.2f}, {rest:.2f} given it"
+    )
 
 
 def _percent(share: float) -> str:

@@ -104,7 +104,7 @@ def read_description(folder: Path | str) -> Description:
         about = json.loads((table.schema.metadata or {})[KEY])
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise UserError(
-            f"readings: {folder} holds no readable {FEATURES} and {TOP_FACES} of describe ({error})."
+            f"readings: {folder} holds no readable {FEATURES} and {TOP_FACES} ({error}); make them with describe."
         ) from error
     if about["schema_version"] > SCHEMA_VERSION:
         raise UserError(

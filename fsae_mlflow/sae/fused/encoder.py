@@ -133,8 +133,7 @@ class Encoder:
         doubtful = np.flatnonzero(least < limit).astype(np.int32)
         if len(doubtful):
             sure = (least >= limit)[row]
-            below = np.nextafter(least[doubtful], least.dtype.type(-1))
-            found = self._winners(centered[doubtful], bounds[doubtful], below, k)
+            found = self._winners(centered[doubtful], bounds[doubtful], least[doubtful], k)
             again = doubtful[found[0]], found[1], found[2]
             row, feature, p = (
                 np.concatenate([one[sure], new]) for one, new in zip((row, feature, p), again, strict=True)

@@ -13,7 +13,6 @@ from fsae_mlflow.ranks import Ranks
 from fsae_mlflow.sae.training import stage, trainer
 from fsae_mlflow.sae.training.checkpoint import Checkpoints
 from fsae_mlflow.sae.training.data import TrainingData
-from fsae_mlflow.sae.training.distributed import is_per_feature
 from fsae_mlflow.sae.training.measures import measure
 from fsae_mlflow.sae.training.resampling import NewDirections, draw_directions, revive
 from fsae_mlflow.sae.training.schedule import learning_rate
@@ -201,12 +200,6 @@ def test_nothing_dead_changes_nothing(template_set: TemplateSet) -> None:
     revive(one.sae, one.optimizer, nothing)
     assert all(torch.equal(tensor, before[name]) for name, tensor in one.sae.state_dict().items())
     assert not one.optimizer.state
-
-
-def test_shared_tensors_are_no_rows_of_features_even_at_the_same_length() -> None:
-    assert not any(is_per_feature(name, torch.zeros(8), 8) for name in ("b_dec", "center"))
-    assert is_per_feature("b_gate", torch.zeros(8), 8) and is_per_feature("W_dec", torch.zeros(8, 3), 8)
-    assert not is_per_feature("scale", torch.zeros(()), 8) and not is_per_feature("b_gate", torch.zeros(7), 8)
 
 
 def test_nothing_cannot_be_measured() -> None:
