@@ -8,10 +8,11 @@ from fsae_mlflow.verification.settings import EvaluateSettings
 def main(settings, run):
     """Measure face verification (LFW's protocol) with original templates and with templates decoded by an SAE."""
     from fsae_mlflow.documents import sha256
+    from fsae_mlflow.features.table import read_activity, readings_digest
     from fsae_mlflow.locks import only_writer
     from fsae_mlflow.parameters import deciding, fingerprint, output_folder
     from fsae_mlflow.sae.saved import digest, load_sae
-    from fsae_mlflow.tracking.inputs import find_sae, open_templates
+    from fsae_mlflow.tracking.inputs import find_readings, find_sae, open_templates
     from fsae_mlflow.verification.evaluation import evaluate
     from fsae_mlflow.verification.pairs import pairs_path
 
@@ -23,10 +24,17 @@ def main(settings, run):
         if settings.density_templates
         else None
     )
+    readings = find_readings(run, settings.readings) if settings.readings else None
+    activity = (
+        read_activity(readings, sae=digest(folder), d_sae=sae.d_sae, force=settings.force)
+        if readings and folder and sae
+        else None
+    )
     inputs = {
         "templates": templates.digest,
         "sae": digest(folder) if folder else "",
         "density_templates": counted.digest if counted else "",
+        "readings": readings_digest(readings) if readings else "",
         "pairs": sha256(path) if settings.pairs and (path := pairs_path(settings.pairs)).is_file() else "",
     }
     output = output_folder("evaluate_lfw", settings.output, fingerprint(deciding(settings) | inputs))
@@ -37,6 +45,7 @@ def main(settings, run):
             sae=sae,
             output=output,
             density_templates=counted,
+            activity=activity,
             on_metrics=run.on_metrics,
         )
     run.set_tags({"fsae.force": "true"} if settings.force else {})

@@ -14,6 +14,8 @@ def main(settings, run):
     The same command continues the same study.
     """
     from fsae_mlflow.errors import UserError
+    from fsae_mlflow.features.describe import reading_metrics
+    from fsae_mlflow.features.settings import DescribeSettings
     from fsae_mlflow.report.front import front_figure
     from fsae_mlflow.sae.saved import load_sae
     from fsae_mlflow.sweep.stage import sweep
@@ -39,7 +41,10 @@ def main(settings, run):
     run.set_tags({"fsae.best_trial": str(found.best.number)})
     run.on_metrics(found.best.metrics | {"best_lam": found.best.lam, "best_expansion": found.best.expansion})
     log_sae(run, found.best.folder)
-    register_sae(run, load_sae(found.best.folder), found.best.folder, name=name, aliases=("champion",))
+    sae = load_sae(found.best.folder)
+    register_sae(run, sae, found.best.folder, name=name, aliases=("champion",))
+    if settings.describe:
+        run.on_metrics(reading_metrics(DescribeSettings(device=settings.device), templates=templates, sae=sae))
 
 
 if __name__ == "__main__":

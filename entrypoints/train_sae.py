@@ -10,6 +10,8 @@ def main(settings, run):
 
     The same command goes on with a training that was stopped.
     """
+    from fsae_mlflow.features.describe import reading_metrics
+    from fsae_mlflow.features.settings import DescribeSettings
     from fsae_mlflow.parameters import output_folder
     from fsae_mlflow.sae.training.checkpoint import training_fingerprint
     from fsae_mlflow.sae.training.stage import train
@@ -24,6 +26,9 @@ def main(settings, run):
     run.on_metrics(trained.metrics, settings.epochs)
     log_sae(run, trained.folder)
     register_sae(run, trained.sae, trained.folder, name=name)
+    if settings.describe and run.leads:
+        reading = DescribeSettings(device=settings.device)
+        run.on_metrics(reading_metrics(reading, templates=templates, sae=trained.sae), settings.epochs)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Small template sets for tests."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,6 +28,17 @@ def face_row(image_id: str, template: np.ndarray, jpeg: bytes) -> FaceRow:
         interocular=60.0,
         jpeg=jpeg,
     )
+
+
+def labelled_set(folder: Path, jpeg: bytes, *, n_people: int = 40) -> TemplateSet:
+    """Six faces of each person, width 8; every third has the attribute glasses, which the first dimension tells."""
+    rng, rows, kinds = np.random.default_rng(0), [], {"glasses": "bool"}
+    for i in range(6 * n_people):
+        has = i % 3 == 0
+        row = face_row(f"p{i // 6:02d}/{i:03d}.jpg", rng.normal(size=8) + 6 * has * np.eye(8)[0], jpeg)
+        rows.append(replace(row, attributes=(has,)))
+    write_shard(folder, 0, rows, [], width=8, n_pictures=len(rows), attributes=kinds)
+    return finish(folder, n_shards=1, width=8, metadata={}, attributes=kinds)
 
 
 class TemplateWriter:

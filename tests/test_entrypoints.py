@@ -10,9 +10,11 @@ import torch
 from click.testing import CliRunner, Result
 from mlflow.artifacts import load_dict
 
-from fsae_mlflow.sae.saved import load_sae
+from fsae_mlflow.sae.saved import load_sae, save_sae
 from fsae_mlflow.templates.set import TemplateSet
 from tests.conftest import N_PEOPLE, N_PICTURES
+from tests.sae.making import new_sae
+from tests.template_sets import labelled_set
 
 
 def invoke(name: str, **parameters: object) -> Result:
@@ -126,6 +128,54 @@ def test_a_sweep_goes_on_and_registers_its_champion(template_set: TemplateSet, t
 
 
 @pytest.mark.usefixtures("store")
+def test_readings_are_read_in_place_of_encoding(
+    extracted: TemplateSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr("fsae_mlflow.features.describe.FEWEST_PEOPLE", N_PEOPLE)
+    for name in ("one", "other"):
+        save_sae(new_sae("topk", extracted.width, 64, k=8), tmp_path / name, settings={}, templates={})
+    used = {"templates": extracted.folder, "sae": "one"}
+    described = succeed("describe", controls="none", **used)
+    assert {"readings/features.parquet", "readings/top_faces.parquet"} <= artifacts(described, "readings")
+
+    stages = {"visualize": {"n_features": 2, "n_images": 1, "steps": 1}, "evaluate_lfw": {"folds": 2}}
+    for name, parameters in stages.items():
+        assert "fsae.readings" not in succeed(name, **used, **parameters).data.tags
+    monkeypatch.delattr("fsae_mlflow.visualization.visualize.survey")
+    monkeypatch.delattr("fsae_mlflow.verification.evaluation.survey")
+    for name, parameters in stages.items():
+        run = succeed(name, readings="latest", **used, **parameters)
+        assert run.data.tags["fsae.readings"] == f"runs:/{described.info.run_id}/readings"
+        assert "readings" in [one.dataset.name for one in run.inputs.dataset_inputs]
+        sentence = refuse(name, readings="latest", **(used | {"sae": "other"}), **parameters)
+        assert sentence.startswith("readings: they describe sae ") and "force=true" in sentence
+        forced = succeed(name, readings="latest", force=True, **(used | {"sae": "other"}), **parameters)
+        assert forced.data.tags["fsae.force"] == "true"
+        # Without readings, with those of this SAE, and with those of another one: three results, each in its folder.
+        assert len(list((tmp_path / "outputs" / name).iterdir())) == 3
+
+
+@pytest.mark.usefixtures("store")
+def test_a_training_on_labelled_faces_logs_its_readings(tmp_path: Path, jpeg: bytes) -> None:
+    templates = labelled_set(tmp_path / "labelled", jpeg)
+    training = {"templates": templates.folder, "variant": "topk", "k": 4, "epochs": 2, "expansion": 3, "lr": 0.01}
+    run = succeed("train_sae", **training)
+    names = {"readings/confirmed_of_alive", "readings/strong_of_alive", "readings/n_kinds", "probes/auroc_k5"}
+    assert names <= run.data.metrics.keys()
+    described = succeed("describe", templates=templates.folder, controls="none")
+    for name, value in run.data.metrics.items():
+        if name.startswith(("readings/", "probes/")):
+            assert value == pytest.approx(described.data.metrics[name])
+    silent = succeed("train_sae", describe=False, **training)
+    assert not names & silent.data.metrics.keys() and "heldout/fvu" in silent.data.metrics
+
+    search = {"templates": templates.folder, "epochs": 2, "expansions": "2", "max_l0": 1000, "n_trials": 1}
+    assert names <= succeed("sweep", **search).data.metrics.keys()
+    assert not names & succeed("sweep", describe=False, **search).data.metrics.keys()
+
+
+@pytest.mark.usefixtures("store")
 def test_a_sweep_without_a_feasible_trial_says_so(template_set: TemplateSet) -> None:
     sentence = refuse("sweep", n_trials=1, epochs=1, expansions="2", max_l0=0.001, templates=template_set.folder)
     assert sentence == "max_l0=0.001: every trial has a larger L0; increase max_l0, lam_max or n_trials."
@@ -161,7 +211,6 @@ def test_latest_without_a_run_names_the_way(tmp_path: Path) -> None:
 def test_mistakes_end_in_one_sentence(
     name: str, parameters: dict[str, str], part: str, extracted: TemplateSet, tmp_path: Path
 ) -> None:
-    from fsae_mlflow.sae.saved import save_sae
     from fsae_mlflow.sae.variants.gated import GatedSAE
     from fsae_mlflow.sae.variants.settings import GatedSettings
 

@@ -1,7 +1,8 @@
 """The stage: an SAE and a template set → what each feature means, and how that compares with simple dictionaries."""
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -39,6 +40,8 @@ RESERVE = 1.5
 """Top faces that the survey keeps for each that is shown, so that near-duplicates can be dropped."""
 
 JUDGED_AT_ONCE = 64
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,17 +92,13 @@ def describe(
         if not ranks.leads:
             return None
     activity = found.activity
-    rows, entries = found.read
-    x = templates.templates_of(rows)
-    kept = distinct(x)
-    rows, x, entries = rows[kept], x[kept], entries.of_rows(kept)
-    faces = _faces_to_read(settings, templates, rows, labels, judge)
-    both = clusters(activity.density)
-    readings = read_features(entries, faces, high=both.high, seed=settings.seed)
+    read = _read(settings, templates, found, labels, judge)
+    faces, both = read.faces, clusters(activity.density)
+    readings = read_features(read.entries, faces, high=both.high, seed=settings.seed)
     top, n_duplicates = without_duplicates(activity.top, templates, most=settings.n_top_faces)
     columns = {
         "cluster": np.where(both.high, "high", np.where(both.low, "low", "dead")),
-        "n_people": Groups.of(entries, faces.people).n_people,
+        "n_people": Groups.of(read.entries, faces.people).n_people,
         "n_near_duplicates": n_duplicates,
         **readings.columns,
     }
@@ -108,9 +107,9 @@ def describe(
         *write_description(description, templates, output),
         write_l0(np.concatenate(found.l0s), templates, output),
     ]
-    metrics = {"sae": _metrics(found, readings, entries, faces) | {"readings/n_near_duplicates": float((~kept).sum())}}
+    metrics = {"sae": _metrics(found) | _reading_metrics(readings, read)}
     for name in settings.control_names:
-        metrics[name] = _of_control(name, x, faces, sae, seed=settings.seed)
+        metrics[name] = _of_control(name, read, sae, seed=settings.seed)
     for name, values in metrics.items():
         prefix = "" if name == "sae" else f"controls/{name}/"
         on_metrics({f"{prefix}{key}": value for key, value in values.items()}, 0)
@@ -123,6 +122,50 @@ def describe(
     )
 
 
+def reading_metrics(settings: DescribeSettings, *, templates: TemplateSet, sae: SparseAutoencoder) -> dict[str, float]:
+    """The metrics of readings and probes that describe gives for an SAE on a set with attributes, without a judge.
+
+    No metrics for a set without attributes, and, after a line that says why, where features cannot be read: on fewer
+    than 20 people, of an SAE without two features that fire, and on damaged faces.
+    """
+    if all(kind == "string" for kind in templates.attributes.values()):
+        return {}
+    try:
+        _require_people(len(np.unique(templates.identities)), templates)
+        labels = read_attributes(settings.attributes, templates)
+        sae = sae.to(choose_device(settings.device)).eval()
+        found = survey(sae, templates, most=1, read_faces=settings.read_faces, batch_size=settings.batch_size)
+        read, both = _read(settings, templates, found, labels, None), clusters(found.activity.density)
+    except UserError as error:
+        logger.warning("The features are not read: %s", error)
+        return {}
+    return _reading_metrics(read_features(read.entries, read.faces, high=both.high, seed=settings.seed), read)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """The faces that are read, without near-duplicates: their templates, entries, and what is known of them."""
+
+    x: Float32[np.ndarray, "n d_in"]
+    entries: Entries
+    faces: ReadFaces
+    n_near_duplicates: int
+
+
+def _read(
+    settings: DescribeSettings, templates: TemplateSet, found: Survey, labels: Labels, judge: nn.Module | None
+) -> Read:
+    rows, entries = found.read
+    x = templates.templates_of(rows)
+    kept = distinct(x)
+    return Read(
+        x=x[kept],
+        entries=entries.of_rows(kept),
+        faces=_faces_to_read(settings, templates, rows[kept], labels, judge),
+        n_near_duplicates=int((~kept).sum()),
+    )
+
+
 def _faces_to_read(
     settings: DescribeSettings,
     templates: TemplateSet,
@@ -132,11 +175,7 @@ def _faces_to_read(
 ) -> ReadFaces:
     identities = templates.take(["identity"], rows).column("identity").to_numpy(zero_copy_only=False)
     names, people = np.unique(identities.astype(str), return_inverse=True)
-    if len(names) < FEWEST_PEOPLE:
-        raise UserError(
-            f"templates: readings are found on some people and confirmed on others, which takes at least "
-            f"{FEWEST_PEOPLE} people; {templates.folder} has {len(names)}. Extract faces of more people."
-        )
+    _require_people(len(names), templates)
     return ReadFaces(
         people=people,
         names=names.tolist(),
@@ -146,6 +185,14 @@ def _faces_to_read(
         numbers={name: values[rows] for name, values in labels.numbers.items()},
         judge=None if judge is None else _judged(judge, templates, rows, choose_device(settings.device)),
     )
+
+
+def _require_people(n: int, templates: TemplateSet) -> None:
+    if n < FEWEST_PEOPLE:
+        raise UserError(
+            f"templates: readings are found on some people and confirmed on others, which takes at least "
+            f"{FEWEST_PEOPLE} people; {templates.folder} has {n}. Extract faces of more people."
+        )
 
 
 @torch.no_grad()
@@ -162,23 +209,21 @@ def _judged(
     return np.concatenate(found)
 
 
-def _metrics(found: Survey, readings: Readings, entries: Entries, faces: ReadFaces) -> dict[str, float]:
+def _metrics(found: Survey) -> dict[str, float]:
     activity = found.activity
-    probed = probes(entries, faces.booleans, people=faces.people, confirm=faces.confirm)
-    alive = float((activity.counts > 0).mean())
-    return {"l0": activity.l0, "fvu": activity.fvu, "alive": alive, **readings.metrics, **probed.metrics}
+    return {"l0": activity.l0, "fvu": activity.fvu, "alive": float((activity.counts > 0).mean())}
 
 
-def _of_control(
-    name: str,
-    x: Float32[np.ndarray, "n d_in"],
-    faces: ReadFaces,
-    sae: SparseAutoencoder,
-    *,
-    seed: int,
-) -> dict[str, float]:
+def _reading_metrics(readings: Readings, read: Read) -> dict[str, float]:
+    faces = read.faces
+    probed = probes(read.entries, faces.booleans, people=faces.people, confirm=faces.confirm)
+    return {**readings.metrics, **probed.metrics, "readings/n_near_duplicates": float(read.n_near_duplicates)}
+
+
+def _of_control(name: str, read: Read, sae: SparseAutoencoder, *, seed: int) -> dict[str, float]:
     """The metrics of a control of as many features as the SAE, on the read faces."""
-    other = control(name, x, n_features=sae.d_sae, seed=seed, origin=sae.origin)
-    found = survey(other, x, most=1, read_faces=len(x))
-    entries, both = found.read[1], clusters(found.activity.density)
-    return _metrics(found, read_features(entries, faces, high=both.high, seed=seed), entries, faces)
+    other = control(name, read.x, n_features=sae.d_sae, seed=seed, origin=sae.origin)
+    found = survey(other, read.x, most=1, read_faces=len(read.x))
+    read, both = replace(read, entries=found.read[1]), clusters(found.activity.density)
+    readings = read_features(read.entries, read.faces, high=both.high, seed=seed)
+    return _metrics(found) | _reading_metrics(readings, read)

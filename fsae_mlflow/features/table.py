@@ -9,6 +9,7 @@ features.parquet, as JSON under the key fsae_mlflow.
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +22,18 @@ import pyarrow.parquet as pq
 from jaxtyping import Int32
 
 from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.documents import sha256
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.features.activity.summary import QUANTILES, Activity, FaceLists
+from fsae_mlflow.parameters import fingerprint
 from fsae_mlflow.templates.set import TemplateSet
 
 FEATURES, TOP_FACES, FACES = "features.parquet", "top_faces.parquet", "faces.parquet"
 SCHEMA_VERSION = 1
 KEY = b"fsae_mlflow"
 COLUMNS = ("n_faces", "density", "mean", "std", *(f"q{round(100 * q)}" for q in QUANTILES), "percentile", "maximum")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,17 +44,20 @@ class Description:
     columns: Mapping[str, np.ndarray]
     about: Mapping[str, Any]
 
-    def require_of(self, *, sae: str, templates: str = "") -> None:
-        """Check that the description is of the SAE with this digest and, where given, of this template set.
+    def require_of(self, *, sae: str, templates: str = "", force: bool = False) -> None:
+        """Check that the description is of the SAE with this digest and, where given, of this template set; with
+        `force` a difference is a warning.
 
         Raises: UserError naming both digests.
         """
-        for name, digest in (("sae", sae), ("templates", templates)):
-            if digest and self.about[name] != digest:
-                raise UserError(
-                    f"readings: they describe {name} {self.about[name]}, and this run has {digest}; "
-                    "run describe with these inputs."
-                )
+        for name, wanted in (("sae", sae), ("templates", templates)):
+            if wanted and self.about[name] != wanted:
+                sentence = f"readings: they describe {name} {self.about[name]}, and this run has {wanted}"
+                if not force:
+                    raise UserError(
+                        f"{sentence}; run describe with these inputs, or use force=true to go on all the same."
+                    )
+                logger.warning("%s; force=true goes on all the same.", sentence)
 
 
 def write_description(description: Description, templates: TemplateSet, folder: Path) -> list[Path]:
@@ -128,6 +136,33 @@ def read_description(folder: Path | str) -> Description:
         sampled=_lists(faces, "sampled", len(counts)),
     )
     return Description(activity=activity, columns=columns, about=about)
+
+
+def read_activity(
+    folder: Path | str, *, sae: str, d_sae: int, templates: TemplateSet | None = None, force: bool = False
+) -> Activity:
+    """How the features of the SAE with the digest `sae` fire, as describe wrote it to `folder`.
+
+    The rows of the faces are those of `templates`; None takes a description on any template set.
+
+    Raises: UserError where the folder holds no readings; where they describe another SAE or template set, unless
+    `force` is set; and always where the number of features or of faces differs.
+    """
+    description = read_description(folder)
+    description.require_of(sae=sae, templates="" if templates is None else templates.digest, force=force)
+    activity = description.activity
+    n_faces = activity.n_faces if templates is None else len(templates)
+    if (len(activity.counts), activity.n_faces) != (d_sae, n_faces):
+        raise UserError(
+            f"readings: {folder} has {len(activity.counts):,} features on {activity.n_faces:,} faces, and this run "
+            f"needs {d_sae:,} on {n_faces:,}; run describe with these inputs."
+        )
+    return activity
+
+
+def readings_digest(folder: Path | str) -> str:
+    """A short hash of features.parquet and top_faces.parquet."""
+    return fingerprint({name: sha256(Path(folder) / name) for name in (FEATURES, TOP_FACES)})
 
 
 def _face_table(activity: Activity, templates: TemplateSet) -> pa.Table:

@@ -34,6 +34,12 @@ class SweepSettings:
     holdout: Annotated[float, "Share of the identities held out; trials are scored on them.", Gt(0), Lt(1)] = 0.1
     register: Annotated[bool, "Whether to register the best SAE with the alias `champion`.", EXECUTION] = True
     model_name: Annotated[str, "Name of the best SAE in the MLflow model registry.", EXECUTION] = "fsae"
+    describe: Annotated[
+        bool,
+        "Whether to log the readings' and probes' metrics of describe for the best SAE, where the templates have "
+        "attributes.",
+        EXECUTION,
+    ] = True
     seed: Annotated[int, "Seed of the search and of every training.", Ge(0)] = 0
     device: Annotated[str, "Where to train: auto, cpu, cuda, cuda:1, …", EXECUTION] = "auto"
     output: Annotated[

@@ -1,4 +1,4 @@
-"""The inputs of a run: template sets and SAEs, named by a folder, a run, a model or `latest`."""
+"""The inputs of a run: template sets, SAEs and readings, named by a folder, a run, a model or `latest`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.features.table import FEATURES, TOP_FACES, readings_digest
 from fsae_mlflow.sae.saved import WEIGHTS, digest
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.tracking.runs import STAGE_TAG, Run
@@ -64,6 +65,25 @@ def find_sae(run: Run, name: str) -> Path:
         weights = digest(found.folder)
         _note_origin(run, SAE, found.origin, weights)
         _note_dataset(run, SAE, found.folder, weights, SAE)
+    return found.folder
+
+
+def find_readings(run: Run, name: str) -> Path:
+    """The folder of the readings that `name` means: a folder, a run id of describe, or `latest`.
+
+    They are logged as the run's input; what the name meant stands in the tags `fsae.readings` and
+    `fsae.readings.digest`.
+
+    Raises: UserError where there are no such readings; it says how to make them.
+    """
+    found = _find(run, name, parameter=READINGS, stages=("describe",), artifact=READINGS)
+    if missing := [file for file in (FEATURES, TOP_FACES) if not (found.folder / file).is_file()]:
+        raise UserError(
+            f"readings: {found.folder} has no {' and no '.join(missing)}; give a folder that describe wrote."
+        )
+    content = readings_digest(found.folder)
+    _note_origin(run, READINGS, found.origin, content)
+    _note_dataset(run, READINGS, found.folder, content, READINGS)
     return found.folder
 
 

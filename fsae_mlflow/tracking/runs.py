@@ -73,8 +73,9 @@ class Run:
         self.journal.put({"do": do, **entry})
 
     def on_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log metrics at one step."""
-        self.log("metrics", metrics=metric_points(metrics, step))
+        """Log metrics at one step, if there are any."""
+        if points := metric_points(metrics, step):
+            self.log("metrics", metrics=points)
 
     def log_params(self, values: Mapping[str, Any]) -> None:
         """Log the parameters that the run does not have yet; `mlflow run` has logged the given ones as they were typed.

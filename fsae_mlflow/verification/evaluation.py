@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
 from fsae_mlflow.compute import choose_device
+from fsae_mlflow.features.activity.summary import Activity
 from fsae_mlflow.features.activity.survey import encoded, survey
 from fsae_mlflow.features.clusters import clusters
 from fsae_mlflow.metrics import Fidelity
@@ -46,15 +47,16 @@ def evaluate(
     sae: SparseAutoencoder | None,
     output: Path,
     density_templates: TemplateSet | None = None,
+    activity: Activity | None = None,
     on_metrics: OnMetrics | None = None,
 ) -> Evaluation:
     """Verify pairs of original templates, and of templates decoded from the high-density cluster, the low-density
     cluster and all features.
 
-    The clusters come from densities on the SAE's training set: counted on `density_templates` if given, else stored in
-    the SAE, else (where the SAE has none) counted on `templates`. A decoded template is W_dec f + b_dec over the
-    cluster's features alone, in the recognizer's units. All templates are compared after L2 normalization. Without an
-    SAE only the original templates are verified.
+    The clusters come from densities: those of `activity` (from describe) if given, else counted on `density_templates`
+    if given, else stored in the SAE by its training, else counted on `templates`. A decoded template is W_dec f + b_dec
+    over the cluster's features alone, in the recognizer's units. All templates are compared after L2 normalization.
+    Without an SAE only the original templates are verified.
 
     Writes to `output`: table.csv and table.md (a line per row), folds.csv (accuracy and threshold of every fold),
     pairs.csv (every pair with its distances; it can be read again as a pairs file), and the figures table.png, roc.png
@@ -73,7 +75,10 @@ def evaluate(
     others = [templates.origin] + ([density_templates.origin] if density_templates else [])
     require_same_recognizer(sae.origin, *others, force=settings.force)
     sae = sae.to(choose_device(settings.device))
-    density, source = _density(sae, templates, density_templates, settings.batch_size)
+    if activity is not None:
+        density, source = activity.density, f"{activity.n_faces:,} templates by describe"
+    else:
+        density, source = _density(sae, templates, density_templates, settings.batch_size)
     split = clusters(density)
     masks = {"high": split.high, "low": split.low, "all": np.ones(sae.d_sae, dtype=bool)}
     for name, decoded in decode_masked(sae, original, masks, batch_size=settings.batch_size).items():

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import EXECUTION, settings
 
 
@@ -26,6 +27,12 @@ class EvaluateSettings:
         "Template set whose densities split the features into clusters; empty: the SAE's training set.",
         EXECUTION,
     ] = ""
+    readings: Annotated[
+        str,
+        "What describe wrote of this SAE, whose densities split the features into clusters: a folder, a run id, or "
+        "latest; empty: as density_templates says.",
+        EXECUTION,
+    ] = ""
     folds: Annotated[int, "Folds of the pairs that are made; a pairs file has its own.", Ge(2)] = 10
     pairs_per_fold: Annotated[
         int, "Largest number of genuine (and of impostor) pairs in a fold that is made.", Gt(0), Le(1_000_000)
@@ -35,3 +42,16 @@ class EvaluateSettings:
     batch_size: Annotated[int, "Templates encoded at once.", Gt(0), EXECUTION] = 512
     device: Annotated[str, "auto, cpu or cuda.", EXECUTION] = "auto"
     output: Annotated[str, "Folder to write to; empty: outputs/evaluate_lfw/FINGERPRINT.", EXECUTION] = ""
+
+    def check(self) -> None:
+        """Rules that join fields.
+
+        Raises: UserError for readings beside density_templates, or without an SAE.
+        """
+        if self.readings and self.density_templates:
+            raise UserError(
+                "readings and density_templates both say which densities split the features into clusters; leave one "
+                "of them out."
+            )
+        if self.readings and self.sae == "none":
+            raise UserError("readings are those of an SAE, and sae is none; leave readings out, or give an SAE.")

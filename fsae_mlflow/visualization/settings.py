@@ -22,6 +22,12 @@ class VisualizeSettings:
 
     templates: Annotated[str, "Template set with the real faces: a folder, a run id, or latest.", EXECUTION] = "latest"
     sae: Annotated[str, "Sparse autoencoder: a folder, a models:/ address, or latest.", EXECUTION] = "latest"
+    readings: Annotated[
+        str,
+        "What describe wrote of this SAE and these templates, read in place of encoding: a folder, a run id, or "
+        "latest; empty: encode. Top faces are then those that describe kept, without near-duplicates.",
+        EXECUTION,
+    ] = ""
     recognizer: Annotated[str, "Recognizer that images are optimized for; empty: the one that made the templates."] = ""
     recognizer_card: Annotated[str, "JSON card of that recognizer; empty: the one given to extract."] = ""
     preset: Annotated[

@@ -32,13 +32,15 @@ def visualize(
     sae: SparseAutoencoder,
     recognizer: Recognizer,
     output: Path,
+    activity: Activity | None = None,
     on_metrics: OnMetrics | None = None,
 ) -> Visualization:
     """Make `n_images` images of every chosen feature through `recognizer`, the one that made `templates`.
 
     Writes to `output`: images/feature-00042-seed-0.png and so on, features.png (figure 3), table.csv (a line per image)
     and history.csv (a line per image and recorded step). `on_metrics` gets objective, activation and norm_ratio of
-    every image at the optimizer's recorded steps.
+    every image at the optimizer's recorded steps. `activity`: how `templates` fire the SAE, from describe; they are
+    encoded where it is None.
 
     Raises: UserError for a feature that does not exist, where the templates' width differs from the SAE's d_in, and
     where templates, SAE and recognizer do not belong together, unless `force` is set.
@@ -47,7 +49,7 @@ def visualize(
     device = choose_device(settings.device)
     sae, recognizer = sae.to(device), recognizer.to(device)
     named = named_features(settings.features, sae.d_sae)
-    found = survey(sae, templates, most=settings.n_top_faces, batch_size=settings.batch_size).activity
+    found = activity or survey(sae, templates, most=settings.n_top_faces, batch_size=settings.batch_size).activity
     features = named or best_features(settings, sae, found)
     references = references_of(found, features)
 

@@ -105,6 +105,28 @@ def test_the_training_sets_densities_split_the_features(templates: TemplateSet, 
     assert (given.clusters.high != stored.clusters.high).any()
 
 
+def test_the_densities_of_readings_come_first(
+    templates: TemplateSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sae = exact_sae()
+    activity = survey(sae, templates.templates[:50]).activity
+    sae.density.copy_(torch.linspace(0.001, 0.9, 2 * WIDTH))
+    monkeypatch.delattr("fsae_mlflow.verification.evaluation.survey")
+    found = evaluate(SETTINGS, templates=templates, sae=sae, output=tmp_path, activity=activity)
+    np.testing.assert_array_equal(found.density, activity.density)
+    assert found.density_source == "50 templates by describe"
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [({"density_templates": "set"}, "readings and density_templates both say"), ({"sae": "none"}, "sae is none")],
+)
+def test_readings_beside_density_templates_or_without_an_sae_are_refused(other: dict[str, str], sentence: str) -> None:
+    assert EvaluateSettings(**other) and EvaluateSettings(readings="folder")
+    with pytest.raises(UserError, match=sentence):
+        EvaluateSettings(readings="folder", **other)
+
+
 def test_without_an_sae_one_row_is_measured(templates: TemplateSet, tmp_path: Path) -> None:
     found = evaluate(SETTINGS, templates=templates, sae=None, output=tmp_path)
     assert [row.name for row in found.rows] == ["original"]

@@ -181,3 +181,26 @@ def test_another_recognizer_than_the_templates_is_refused(
     assert not any(tmp_path.iterdir())
     forced = dataclasses.replace(settings, force=True)
     assert visualize(forced, templates=others, sae=sae, recognizer=recognizer, output=tmp_path).images
+
+
+def test_a_given_activity_is_shown_and_nothing_is_encoded(
+    done: Visualization,
+    templates: TemplateSet,
+    sae: GatedSAE,
+    recognizer: nn.Module,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr("fsae_mlflow.visualization.visualize.survey")
+    top = done.activity.top.kept(done.activity.top.used, most=2)
+    made = visualize(
+        dataclasses.replace(SETTINGS, n_images=1, steps=1),
+        templates=templates,
+        sae=sae,
+        recognizer=recognizer,
+        output=tmp_path,
+        activity=done.activity.with_top(top),
+    )
+    assert made.references == done.references
+    for feature in made.features:
+        assert made.activity.top_of(feature)[0].tolist() == done.activity.top_of(feature)[0][:2].tolist()

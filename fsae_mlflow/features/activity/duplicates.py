@@ -41,7 +41,7 @@ def without_duplicates(
 ) -> tuple[FaceLists, Int64[np.ndarray, " d"]]:
     """The first `most` faces of each list without near-duplicates of a face before them, and how many were dropped."""
     used = lists.used
-    rows = np.unique(lists.rows[used])
+    rows = np.unique(lists.rows[used]).astype(np.int64)
     sketch = _sketch_of(templates, rows)
     keep, size = used.copy(), max(1, 2**22 // lists.rows.shape[1] ** 2)
     for first in range(0, len(lists.rows), size):

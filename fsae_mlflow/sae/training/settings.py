@@ -64,6 +64,11 @@ class TrainSettings:
     ] = "last"
     register: Annotated[bool, "Whether to add the SAE to the MLflow model registry.", EXECUTION] = True
     model_name: Annotated[str, "Its name there.", EXECUTION] = "fsae"
+    describe: Annotated[
+        bool,
+        "Whether to log the readings' and probes' metrics of describe at the end, where the templates have attributes.",
+        EXECUTION,
+    ] = True
     seed: Annotated[
         int, "Seed of the initialization, the batches, the held-out identities, mixup and the resampling.", Ge(0)
     ] = 0
