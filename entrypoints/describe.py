@@ -16,6 +16,7 @@ def main(settings, run):
     from fsae_mlflow.recognizers.registry import load_recognizer
     from fsae_mlflow.report.described import reading_table, write_figures
     from fsae_mlflow.sae.saved import digest, load_sae
+    from fsae_mlflow.sae.training.stage import trained_on
     from fsae_mlflow.tracking.inputs import READINGS, find_sae, open_templates
 
     templates = open_templates(run, settings.templates, context="readings")
@@ -30,7 +31,14 @@ def main(settings, run):
     output = output_folder("describe", settings.output, fingerprint(deciding(settings) | inputs))
     with only_writer(output) if run.leads else nullcontext():
         described = describe(
-            settings, templates=templates, sae=sae, judge=judge, about=about, output=output, on_metrics=run.on_metrics
+            settings,
+            templates=templates,
+            sae=sae,
+            judge=judge,
+            about=about,
+            output=output,
+            on_metrics=run.on_metrics,
+            seen=trained_on(folder, templates),
         )
         if described is None:
             return

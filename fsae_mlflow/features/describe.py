@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 from torch import nn
 from torch.nn import functional as F
 
@@ -57,6 +57,17 @@ class Described:
     files: list[Path]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """The faces that are read, without near-duplicates: rows, templates, entries, and what is known of them."""
+
+    rows: Int64[np.ndarray, " n"]
+    x: Float32[np.ndarray, "n d_in"]
+    entries: Entries
+    faces: ReadFaces
+    n_near_duplicates: int
+
+
 def describe(
     settings: DescribeSettings,
     *,
@@ -66,12 +77,13 @@ def describe(
     about: Mapping[str, str],
     output: Path,
     on_metrics: OnMetrics,
+    seen: Bool[np.ndarray, " n_rows"] | None = None,
 ) -> Described | None:
     """Read the features of `sae` on the faces of `templates`; under torchrun only the first process has a result.
 
     Writes features.parquet, top_faces.parquet and faces.parquet to `output`. `about` is stored with them: the digests
-    of sae and templates. `on_metrics` gets L0, fvu, the readings' metrics and the probes', those of a control under
-    its name.
+    of sae and templates. `seen`: the faces that the SAE was trained on, where they are known. `on_metrics` gets L0,
+    fvu, the readings' metrics and the probes', those of a control under its name.
 
     Raises: UserError for fewer than 20 people, for attributes that fit no face, and where templates and SAE do not
     belong together, unless `force` is set.
@@ -108,6 +120,8 @@ def describe(
         write_l0(np.concatenate(found.l0s), templates, output),
     ]
     metrics = {"sae": _metrics(found) | _reading_metrics(readings, read)}
+    if seen is not None:
+        metrics["sae"] |= _seen_metrics(readings, read, seen)
     for name in settings.control_names:
         metrics[name] = _of_control(name, read, sae, seed=settings.seed)
     for name, values in metrics.items():
@@ -120,6 +134,18 @@ def describe(
         n_people=(len(faces.names) - n_confirm, n_confirm),
         files=files,
     )
+
+
+def _seen_metrics(readings: Readings, read: Read, seen: Bool[np.ndarray, " n_rows"]) -> dict[str, float]:
+    """Whether the people of identity features were among those of the training, beside the share of all people who
+    were.
+    """
+    trained = {read.faces.names[person] for person in np.unique(read.faces.people[seen[read.rows]])}
+    people = readings.columns["identity"][readings.columns["identity_confirmed"]]
+    of_features = (
+        {"readings/identity_seen": float(np.isin(people.astype(str), list(trained)).mean())} if len(people) else {}
+    )
+    return {"readings/people_seen": len(trained) / len(read.faces.names), **of_features}
 
 
 def reading_metrics(settings: DescribeSettings, *, templates: TemplateSet, sae: SparseAutoencoder) -> dict[str, float]:
@@ -142,16 +168,6 @@ def reading_metrics(settings: DescribeSettings, *, templates: TemplateSet, sae: 
     return _reading_metrics(read_features(read.entries, read.faces, high=both.high, seed=settings.seed), read)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Read:
-    """The faces that are read, without near-duplicates: their templates, entries, and what is known of them."""
-
-    x: Float32[np.ndarray, "n d_in"]
-    entries: Entries
-    faces: ReadFaces
-    n_near_duplicates: int
-
-
 def _read(
     settings: DescribeSettings, templates: TemplateSet, found: Survey, labels: Labels, judge: nn.Module | None
 ) -> Read:
@@ -159,6 +175,7 @@ def _read(
     x = templates.templates_of(rows)
     kept = distinct(x)
     return Read(
+        rows=rows[kept],
         x=x[kept],
         entries=entries.of_rows(kept),
         faces=_faces_to_read(settings, templates, rows[kept], labels, judge),

@@ -75,7 +75,12 @@ def axes_sae() -> GatedSAE:
 
 
 def run(
-    templates: TemplateSet, output: Path, *, judge: nn.Module | None = None, **values: object
+    templates: TemplateSet,
+    output: Path,
+    *,
+    judge: nn.Module | None = None,
+    seen: np.ndarray | None = None,
+    **values: object,
 ) -> tuple[Described, dict[str, float]]:
     metrics: dict[str, float] = {}
     found = describe(
@@ -86,6 +91,7 @@ def run(
         about=ABOUT,
         output=output,
         on_metrics=lambda logged, _: metrics.update(logged),
+        seen=seen,
     )
     assert found is not None
     return found, metrics
@@ -190,6 +196,15 @@ def test_only_some_faces_are_read_of_a_large_set(templates: TemplateSet, tmp_pat
     assert found.description.activity.n_faces == N_PEOPLE * N_EACH
     whole = survey(axes_sae(), templates).activity
     np.testing.assert_array_equal(found.description.activity.counts, whole.counts)
+
+
+def test_identities_are_told_apart_by_whether_the_sae_has_seen_them(templates: TemplateSet, tmp_path: Path) -> None:
+    trained = np.array(templates.identities) != "p007"
+    _, metrics = run(templates, tmp_path, controls="none", seen=trained)
+    assert metrics["readings/people_seen"] == pytest.approx(1 - 1 / N_PEOPLE)
+    assert metrics["readings/identity_seen"] == 0
+    _, metrics = run(templates, tmp_path, controls="none", seen=~trained)
+    assert metrics["readings/identity_seen"] == 1
 
 
 def test_too_few_people_are_refused(tmp_path: Path) -> None:

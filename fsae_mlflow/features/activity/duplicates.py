@@ -7,7 +7,7 @@ deviation). Where lists of faces are thinned, the projected cosine decides; wher
 from collections.abc import Iterable
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, Int64
+from jaxtyping import Bool, Float32, Int64
 
 from fsae_mlflow.features.activity.summary import FaceLists
 from fsae_mlflow.progress import progress
@@ -53,7 +53,7 @@ def without_duplicates(
     return lists.kept(keep, most=most), (used & ~keep).sum(axis=1)
 
 
-def _sketch_of(templates: TemplateSet, rows: Int32[np.ndarray, " n"]) -> np.ndarray:
+def _sketch_of(templates: TemplateSet, rows: Int64[np.ndarray, " n"]) -> np.ndarray:
     """The sketches of ascending rows, in half precision; one shard is in memory at a time."""
     parts: Iterable[np.ndarray] = (
         _sketch(part[rows[slice(*np.searchsorted(rows, [first, first + len(part)]))] - first]).astype(np.float16)

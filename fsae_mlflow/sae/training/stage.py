@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from fsae_mlflow.compute import choose_device
@@ -194,6 +194,15 @@ def _final_metrics(
             found[name] = measure(sae, scaled, sample=samples.get(name))
     metrics = {key: value for name, measures in found.items() for key, value in measures.metrics(name).items()}
     return metrics, found["train"].sparsity.density
+
+
+def trained_on(folder: Path, templates: TemplateSet) -> Bool[np.ndarray, " n_rows"] | None:
+    """Which rows of a template set the SAE in `folder` was trained on; None where it was trained on another set."""
+    config = read_config(folder)
+    if config.get("templates", {}).get("digest") != templates.digest:
+        return None
+    made_with = config.get("settings", {})
+    return ~holdout_rows(templates.identities, made_with["holdout"], seed=made_with["seed"])
 
 
 def require_room(settings: TrainSettings, templates: TemplateSet) -> None:
