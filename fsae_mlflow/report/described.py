@@ -84,8 +84,6 @@ def reading_table(described: Described, *, n: int = 200) -> list[dict[str, Any]]
             "base": one.base,
             "p": one.p,
             "q": one.q,
-            "pose": one.pose,
-            "quality": one.quality,
             "faces": one.n_faces,
             "people": one.n_people,
         }
@@ -124,8 +122,6 @@ def _reading(feature: int, of: dict[str, Any], large: dict[str, np.ndarray], n_f
         q=float(q),
         n_faces=n_faces,
         n_people=int(of["n_people"]),
-        pose=of["pose"],
-        quality=of["quality"],
         rho={name: rho[name] for name in shown},
     )
 

@@ -56,8 +56,6 @@ class Reading:
     q: float = math.nan
     n_faces: int
     n_people: int
-    pose: str
-    quality: str
     rho: Mapping[str, float]
 
 
@@ -149,9 +147,9 @@ def _draw(axes: Axes, top: float, row: ReadingRow) -> None:
 
 def _numbers(reading: Reading) -> list[str]:
     people = f"{reading.n_people:,} {'person' if reading.n_people == 1 else 'people'}"
-    lines = [f"fired by {reading.n_faces:,} faces of {people}", f"pose {reading.pose}, quality {reading.quality}"]
+    lines = [f"fired by {reading.n_faces:,} faces of {people}"]
     if not math.isnan(reading.p):
-        lines[0] = f"p {_probability(reading.p)}, q {_probability(reading.q)}; {lines[0]}"
+        lines.append(f"p {_probability(reading.p)}, q {_probability(reading.q)}")
     known = _known(reading.rho)
     if known and not math.isnan(reading.share):
         lines.append("ρ: " + ", ".join(f"{name} {_signed(value)}" for name, value in known.items()))
