@@ -1,6 +1,7 @@
 """Shards of an unfinished set: what they account for, and a finished set that becomes unfinished again."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def test_further_faces_are_no_further_pictures_in_a_shard_without_records(folder
 
 
 def test_a_finished_set_counts_its_shards(folder: Path) -> None:
-    (folder / ".templates-00000.parquet.1.tmp").write_bytes(b"left by a process that was killed")
+    (folder / f".templates-00000.parquet.{os.getpid()}.tmp").write_bytes(b"left by a step that failed")
     templates = finished(folder)
     counts = {"n_rows": 4, "n_shards": 3, "n_pictures": 7, "n_failures": 4, "width": 4}
     assert counts.items() <= templates.metadata.items()

@@ -6,7 +6,7 @@ import torch
 
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.entries import Entries
-from fsae_mlflow.sae.fused import blocks, entries
+from fsae_mlflow.sae.fused import blocks, encoder, entries
 from fsae_mlflow.sae.fused.encoder import Encoder
 from fsae_mlflow.sae.sparse import DenseEncoder, SparseEncoder, sparse_encoder
 from fsae_mlflow.sae.terms import TERMS
@@ -20,6 +20,7 @@ CASES = [*[(variant, {}) for variant in VARIANTS], ("gated", {"decoder_norm": "w
 @pytest.fixture(autouse=True)
 def several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entries, "BLOCK_ENTRIES", 100 * BATCH)
+    monkeypatch.setattr(encoder, "SCREENED_FROM", 1)
 
 
 def templates_of_rank(rank: int, seed: int = 0) -> torch.Tensor:

@@ -116,10 +116,10 @@ def test_full_disk_at_the_end_loses_no_step(
     limit, former = 4096, resource.getrlimit(resource.RLIMIT_FSIZE)
     measured = stage.measure
 
-    def fill_disk(*arguments: Any) -> Any:
+    def fill_disk(*arguments: Any, **more: Any) -> Any:
         if (tmp_path / "sae" / CHECKPOINT).is_file():  # the last step has been saved
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, former[1]))
-        return measured(*arguments)
+        return measured(*arguments, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(stage, "measure", fill_disk)
