@@ -111,8 +111,8 @@ def _parts(of: dict[str, Any], properties: list[str]) -> Iterator[str]:
     if of["pose"] in POSES:
         yield POSES[of["pose"]]
     if properties:
-        kinds = [MORE_AND_LESS[name][int(of[f"{name}_rho"] < 0)] for name in properties]
-        yield f"fires more on {' and '.join(kinds)} faces"
+        *kinds, last = [MORE_AND_LESS[name][int(of[f"{name}_rho"] < 0)] for name in properties]
+        yield f"fires more on {', '.join(kinds)}{' and ' if kinds else ''}{last} faces"
     if of["quality"] == "invariant":
         yield "quality-invariant"
 
