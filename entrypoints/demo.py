@@ -39,6 +39,7 @@ class DemoSettings:
 @command(DemoSettings, stage="demo")
 def main(settings, run):
     """Run all main stages as child runs, and gather their main metrics and pictures."""
+    from fsae_mlflow.errors import UserError
     from fsae_mlflow.tracking.projects import run_entry_point
 
     extracted = run_entry_point(run, "extract", {"faces": settings.faces, "recognizer": settings.recognizer})
@@ -46,10 +47,14 @@ def main(settings, run):
     training = {"epochs": settings.epochs, "expansion": 4, "model_name": "fsae_demo"}
     trained = run_entry_point(run, "train_sae", templates | training)
     built_on = templates | {"sae": trained.id}
-    described = run_entry_point(run, "describe", built_on | {"controls": "none"})
+    described = []
+    try:
+        described.append(run_entry_point(run, "describe", built_on | {"controls": "none"}))
+    except UserError as error:
+        click.echo(error)
     evaluated = run_entry_point(run, "evaluate_lfw", built_on | {"folds": settings.folds})
     visualized = run_entry_point(run, "visualize", built_on | {"n_features": 4, "steps": settings.steps})
-    for child in (extracted, trained, described, evaluated, visualized):
+    for child in (extracted, trained, *described, evaluated, visualized):
         run.copy_from(child, metrics=HEADLINES, artifacts=PICTURES)
     metrics = run.metrics
     click.echo("\n".join(f"{name:>27}  {metrics[name]:.4g}" for name in HEADLINES if name in metrics))

@@ -1,5 +1,7 @@
 """Read what each feature of an SAE means."""
 
+import click
+
 from fsae_mlflow.features.settings import DescribeSettings
 from fsae_mlflow.tracking.command import command
 
@@ -9,7 +11,8 @@ def main(settings, run):
     """Find on some people what each feature of an SAE responds to, confirm it on others, and compare with controls."""
     from contextlib import nullcontext
 
-    from fsae_mlflow.documents import sha256
+    from fsae_mlflow.errors import UserError
+    from fsae_mlflow.features.attributes import digest_of
     from fsae_mlflow.features.describe import describe
     from fsae_mlflow.locks import only_writer
     from fsae_mlflow.parameters import deciding, fingerprint, output_folder
@@ -23,23 +26,19 @@ def main(settings, run):
     folder = find_sae(run, settings.sae)
     sae = load_sae(folder)
     judge = load_recognizer(settings.judge, card=settings.judge_card) if settings.judge else None
+    if judge and judge.origin.digest == templates.origin.digest:
+        raise UserError(
+            "judge must be another recognizer than that of the templates, which it would agree with by itself."
+        )
     about = {"templates": templates.digest, "sae": digest(folder)}
     inputs = about | {
-        "attributes": sha256(settings.attributes) if settings.attributes else "",
+        "attributes": digest_of(settings.attributes),
         "judge": judge.origin.digest if judge else "",
     }
     output = output_folder("describe", settings.output, fingerprint(deciding(settings) | inputs))
+    given = {"templates": templates, "sae": sae, "judge": judge, "seen": trained_on(folder, templates)}
     with only_writer(output) if run.leads else nullcontext():
-        described = describe(
-            settings,
-            templates=templates,
-            sae=sae,
-            judge=judge,
-            about=about,
-            output=output,
-            on_metrics=run.on_metrics,
-            seen=trained_on(folder, templates),
-        )
+        described = describe(settings, **given, about=about, output=output, on_metrics=run.on_metrics)
         if described is None:
             return
         figures = write_figures(described, templates, output)
@@ -48,6 +47,7 @@ def main(settings, run):
         run.log_path(path, READINGS)
     for path in figures:
         run.log_path(path)
+    click.echo(f"{described.headline}: {output}")
     run.log_table(reading_table(described), "readings.json")
     run.log_table([{"dictionary": name, **metrics} for name, metrics in described.metrics.items()], "dictionary.json")
 

@@ -1,5 +1,6 @@
 """Labels of faces: a set's own extra columns, and those of a CSV or Parquet file joined by the faces' paths."""
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,11 +58,25 @@ def read_attributes(path: str, templates: TemplateSet) -> Labels:
         if not usable:
             raise UserError(
                 f"attributes: {path} must have a column with two values and {FEWEST_PEOPLE} labelled people; "
-                f"{'; '.join(faults[:3]) or 'it has no column of labels'}: label more faces."
+                f"{'; '.join(faults[:3]) or 'it has no column of labels'}: give a "
+                "column in which both values occur, on faces of more people."
             )
         found |= usable
     booleans = {name: values.clip(min=0) for name, values in found.items() if _is_boolean(values)}
     return Labels(booleans=booleans, numbers={name: found[name] for name in found if name not in booleans})
+
+
+def digest_of(path: str) -> str:
+    """A short hash of the file of labels; "" for none.
+
+    Raises: UserError where it cannot be read.
+    """
+    if not path:
+        return ""
+    try:
+        return hashlib.sha256(Location.of(path).read()).hexdigest()[:16]
+    except OSError as error:
+        raise UserError(f"attributes: {path} cannot be read ({error}); give a readable file.") from error
 
 
 def _usable(

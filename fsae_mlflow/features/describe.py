@@ -36,6 +36,7 @@ from fsae_mlflow.sae.entries import Entries
 from fsae_mlflow.templates.set import TemplateSet
 
 FEWEST_PEOPLE = 20
+POSES = ("right", "left", "turned", "frontal")
 RESERVE = 1.5
 """Top faces that the survey keeps for each that is shown, so that near-duplicates can be dropped."""
 
@@ -55,6 +56,18 @@ class Described:
     metrics: dict[str, dict[str, float]]
     n_people: tuple[int, int]
     files: list[Path]
+
+    @property
+    def headline(self) -> str:
+        """How many features are read, and as what."""
+        columns, n_alive = self.description.columns, int((self.description.activity.counts > 0).sum())
+        counts = {
+            "an attribute": columns["attribute_confirmed"],
+            "a pose": np.isin(columns["pose"].astype(str), POSES),
+            "a person": columns["identity_confirmed"],
+        }
+        of_kinds = ", ".join(f"{int(mask.sum()):,} of {kind}" for kind, mask in counts.items())
+        return f"{int(columns['confirmed'].sum()):,} of {n_alive:,} features have a confirmed reading: {of_kinds}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +98,11 @@ def describe(
     of sae and templates. `seen`: the faces that the SAE was trained on, where they are known. `on_metrics` gets L0,
     fvu, the readings' metrics and the probes', those of a control under its name.
 
-    Raises: UserError for fewer than 20 people, for attributes that fit no face, and where templates and SAE do not
-    belong together, unless `force` is set.
+    Raises: UserError for fewer than 20 people, for attributes that fit no face, for an SAE of which fewer than two
+    features fire, and where templates and SAE do not belong together, unless `force` is set.
     """
     require_same_recognizer(templates.origin, sae.origin, force=settings.force)
+    _require_people(len(np.unique(templates.identities)), templates)
     labels = read_attributes(settings.attributes, templates)
     sae = sae.to(choose_device(settings.device)).eval()
     with connected_ranks() as ranks:
@@ -104,8 +118,9 @@ def describe(
         if not ranks.leads:
             return None
     activity = found.activity
+    both = clusters(activity.density)
     read = _read(settings, templates, found, labels, judge)
-    faces, both = read.faces, clusters(activity.density)
+    faces = read.faces
     readings = read_features(read.entries, faces, high=both.high, seed=settings.seed)
     top, n_duplicates = without_duplicates(activity.top, templates, most=settings.n_top_faces)
     columns = {

@@ -107,7 +107,7 @@ def _parts(of: dict[str, Any], properties: list[str]) -> Iterator[str]:
             share, base = _percent(of["attribute_share"]), _percent(of["attribute_base"])
             yield f"{name} ({share} of its top faces, {base} of all{_explained(of)})"
     if of["identity_confirmed"]:
-        yield f"person {of['identity']} ({_percent(of['purity'])} of its top faces)"
+        yield f"person {of['identity']} ({_percent(of['purity'])} of its 20 strongest faces)"
     if of["pose"] in POSES:
         yield POSES[of["pose"]]
     if properties:

@@ -48,6 +48,7 @@ def write_figures(described: Described, templates: TemplateSet, folder: Path) ->
         write_readings(
             folder / "readings.png",
             rows,
+            headline=described.headline,
             n_confirmed=int(columns["confirmed"].sum()),
             n_alive=int(alive.sum()),
             n_found_on=n_found_on,

@@ -27,10 +27,10 @@ CHARACTERS = 42
 """The longest line of a sentence, so that it ends before the bars."""
 
 FOOTNOTE = """\
-p: probability, if there were no relation, of what the other people show. \
+p: probability, if there were no relation, of what the other people (of a person: the other pictures) show. \
 q: p corrected for the number of features (Benjamini and Hochberg).
 strong: almost all of its top faces have the attribute, and clearly fewer of all faces. \
-Shares of an attribute are those among the other people.
+Shares of an attribute are those among the other people; of a person, of the 20 strongest faces, of which at most 3 are drawn.
 ρ: rank correlation of the activation with a property, −1 … 1. \
 yaw: positive where the nose points to the right of the picture; |yaw|: how far a face is turned, to either side."""
 
@@ -90,11 +90,18 @@ def _strength(one: Reading) -> tuple[bool, float, float]:
 
 
 def write_readings(
-    path: Path, rows: Sequence[ReadingRow], *, n_confirmed: int, n_alive: int, n_found_on: int, n_confirmed_on: int
+    path: Path,
+    rows: Sequence[ReadingRow],
+    *,
+    headline: str,
+    n_confirmed: int,
+    n_alive: int,
+    n_found_on: int,
+    n_confirmed_on: int,
 ) -> Path:
     """Draw the first 12 readings: sentence and numbers on the left, 8 top faces and 4 sampled faces on the right.
 
-    `n_confirmed` of `n_alive` features have a confirmed reading. Readings were found on `n_found_on` people, and
+    `headline` is the title where `n_confirmed` of `n_alive` features, at least one, have a confirmed reading. Readings were found on `n_found_on` people, and
     confirmed on `n_confirmed_on` others.
 
     Raises: UserError without rows.
@@ -104,7 +111,7 @@ def write_readings(
     rows = rows[:N_ROWS]
     with style.sheet(path, WIDTH, HEAD + ROW * len(rows) + FOOT) as axes:
         if n_confirmed:
-            title = f"{n_confirmed:,} of {n_alive:,} features have a confirmed reading"
+            title = headline
             legend = (
                 f"A confirmed reading was found on {n_found_on:,} people and holds on {n_confirmed_on:,} other people "
                 "(an identity: on other pictures of the same person). "

@@ -35,7 +35,13 @@ EYEGLASSES = Reading(
 )
 TURNED = replace(EYEGLASSES, sentence="Faces turned to the left.", kind="pose", strong=False, share=math.nan)
 UNREAD = replace(TURNED, sentence="unread", kind="", confirmed=False, p=math.nan, q=math.nan)
-COUNTS = {"n_confirmed": 143, "n_alive": 1024, "n_found_on": 612, "n_confirmed_on": 613}
+COUNTS = {
+    "headline": "143 of 1,024 features have a confirmed reading: 12 of a person",
+    "n_confirmed": 143,
+    "n_alive": 1024,
+    "n_found_on": 612,
+    "n_confirmed_on": 613,
+}
 
 
 def row(reading: Reading, *, n: int = 2) -> ReadingRow:

@@ -36,6 +36,7 @@ DEFAULTS = {
     "max_gigabytes": 4.0,
     "device": "auto",
     "output": "",
+    "describe": True,
 }
 PENALIZED = {"lam": 0.1, "lam_warmup": 0, "resample_every": 10, "resample_until": 0.75}
 TOPK = {"k": 32, "k_aux": None, "aux_weight": 1 / 32, "dead_after": 1.0}

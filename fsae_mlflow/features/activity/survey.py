@@ -27,6 +27,7 @@ from fsae_mlflow.templates.set import TemplateSet
 
 PER_PERSON = 3
 N_SAMPLED = 32
+MOST_PARTS = 64
 N_RESEMBLED = 2048  # templates that tell an encoder what those to come are like
 
 
@@ -80,6 +81,8 @@ class Survey:
         if (read := people <= self.read_below).any():
             self._rows.append(first + np.flatnonzero(read))
             self._entries.append(entries if read.all() else entries.of_rows(read))
+            if len(self._entries) > MOST_PARTS:  # each has a number for every feature, however few its entries are
+                self._entries = [Entries.joined(self._entries)]
 
     def merge(self, later: "Survey") -> None:
         """Add a survey of the rows that follow."""

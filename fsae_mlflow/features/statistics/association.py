@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 from scipy.special import ndtr
 from scipy.stats import rankdata
 
-from fsae_mlflow.features.statistics.order import Groups, alike, rank_scores, totals
+from fsae_mlflow.features.statistics.order import Groups, alike, by_person, rank_scores, totals
 from fsae_mlflow.sae.entries import Entries
 from fsae_mlflow.sae.fused.kernels import parallel_for
 
@@ -99,12 +99,12 @@ def association_within_people(
         squares = totals(faces.feature, values**2, faces.d_sae)
         norm = _norm(squares - totals(groups.feature, between, faces.d_sae), squares)
         z = properties[np.ix_(several, columns)]
-        z = _unit(z - (_by_person(who, z) / np.maximum(n_faces[: who.max(initial=-1) + 1], 1)[:, None])[who], z)
+        z = _unit(z - (by_person(who, z) / np.maximum(n_faces[: who.max(initial=-1) + 1], 1)[:, None])[who], z)
         # Activations need no centering: the columns sum to 0 over the faces of a person.
         nothing, freedom = np.zeros((faces.d_sae, 0)), max(1, len(z) - len(np.unique(who)))
         _test(found, columns, faces, groups, who, values, norm, z, z[:, :0], nothing, freedom)
         # People who do not fire a feature say nothing of it; their faces must not make its correlation small.
-        energy = _by_person(who, z**2)
+        energy = by_person(who, z**2)
         fires = csr_array((np.ones(len(groups.person)), groups.person, groups.indptr), shape=(faces.d_sae, len(energy)))
         share = np.sqrt(fires @ energy)
         for measure in (found.rho, found.error):
@@ -129,12 +129,6 @@ def _unit(z: Float64[np.ndarray, "n m"], of: Float64[np.ndarray, "n m"]) -> Floa
     return z / _norm((z**2).sum(axis=0), (of**2).sum(axis=0))
 
 
-def _by_person(people: Int64[np.ndarray, " n"], z: Float64[np.ndarray, "n m"]) -> Float64[np.ndarray, "n_people m"]:
-    """The sum of the rows of each person."""
-    shape = (int(people.max(initial=-1)) + 1, len(z))
-    return csr_array((np.ones(len(z)), (people, np.arange(len(z)))), shape=shape) @ z
-
-
 def _test(
     found: Association,
     columns: Int64[np.ndarray, " m"],
@@ -153,7 +147,7 @@ def _test(
     A face that does not fire has weight 0, but not activation 0: what such people add to V is a closed form.
     """
     d_sae, m, k = len(norm), len(columns), basis.shape[1]
-    offsets = np.stack([_by_person(people, basis[:, [i]] * z) for i in range(k)], axis=1) if k else np.zeros((0, 0, m))
+    offsets = np.stack([by_person(people, basis[:, [i]] * z) for i in range(k)], axis=1) if k else np.zeros((0, 0, m))
     squared = (explained[:, :, None] * explained[:, None]).reshape(d_sae, k * k)
     products, variance = np.zeros((d_sae, m)), squared @ np.einsum("pic,pjc->ijc", offsets, offsets).reshape(k * k, m)
     entries = (groups.indptr, groups.person, groups.starts, faces.rows[groups.order], weights[groups.order])

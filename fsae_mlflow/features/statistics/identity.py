@@ -48,7 +48,7 @@ def identity(entries: Entries, people: Int64[np.ndarray, " n_rows"]) -> Identity
     nothing = np.where(judged, 0.0, np.nan)
     return Identity(
         person=person,
-        purity=_purity(entries, people) + nothing,
+        purity=_purity(entries, people, person) + nothing,
         entropy=_entropy(groups, entries) + nothing,
         auroc=auroc,
         p=p,
@@ -86,11 +86,12 @@ def _other_images(
     return auroc, np.where(n_own > 0, p, np.nan)
 
 
-def _purity(entries: Entries, people: Int64[np.ndarray, " n_rows"]) -> Float64[np.ndarray, " d_sae"]:
+def _purity(
+    entries: Entries, people: Int64[np.ndarray, " n_rows"], person: Int64[np.ndarray, " d_sae"]
+) -> Float64[np.ndarray, " d_sae"]:
     rows = top_faces(entries, people, k=TOP, of_a_person=TOP).rows
-    who = np.where(rows >= 0, people[rows], -1 - np.arange(TOP))  # missing faces are nobody, and each another one
-    commonest = (who[:, :, None] == who[:, None]).sum(axis=2).max(axis=1)
-    return commonest / np.maximum((rows >= 0).sum(axis=1), 1)
+    of_person = (rows >= 0) & (people[rows] == person[:, None])
+    return of_person.sum(axis=1) / np.maximum((rows >= 0).sum(axis=1), 1)
 
 
 def _entropy(groups: Groups, entries: Entries) -> Float64[np.ndarray, " d_sae"]:

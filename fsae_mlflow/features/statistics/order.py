@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int, Int32, Int64
+from scipy.sparse import csr_array
 
 from fsae_mlflow.sae.entries import Entries
 
@@ -35,6 +36,12 @@ def rank_scores(entries: Entries) -> Float64[np.ndarray, " n"]:
     scores = np.empty(len(order))
     scores[order] = (entries.n_rows + entries.counts[entries.feature] - 1) / 2 - place
     return scores
+
+
+def by_person(people: Int64[np.ndarray, " n"], z: Float64[np.ndarray, "n m"]) -> Float64[np.ndarray, "n_people m"]:
+    """The sum of the rows of each person."""
+    shape = (int(people.max(initial=-1)) + 1, len(z))
+    return csr_array((np.ones(len(z)), (people, np.arange(len(z)))), shape=shape) @ z
 
 
 def totals(

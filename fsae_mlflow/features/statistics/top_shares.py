@@ -9,7 +9,7 @@ from numba import njit
 from scipy.sparse import csr_array
 
 from fsae_mlflow.features.statistics.hypergeometric import upper_tail
-from fsae_mlflow.features.statistics.order import alike, by_activation
+from fsae_mlflow.features.statistics.order import alike, by_activation, by_person
 from fsae_mlflow.sae.entries import Entries
 from fsae_mlflow.sae.fused.kernels import parallel_for
 
@@ -50,8 +50,9 @@ def top_shares(
     """The attributes (0, 1, or nan for unknown) of the `k` top faces of each feature, at most 3 of a person.
 
     The top faces of an attribute are those among the faces where it is known. p counts each person once, by the highest
-    face: it is the hypergeometric probability that as many of as many random faces have the attribute. So one person,
-    or one picture many times, has no small p. Share and p are nan where no face is known, share where none fires.
+    face: it is the hypergeometric probability that as many of as many random faces, or of as many random people, have
+    the attribute, whichever is larger (people with many pictures may have it more often than others). So one person, or
+    one picture many times, has no small p. Share and p are nan where no face is known, share where none fires.
     """
     d_sae, m = entries.d_sae, labels.shape[1]
     found = TopShares(share=np.full((d_sae, m), np.nan), base=np.full(m, np.nan), p=np.full((d_sae, m), np.nan))
@@ -61,13 +62,21 @@ def top_shares(
         n_top, n_people = (top.rows >= 0).sum(axis=1), top.first.sum(axis=1)
         found.share[:, columns] = _chosen(top, top.rows >= 0, y) / np.where(n_top > 0, n_top, np.nan)[:, None]
         found.base[columns] = y.mean(axis=0)
-        numbers, marked = np.arange(k + 1), y.sum(axis=0).astype(np.int64)[:, None, None]
-        tails = upper_tail(
-            numbers, population=np.array(len(y)), marked=marked, drawn=np.minimum(numbers, len(y))[:, None]
-        )
+        of_people = by_person(people[known], y) / np.maximum(by_person(people[known], np.ones((len(y), 1))), 1)
+        n_known = len(np.unique(people[known]))
+        tails = np.maximum(_tails(k, len(y), y.sum(axis=0)), _tails(k, n_known, of_people.sum(axis=0)))
         with_it = _chosen(top, top.first, y).astype(np.int64)
         found.p[:, columns] = tails[np.arange(len(columns)), n_people[:, None], with_it]
     return found
+
+
+def _tails(k: int, population: int, marked: Float64[np.ndarray, " m"]) -> Float64[np.ndarray, "m drawn found"]:
+    """The hypergeometric tail of each number found among each number drawn, up to `k`."""
+    numbers = np.arange(k + 1)
+    n_marked = marked.round().astype(np.int64)[:, None, None]
+    return upper_tail(
+        numbers, population=np.array(population), marked=n_marked, drawn=np.minimum(numbers, population)[:, None]
+    )
 
 
 def _chosen(

@@ -45,10 +45,22 @@ def test_shares_and_p_are_those_of_the_labeled_top_faces(seed: int) -> None:
             rows = walk(features[known, j], who, 10, 3)
             heads = [row for i, row in enumerate(rows) if who[row] not in who[rows[:i]]]
             assert found.share[j, c] == pytest.approx(y[rows].mean())
-            p = hypergeom.sf(y[heads].sum() - 1, len(y), y.sum(), len(heads))
-            assert found.p[j, c] == pytest.approx(p, abs=1e-12)
+            of_faces = hypergeom.sf(y[heads].sum() - 1, len(y), y.sum(), len(heads))
+            means = [y[who == person].mean() for person in np.unique(who)]
+            of_people = hypergeom.sf(y[heads].sum() - 1, len(means), round(sum(means)), len(heads))
+            assert found.p[j, c] == pytest.approx(max(of_faces, of_people), abs=1e-12)
     assert np.isnan(found.share[0]).all()
     assert (found.p[0] == 1).all()
+
+
+def test_people_with_many_pictures_do_not_make_an_attribute_of_the_others() -> None:
+    numbers = np.random.default_rng(0)
+    has_it = np.arange(300) % 2 == 0
+    people = np.repeat(np.arange(300), np.where(has_it, 4, 30))  # who lacks it has many pictures
+    labels = has_it[people].astype(float)[:, None]
+    activations = (numbers.random((300, 200)) * (numbers.random((300, 200)) < 0.3))[people]
+    p = top_shares(Entries.of(activations), labels, people, k=30).p
+    assert (p < 0.01).mean() < 0.02
 
 
 def test_one_person_has_no_small_p() -> None:
