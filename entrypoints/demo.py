@@ -10,19 +10,9 @@ from fsae_mlflow.tracking.command import command
 
 PICTURES = ("accepted.png", "readings.png", "density.png", "table.png", "features.png")
 HEADLINES = (
-    "n_faces",
-    "images_per_second",
-    "heldout/fvu",
-    "heldout/l0",
-    "train/alive",
-    "readings/confirmed_of_alive",
-    "readings/n_identities",
-    "original/accuracy",
-    "high/accuracy",
-    "low/accuracy",
-    "all/accuracy",
-    "fires",
-)
+    "n_faces", "images_per_second", "heldout/fvu", "heldout/l0", "train/alive", "readings/confirmed_of_alive",
+    "readings/n_identities", "original/accuracy", "high/accuracy", "low/accuracy", "all/accuracy", "fires",
+)  # fmt: skip
 
 
 @settings
@@ -50,7 +40,7 @@ def main(settings, run):
     described = []
     try:
         described.append(run_entry_point(run, "describe", built_on | {"controls": "none"}))
-    except UserError as error:
+    except UserError as error:  # few people cannot be read
         click.echo(error)
     evaluated = run_entry_point(run, "evaluate_lfw", built_on | {"folds": settings.folds})
     visualized = run_entry_point(run, "visualize", built_on | {"n_features": 4, "steps": settings.steps})

@@ -15,7 +15,7 @@ import yaml
 import fsae_mlflow
 
 ROOT = Path(__file__).parents[1]
-STAGES = ["demo", "evaluate_lfw", "extract", "train_sae", "visualize"]
+STAGES = ["demo", "describe", "evaluate_lfw", "extract", "train_sae", "visualize"]
 
 
 def test_one_version_and_one_license_everywhere() -> None:
@@ -73,7 +73,9 @@ def test_the_demo_runs_as_a_project(project_store: str, faces: Path) -> None:
     assert process.returncode == 0, output
     found = {run.data.tags["fsae.stage"]: run for run in runs(project_store)}
     assert sorted(found) == STAGES
-    assert {run.info.status for run in found.values()} == {"FINISHED"}
+    # The faces of eight people are too few to be read; the demo says so and goes on.
+    assert {stage for stage, run in found.items() if run.info.status != "FINISHED"} == {"describe"}
+    assert "at least 20 people" in output
     parent = found["demo"]
     assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in found.values() if run is not parent)
     assert found["train_sae"].data.params | {"epochs": "2", "lam": "0.1"} == found["train_sae"].data.params

@@ -30,7 +30,8 @@ FOOTNOTE = """\
 p: probability, if there were no relation, of what the other people (of a person: the other pictures) show. \
 q: p corrected for the number of features (Benjamini and Hochberg).
 strong: almost all of its top faces have the attribute, and clearly fewer of all faces. \
-Shares of an attribute are those among the other people; of a person, of the 20 strongest faces, of which at most 3 are drawn.
+Shares of an attribute are those among the other people; \
+of a person, of the 20 strongest faces, of which at most 3 are drawn.
 ρ: rank correlation of the activation with a property, −1 … 1. \
 yaw: positive where the nose points to the right of the picture; |yaw|: how far a face is turned, to either side."""
 
@@ -101,8 +102,8 @@ def write_readings(
 ) -> Path:
     """Draw the first 12 readings: sentence and numbers on the left, 8 top faces and 4 sampled faces on the right.
 
-    `headline` is the title where `n_confirmed` of `n_alive` features, at least one, have a confirmed reading. Readings were found on `n_found_on` people, and
-    confirmed on `n_confirmed_on` others.
+    `headline` is the title where `n_confirmed` of `n_alive` features, at least one, have a confirmed reading. Readings
+    were found on `n_found_on` people, and confirmed on `n_confirmed_on` others.
 
     Raises: UserError without rows.
     """

@@ -86,7 +86,7 @@ def bars(figure: Figure) -> list[tuple[float, float]]:
 def test_a_confirmed_reading_stands_beside_its_numbers_and_faces(tmp_path: Path, figures: list[Figure]) -> None:
     path = write_readings(tmp_path / "readings.png", [row(EYEGLASSES)], **COUNTS)
     drawn = texts(figures[0])
-    assert "143 of 1,024 features have a confirmed reading" in drawn
+    assert COUNTS["headline"] in drawn
     assert any("found on 612 people and holds on 613 other people" in text for text in drawn)
     assert "Feature 17, strong" in drawn
     assert EYEGLASSES.sentence in drawn

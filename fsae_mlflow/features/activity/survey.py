@@ -1,7 +1,6 @@
 """One pass over templates: how often and how strongly each feature fires, and on which faces.
 
-A survey is made of counts, of sums of multiples of 2⁻²⁴, and of lists in a total order. All of them merge exactly:
-batches, shards and processes of any size give the same survey.
+Counts, sums of multiples of 2⁻²⁴, and lists in a total order merge exactly, whatever the batches, shards and processes.
 """
 
 from collections.abc import Iterator
@@ -66,9 +65,7 @@ class Survey:
         first: int,
         norms: Float32[np.ndarray, " batch"] | None = None,
     ) -> None:
-        """Add the features of consecutive templates, the first of which is row `first`, with their hashed people and
-        the templates' norms.
-        """
+        """Add consecutive templates from row `first` on: their features, hashed people and norms."""
         parallel_for(
             accumulation.add_entries,
             self.d_sae,
