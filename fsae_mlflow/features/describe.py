@@ -16,6 +16,7 @@ from fsae_mlflow.compute import choose_device
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.aligned import to_float
 from fsae_mlflow.features.activity.duplicates import distinct, without_duplicates
+from fsae_mlflow.features.activity.summary import Activity
 from fsae_mlflow.features.activity.survey import Survey, survey
 from fsae_mlflow.features.attributes import Labels, read_attributes
 from fsae_mlflow.features.clusters import clusters
@@ -134,7 +135,7 @@ def describe(
         *write_description(description, templates, output),
         write_l0(np.concatenate(found.l0s), templates, output),
     ]
-    metrics = {"sae": _metrics(found) | _reading_metrics(readings, read)}
+    metrics = {"sae": _metrics(activity) | _reading_metrics(readings, read)}
     if seen is not None:
         metrics["sae"] |= _seen_metrics(readings, read, seen)
     for name in settings.control_names:
@@ -241,8 +242,7 @@ def _judged(
     return np.concatenate(found)
 
 
-def _metrics(found: Survey) -> dict[str, float]:
-    activity = found.activity
+def _metrics(activity: Activity) -> dict[str, float]:
     return {"l0": activity.l0, "fvu": activity.fvu, "alive": float((activity.counts > 0).mean())}
 
 
@@ -256,6 +256,7 @@ def _of_control(name: str, read: Read, sae: SparseAutoencoder, *, seed: int) -> 
     """The metrics of a control of as many features as the SAE, on the read faces."""
     other = control(name, read.x, n_features=sae.d_sae, seed=seed, origin=sae.origin)
     found = survey(other, read.x, most=1, read_faces=len(read.x))
-    read, both = replace(read, entries=found.read[1]), clusters(found.activity.density)
+    activity, read = found.activity, replace(read, entries=found.read[1])
+    both = clusters(activity.density)
     readings = read_features(read.entries, read.faces, high=both.high, seed=seed)
-    return _metrics(found) | _reading_metrics(readings, read)
+    return _metrics(activity) | _reading_metrics(readings, read)

@@ -3,7 +3,7 @@
 Counts, sums of multiples of 2⁻²⁴, and lists in a total order merge exactly, whatever the batches, shards and processes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -111,8 +111,8 @@ class Survey:
         counts = self._histogram.sum(axis=1, dtype=np.int64)
         fired = np.where(counts, counts, np.nan)
         mean, maxima = self._sums / fired, self._top[0].max(axis=1).astype(np.float64)
-        quantiles = np.stack([self._quantile(q * counts, counts, maxima) for q in QUANTILES])
-        percentile = self._quantile(counts - TOP_SHARE * self.n, counts, maxima)
+        below = [q * counts for q in QUANTILES] + [counts - TOP_SHARE * self.n]
+        *quantiles, percentile = (np.minimum(value, maxima) for value in self._quantiles(below))
         return Activity(
             n_faces=self.n,
             mean_norm=float(self._norms[0] / self.n),
@@ -121,24 +121,21 @@ class Survey:
             mean=mean,
             std=np.sqrt(np.maximum(self._squares / fired - mean**2, 0)),
             maxima=maxima,
-            quantiles=np.where(counts, quantiles, np.nan),
+            quantiles=np.where(counts, np.stack(quantiles), np.nan),
             percentile=np.where(counts > TOP_SHARE * self.n, percentile, 0.0),
             top=self._top_faces(),
             sampled=self._sampled_faces(),
         )
 
-    def _quantile(
-        self, below: Float64[np.ndarray, " d_sae"], counts: Int64[np.ndarray, " d_sae"], maxima: np.ndarray
-    ) -> Float64[np.ndarray, " d_sae"]:
-        """The activation with `below` of each feature's `counts` below it, by linear interpolation within its bin."""
-        reached = self._histogram.cumsum(axis=1, dtype=np.int64)
-        place = (reached < below[:, None]).sum(axis=1).clip(max=accumulation.N_BINS - 1)
-        features = np.arange(self.d_sae)
-        inside = np.maximum(self._histogram[features, place], 1)
-        share = (1 - (reached[features, place] - below) / inside).clip(0, 1)
-        octave, step = np.divmod(place + share, accumulation.BINS_PER_OCTAVE)
-        value = 2.0 ** (octave + accumulation.SMALLEST_EXPONENT) * (1 + step / accumulation.BINS_PER_OCTAVE)
-        return np.minimum(value, maxima)
+    def _quantiles(self, numbers: Sequence[Float64[np.ndarray, " d_sae"]]) -> Iterator[Float64[np.ndarray, " d_sae"]]:
+        """For each of `numbers`, the activation with so many of the feature's below it, interpolated within its bin."""
+        reached, features = self._histogram.cumsum(axis=1, dtype=np.int64), np.arange(self.d_sae)
+        for below in numbers:
+            place = (reached < below[:, None]).sum(axis=1).clip(max=accumulation.N_BINS - 1)
+            inside = np.maximum(self._histogram[features, place], 1)
+            share = (1 - (reached[features, place] - below) / inside).clip(0, 1)
+            octave, step = np.divmod(place + share, accumulation.BINS_PER_OCTAVE)
+            yield 2.0 ** (octave + accumulation.SMALLEST_EXPONENT) * (1 + step / accumulation.BINS_PER_OCTAVE)
 
     def _top_faces(self) -> FaceLists:
         self._settle()
@@ -291,9 +288,10 @@ def _encoded(
     for first, part, identities in parts:
         people = hashed(identities)
         for start in range(0, len(part), batch_size):
-            # A set stands sorted by person: its first rows vary less than all.
-            some = torch.tensor(part[:: -(-len(part) // N_RESEMBLED)], device=device)
-            encoder = encoder or sparse_encoder(sae, some)
+            if encoder is None:
+                # A set stands sorted by person: its first rows vary less than all.
+                some = part[:: -(-len(part) // N_RESEMBLED)]
+                encoder = sparse_encoder(sae, torch.tensor(some, device=device))
             inside = slice(start, start + batch_size)
             entries = encoder.entries(torch.tensor(part[inside], device=device))
             yield EncodedBatch(first + start, part[inside], people[inside], entries, sae, encoder)

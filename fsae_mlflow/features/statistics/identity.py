@@ -19,7 +19,7 @@ FEWEST_FACES, FEWEST_PEOPLE = 5, 2
 class Identity:
     """How much each feature is one person's: `person` (its code, −1 for none), and numbers from 0 to 1.
 
-    purity: the share of the commonest person among the up to 20 top faces. entropy: of the activation over the people
+    purity: the person's share of the up to 20 top faces. entropy: of the activation over the people
     who fire the feature, divided by its largest value: 0 is one person, 1 is spread evenly. auroc and p are of the
     person's other images.
     """
