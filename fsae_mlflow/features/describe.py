@@ -18,13 +18,13 @@ from fsae_mlflow.faces.aligned import to_float
 from fsae_mlflow.features.activity.duplicates import distinct, without_duplicates
 from fsae_mlflow.features.activity.summary import Activity
 from fsae_mlflow.features.activity.survey import Survey, survey
-from fsae_mlflow.features.attributes import Labels, read_attributes
+from fsae_mlflow.features.attributes import FEWEST_PEOPLE, Labels, read_attributes
 from fsae_mlflow.features.clusters import clusters
 from fsae_mlflow.features.controls import control
 from fsae_mlflow.features.judgments import ReadFaces
 from fsae_mlflow.features.probes import probes
 from fsae_mlflow.features.properties import face_properties
-from fsae_mlflow.features.readings import Readings, read_features
+from fsae_mlflow.features.readings import Readings, confirmed_poses, read_features
 from fsae_mlflow.features.settings import DescribeSettings
 from fsae_mlflow.features.statistics.order import Groups
 from fsae_mlflow.features.table import Description, write_description, write_l0
@@ -36,8 +36,6 @@ from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.entries import Entries
 from fsae_mlflow.templates.set import TemplateSet
 
-FEWEST_PEOPLE = 20
-POSES = ("right", "left", "turned", "frontal")
 RESERVE = 1.5
 """Top faces that the survey keeps for each that is shown, so that near-duplicates can be dropped."""
 
@@ -64,7 +62,7 @@ class Described:
         columns, n_alive = self.description.columns, int((self.description.activity.counts > 0).sum())
         counts = {
             "an attribute": columns["attribute_confirmed"],
-            "a pose": np.isin(columns["pose"].astype(str), POSES),
+            "a pose": confirmed_poses(columns),
             "a person": columns["identity_confirmed"],
         }
         of_kinds = ", ".join(f"{int(mask.sum()):,} of {kind}" for kind, mask in counts.items())

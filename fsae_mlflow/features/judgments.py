@@ -24,6 +24,8 @@ Columns = dict[str, np.ndarray]
 
 PROPERTIES = ("sharpness", "interocular", "norm", "face_size", "roll", "brightness", "grayness")
 QUALITY = PROPERTIES[:3]
+POSES = ("right", "left", "turned", "frontal")
+"""The poses that can be confirmed."""
 N_TESTED, N_SHOWN = 30, 20
 """The top faces whose attributes are tested, and those whose share is reported."""
 MAX_P, MAX_Q = 0.01, 0.05

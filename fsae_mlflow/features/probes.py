@@ -16,13 +16,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
+from fsae_mlflow.features.statistics.association import FEWEST_PEOPLE
+from fsae_mlflow.features.statistics.order import Groups, numbers_within
+from fsae_mlflow.features.statistics.top_shares import MOST_OF_A_PERSON
 from fsae_mlflow.progress import progress
 from fsae_mlflow.sae.entries import Entries
 
 SIZES = (1, 2, 5, 10, 20, 50, 100)
-N_TOP, MOST_OF_ONE_PERSON = 20, 3
-FEWEST_PEOPLE = 10
-"""People that fire a feature, that have an attribute, and that lack it, each on one side."""
+N_TOP = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ def probes(
     discovery people fire it; where there are fewer than k such features, a probe has all of them.
     """
     table = csr_array((entries.values, entries.rows, entries.indptr), shape=(entries.d_sae, entries.n_rows))
-    eligible = _n_people(entries.of_rows(~confirm), people[~confirm]) >= FEWEST_PEOPLE
+    eligible = Groups.of(entries.of_rows(~confirm), people[~confirm]).n_people >= FEWEST_PEOPLE
     judged = [name for name, labels in booleans.items() if _can_be_probed(labels, people, confirm)]
     if not eligible.any():
         judged = []
@@ -110,12 +111,6 @@ def mean_difference(entries: Entries, has: Bool[np.ndarray, " n_rows"]) -> Float
         return np.where(difference == 0, 0.0, difference / deviation)
 
 
-def _n_people(entries: Entries, people: Int64[np.ndarray, " n_rows"]) -> Int64[np.ndarray, " d_sae"]:
-    """The number of people who fire each feature."""
-    pairs = np.unique(entries.feature.astype(np.int64) * (people.max(initial=0) + 1) + people[entries.rows])
-    return np.bincount(pairs // (people.max(initial=0) + 1), minlength=entries.d_sae)
-
-
 def _can_be_probed(
     labels: Float64[np.ndarray, " n_rows"], people: Int64[np.ndarray, " n_rows"], confirm: Bool[np.ndarray, " n_rows"]
 ) -> bool:
@@ -126,8 +121,5 @@ def _can_be_probed(
 def _precision(score: Float64[np.ndarray, " n"], has: Bool[np.ndarray, " n"], people: Int64[np.ndarray, " n"]) -> float:
     """Share of the top rows that have the attribute; of equal scores the earlier row comes first."""
     order = np.argsort(-score, kind="stable")
-    by_person = order[np.argsort(people[order], kind="stable")]
-    first = np.searchsorted(people[by_person], people[by_person])
-    allowed = np.zeros(len(order), bool)
-    allowed[by_person[np.arange(len(order)) - first < MOST_OF_ONE_PERSON]] = True
-    return float(has[order[allowed[order]][:N_TOP]].mean())
+    allowed = order[numbers_within(people[order]) < MOST_OF_A_PERSON]
+    return float(has[allowed[:N_TOP]].mean())

@@ -1,6 +1,6 @@
 """What each feature means, in one sentence, where other people or other pictures confirm it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 
 from fsae_mlflow.features.judgments import (
+    POSES,
     PROPERTIES,
     SMALL,
     Columns,
@@ -21,7 +22,7 @@ from fsae_mlflow.features.judgments import (
 from fsae_mlflow.features.statistics.monosemanticity import monosemanticity, monosemanticity_shuffled
 from fsae_mlflow.sae.entries import Entries
 
-POSES = {
+OF_POSE = {
     "right": "fires more on faces turned to the right of the image",
     "left": "fires more on faces turned to the left of the image",
     "turned": "fires more on faces turned to either side",
@@ -73,17 +74,19 @@ def read_features(entries: Entries, faces: ReadFaces, *, high: Bool[np.ndarray, 
     return Readings(columns=columns, metrics=_metrics(columns, alive, high))
 
 
-def large_properties(columns: Columns) -> dict[str, Bool[np.ndarray, " d_sae"]]:
+def large_properties(columns: Mapping[str, np.ndarray]) -> dict[str, Bool[np.ndarray, " d_sae"]]:
     """By property, whether it is confirmed with |ρ| ≥ 0.1."""
     return {name: columns[f"{name}_confirmed"] & (np.abs(columns[f"{name}_rho"]) >= SMALL) for name in PROPERTIES}
 
 
+def confirmed_poses(columns: Mapping[str, np.ndarray]) -> Bool[np.ndarray, " d_sae"]:
+    """Whether a pose is confirmed."""
+    return np.isin(columns["pose"].astype(str), POSES)
+
+
 def _confirmed(columns: Columns) -> Bool[np.ndarray, " d_sae"]:
-    pose = np.isin(columns["pose"].astype(str), ["right", "left", "turned", "frontal"])
-    return np.any(
-        [columns["attribute_confirmed"], columns["identity_confirmed"], pose, *large_properties(columns).values()],
-        axis=0,
-    )
+    masks = (columns["attribute_confirmed"], columns["identity_confirmed"], confirmed_poses(columns))
+    return np.any([*masks, *large_properties(columns).values()], axis=0)
 
 
 def _sentences(columns: Columns, alive: Bool[np.ndarray, " d_sae"]) -> Shaped[np.ndarray, " d_sae"]:
@@ -108,8 +111,8 @@ def _parts(of: dict[str, Any], properties: list[str]) -> Iterator[str]:
             yield f"{name} ({share} of its top faces, {base} of all{_explained(of)})"
     if of["identity_confirmed"]:
         yield f"person {of['identity']} ({_percent(of['purity'])} of its 20 strongest faces)"
-    if of["pose"] in POSES:
-        yield POSES[of["pose"]]
+    if of["pose"] in OF_POSE:
+        yield OF_POSE[of["pose"]]
     if properties:
         *kinds, last = [MORE_AND_LESS[name][int(of[f"{name}_rho"] < 0)] for name in properties]
         yield f"fires more on {', '.join(kinds)}{' and ' if kinds else ''}{last} faces"
@@ -154,6 +157,6 @@ def _metrics(columns: Columns, alive: Bool[np.ndarray, " d_sae"], high: Bool[np.
             if among.any():
                 metrics |= {f"{prefix}{name}_of_{of}": float(mask[among].mean()) for name, mask in shares.items()}
     if alive.any():
-        for pose in (*POSES, "undetermined", "unknown"):
+        for pose in (*OF_POSE, "undetermined", "unknown"):
             metrics[f"readings/pose_{pose}"] = float((columns["pose"][alive] == pose).mean())
     return metrics

@@ -1,15 +1,16 @@
 """What describe shows: the strongest readings with their faces, and the SAE beside simple dictionaries."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from fsae_mlflow.features.activity.summary import FaceLists
 from fsae_mlflow.features.describe import Described
-from fsae_mlflow.features.judgments import PROPERTIES
+from fsae_mlflow.features.judgments import POSES, PROPERTIES
 from fsae_mlflow.features.readings import large_properties
 from fsae_mlflow.report.dictionary import DictionaryRow, write_dictionary
 from fsae_mlflow.report.grid import Tile
@@ -25,6 +26,8 @@ LABELS = {
     "kmeans": "k-means",
 }
 N_CORRELATIONS = 3
+Chosen = tuple[np.ndarray, np.ndarray]
+"""Rows of faces and their activations."""
 CORRELATIONS = {"yaw": "yaw", "turn": "|yaw|"} | {name: name for name in PROPERTIES}
 
 
@@ -34,14 +37,12 @@ def write_figures(described: Described, templates: TemplateSet, folder: Path) ->
     alive = activity.counts > 0
     found = readings(described)
     best = strongest(found)
-    faces = _pictures(templates, best, [(activity.top, N_TOP), (activity.sampled, 10**6)])
+    top = [_first(activity.top, one.feature) for one in best]
+    sampled = [_spread(activity.sampled, one.feature) for one in best]
+    pictures = dict(templates.faces_in_order([row for rows, _ in top + sampled for row in rows.tolist()]))
     rows = [
-        ReadingRow(
-            reading=one,
-            top=_tiles(activity.top, one.feature, faces)[:N_TOP],
-            sampled=_spread(_tiles(activity.sampled, one.feature, faces)),
-        )
-        for one in best
+        ReadingRow(reading=one, top=_tiles(pictures, *first), sampled=_tiles(pictures, *spread))
+        for one, first, spread in zip(best, top, sampled, strict=True)
     ]
     n_found_on, n_confirmed_on = described.n_people
     written = [
@@ -64,7 +65,7 @@ def write_figures(described: Described, templates: TemplateSet, folder: Path) ->
 def readings(described: Described) -> list[Reading]:
     """The readings of all features that fire."""
     columns, activity = described.description.columns, described.description.activity
-    large = large_properties(dict(columns))
+    large = large_properties(columns)
     return [
         _reading(
             feature, {name: values[feature] for name, values in columns.items()}, large, int(activity.counts[feature])
@@ -103,7 +104,7 @@ def _reading(feature: int, of: dict[str, Any], large: dict[str, np.ndarray], n_f
     elif of["identity_confirmed"]:
         kind, share, p, q = "identity", of["purity"], of["identity_p"], of["identity_q"]
         base = of["identity_base"]
-    elif of["pose"] in ("right", "left", "turned", "frontal"):
+    elif of["pose"] in POSES:
         name = "yaw" if of["pose"] in ("right", "left") else "turn"
         kind, p, q = "pose", of[f"{name}_p"], of[f"{name}_q"]
         rho = {CORRELATIONS[name]: rho[CORRELATIONS[name]]} | rho
@@ -127,28 +128,22 @@ def _reading(feature: int, of: dict[str, Any], large: dict[str, np.ndarray], n_f
     )
 
 
-def _pictures(
-    templates: TemplateSet, best: Sequence[Reading], lists: Sequence[tuple[FaceLists, int]]
-) -> dict[int, Any]:
-    wanted = {
-        int(row)
-        for one in best
-        for faces, most in lists
-        for row in faces.rows[one.feature, : min(most, faces.n[one.feature])]
-    }
-    return dict(templates.faces_in_order(sorted(wanted)))
+def _first(faces: FaceLists, feature: int) -> Chosen:
+    """The first of a feature's faces."""
+    places = slice(min(faces.n[feature], N_TOP))
+    return faces.rows[feature, places], faces.activations[feature, places]
 
 
-def _tiles(faces: FaceLists, feature: int, pictures: dict[int, Any]) -> list[Tile]:
-    places = range(min(faces.n[feature], faces.rows.shape[1]))
-    shown = [(int(faces.rows[feature, place]), faces.activations[feature, place]) for place in places]
-    return [Tile(picture=pictures[row], caption=f"{activation:.3g}") for row, activation in shown if row in pictures]
+def _spread(faces: FaceLists, feature: int) -> Chosen:
+    """Some of a feature's faces, evenly over their order."""
+    n = int(faces.n[feature])
+    places = np.unique(np.linspace(0, n - 1, N_SAMPLED).round().astype(int)) if n else np.zeros(0, int)
+    return faces.rows[feature, places], faces.activations[feature, places]
 
 
-def _spread(tiles: list[Tile]) -> list[Tile]:
-    """Some of the tiles, evenly over their order."""
-    places = np.unique(np.linspace(0, len(tiles) - 1, N_SAMPLED).round().astype(int)) if tiles else []
-    return [tiles[place] for place in places]
+def _tiles(pictures: Mapping[int, Image.Image], rows: np.ndarray, activations: np.ndarray) -> list[Tile]:
+    numbers = zip(rows.tolist(), activations.tolist(), strict=True)
+    return [Tile(picture=pictures[row], caption=f"{activation:.3g}") for row, activation in numbers]
 
 
 def _dictionary_row(name: str, metrics: dict[str, float]) -> DictionaryRow:

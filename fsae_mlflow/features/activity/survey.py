@@ -14,6 +14,7 @@ from torch import Tensor
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.features.activity import accumulation
 from fsae_mlflow.features.activity.summary import QUANTILES, TOP_SHARE, Activity, FaceLists
+from fsae_mlflow.features.statistics.top_shares import MOST_OF_A_PERSON
 from fsae_mlflow.identities import hashed
 from fsae_mlflow.metrics import Fidelity
 from fsae_mlflow.progress import progress
@@ -24,7 +25,6 @@ from fsae_mlflow.sae.fused.kernels import parallel_for
 from fsae_mlflow.sae.sparse import SparseEncoder, sparse_encoder
 from fsae_mlflow.templates.set import TemplateSet
 
-PER_PERSON = 3
 N_SAMPLED = 32
 MOST_PARTS = 64
 N_RESEMBLED = 2048  # templates that tell an encoder what those to come are like
@@ -204,7 +204,7 @@ class Survey:
 
     @property
     def _lists(self) -> tuple[object, ...]:
-        return self.most, PER_PERSON, self._n_top, self._limit, *self._top, self._n_sampled, *self._sampled
+        return self.most, MOST_OF_A_PERSON, self._n_top, self._limit, *self._top, self._n_sampled, *self._sampled
 
 
 @torch.no_grad()

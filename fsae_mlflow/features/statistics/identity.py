@@ -7,7 +7,7 @@ from jaxtyping import Float64, Int64
 
 from fsae_mlflow.features.statistics.discrimination import area
 from fsae_mlflow.features.statistics.hypergeometric import upper_tail
-from fsae_mlflow.features.statistics.order import Groups, rank_scores, totals
+from fsae_mlflow.features.statistics.order import Groups, numbers_within, rank_scores, totals
 from fsae_mlflow.features.statistics.top_shares import top_faces
 from fsae_mlflow.sae.entries import Entries
 
@@ -42,7 +42,7 @@ def identity(entries: Entries, people: Int64[np.ndarray, " n_rows"]) -> Identity
     """
     groups = Groups.of(entries, people)
     judged = (entries.counts >= FEWEST_FACES) & (groups.n_people >= FEWEST_PEOPLE)
-    odd = _numbers_within(people) % 2 == 1
+    odd = numbers_within(people) % 2 == 1
     person = np.where(judged, _largest(entries.of_rows(~odd), people[~odd]), -1)
     auroc, p = _other_images(entries.of_rows(odd), people[odd], person)
     nothing = np.where(judged, 0.0, np.nan)
@@ -53,15 +53,6 @@ def identity(entries: Entries, people: Int64[np.ndarray, " n_rows"]) -> Identity
         auroc=auroc,
         p=p,
     )
-
-
-def _numbers_within(people: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """The number of each row among the rows of its person, from 0."""
-    order = np.argsort(people, kind="stable")
-    starts = np.searchsorted(people[order], people[order])
-    numbers = np.empty(len(people), np.int64)
-    numbers[order] = np.arange(len(people)) - starts
-    return numbers
 
 
 def _largest(entries: Entries, people: Int64[np.ndarray, " n_rows"]) -> Int64[np.ndarray, " d_sae"]:

@@ -51,6 +51,15 @@ def totals(
     return np.bincount(feature, weights, minlength=d_sae).astype(np.float64)
 
 
+def numbers_within(people: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """The number of each row among the rows of its person, from 0."""
+    order = np.argsort(people, kind="stable")
+    starts = np.searchsorted(people[order], people[order])
+    numbers = np.empty(len(people), np.int64)
+    numbers[order] = np.arange(len(people)) - starts
+    return numbers
+
+
 @dataclass(frozen=True, kw_only=True)
 class Groups:
     """Entries by feature and person.
