@@ -1,7 +1,7 @@
 """Several processes that work on one result, as torchrun starts them."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -66,12 +66,12 @@ class Ranks:
         whole[self.part(n)] = part
         return self.sum(whole.to(torch.uint8)).bool() if part.dtype == torch.bool else self.sum(whole)
 
-    def later(self, state: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-        """On the first rank, the other ranks' arrays in their order; nothing on the others, whose arrays are sent."""
+    def later(self, state: Callable[[], Mapping[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
+        """On the first rank, what `state` gives on the other ranks, in their order; nothing on these, who send it."""
         if self.alone:
             return
         if not self.leads:
-            data = torch.frombuffer(bytearray(save(dict(state))), dtype=torch.uint8)
+            data = torch.frombuffer(bytearray(save(dict(state()))), dtype=torch.uint8)
             dist.send(torch.tensor([len(data)]), 0)
             dist.send(data, 0)
             return

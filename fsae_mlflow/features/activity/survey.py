@@ -230,7 +230,7 @@ def survey(
     for batch in encoded(sae, templates, batch_size=batch_size, rows=ranks.part(n)):
         found.add(batch.entries, batch.people, first=batch.first, norms=np.linalg.norm(batch.templates, axis=1))
         found.fidelity.add(batch.x, batch.decoded)
-    for later in ranks.later(found.state()):
+    for later in ranks.later(found.state):
         found.merge(Survey.of(later))
     return found
 
