@@ -25,7 +25,7 @@ def main(settings, run):
     templates = open_templates(run, settings.templates, context="readings")
     folder = find_sae(run, settings.sae)
     sae = load_sae(folder)
-    judge = load_recognizer(settings.judge, card=settings.judge_card) if settings.judge else None
+    judge = load_recognizer(settings.judge, card=settings.judge_card, parameter="judge") if settings.judge else None
     if judge and judge.origin.digest == templates.origin.digest:
         raise UserError(
             "judge must be another recognizer than that of the templates, which it would agree with by itself."

@@ -30,7 +30,7 @@ def face_row(image_id: str, template: np.ndarray, jpeg: bytes) -> FaceRow:
     )
 
 
-def labelled_set(folder: Path, jpeg: bytes, *, n_people: int = 40) -> TemplateSet:
+def labeled_set(folder: Path, jpeg: bytes, *, n_people: int = 40) -> TemplateSet:
     """Six faces of each person, width 8; every third has the attribute glasses, which the first dimension tells."""
     rng, rows, kinds = np.random.default_rng(0), [], {"glasses": "bool"}
     for i in range(6 * n_people):

@@ -14,7 +14,7 @@ from fsae_mlflow.sae.saved import load_sae, save_sae
 from fsae_mlflow.templates.set import TemplateSet
 from tests.conftest import N_PEOPLE, N_PICTURES
 from tests.sae.making import new_sae
-from tests.template_sets import labelled_set
+from tests.template_sets import labeled_set
 
 
 def invoke(name: str, **parameters: object) -> Result:
@@ -157,8 +157,8 @@ def test_readings_are_read_in_place_of_encoding(
 
 
 @pytest.mark.usefixtures("store")
-def test_a_training_on_labelled_faces_logs_its_readings(tmp_path: Path, jpeg: bytes) -> None:
-    templates = labelled_set(tmp_path / "labelled", jpeg)
+def test_a_training_on_labeled_faces_logs_its_readings(tmp_path: Path, jpeg: bytes) -> None:
+    templates = labeled_set(tmp_path / "labeled", jpeg)
     training = {"templates": templates.folder, "variant": "topk", "k": 4, "epochs": 2, "expansion": 3, "lr": 0.01}
     run = succeed("train_sae", **training)
     names = {"readings/confirmed_of_alive", "readings/strong_of_alive", "readings/n_kinds", "probes/auroc_k5"}

@@ -17,7 +17,7 @@ from fsae_mlflow.faces.storage import Location
 from fsae_mlflow.templates.set import TemplateSet
 
 FEWEST_PEOPLE = 20
-"""Labelled people that can be split into halves, one to discover and one to confirm."""
+"""Labeled people that can be split into halves, one to discover and one to confirm."""
 IDS = ("path", "identity")
 LARGEST_BLOCK = 2**31 - 1
 
@@ -40,7 +40,7 @@ def read_attributes(path: str, templates: TemplateSet) -> Labels:
 
     The file has the column path, the image_id of a face; a leading ./ and folders that all paths begin with need not be
     the same. A column of 0 and 1, −1 and 1, or true and false is boolean, any other numeric; infinite values are
-    unknown. Left out with a warning are the set's columns of text, and columns with fewer than 20 labelled people or
+    unknown. Left out with a warning are the set's columns of text, and columns with fewer than 20 labeled people or
     one value. A column of the file takes the place of the set's column of this name.
 
     Raises: UserError naming the file where it cannot be read, has no column path or a path twice, has a column of text
@@ -57,7 +57,7 @@ def read_attributes(path: str, templates: TemplateSet) -> Labels:
         usable, faults = _usable(_joined(path, templates), templates)
         if not usable:
             raise UserError(
-                f"attributes: {path} must have a column with two values and {FEWEST_PEOPLE} labelled people; "
+                f"attributes: {path} must have a column with two values and {FEWEST_PEOPLE} labeled people; "
                 f"{'; '.join(faults[:3]) or 'it has no column of labels'}: give a "
                 "column in which both values occur, on faces of more people."
             )

@@ -31,7 +31,7 @@ class Probes:
     """Measures of the probes of each attribute (rows) with each of SIZES features (columns), on confirmation people.
 
     `auroc`: of the probe's score, 0…1. `precision`: share, 0…1, of the 20 faces of the highest score that have the
-    attribute, at most 3 of them of one person. `base`: share of all labelled faces that have it.
+    attribute, at most 3 of them of one person. `base`: share of all labeled faces that have it.
     """
 
     attributes: list[str]

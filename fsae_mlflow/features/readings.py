@@ -1,5 +1,6 @@
 """What each feature means, in one sentence, where other people or other pictures confirm it."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,23 @@ class Readings:
     metrics: dict[str, float]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What is read first of a feature, and the numbers that support it.
+
+    `kind`: the attribute, "identity", "pose", a property, or "unread". `share` and `base`: shares, 0…1, of the top
+    faces and of all faces that have the attribute or are the person; nan for others. `p`, `q`: of the confirmation.
+    `rho`: the column of the correlation that is read, as "yaw_rho"; "" for a share.
+    """
+
+    kind: str
+    share: float = math.nan
+    base: float = math.nan
+    p: float = math.nan
+    q: float = math.nan
+    rho: str = ""
+
+
 def read_features(entries: Entries, faces: ReadFaces, *, high: Bool[np.ndarray, " d_sae"], seed: int) -> Readings:
     """The readings of all features, given their entries on the read faces.
 
@@ -74,14 +92,34 @@ def read_features(entries: Entries, faces: ReadFaces, *, high: Bool[np.ndarray, 
     return Readings(columns=columns, metrics=_metrics(columns, alive, high))
 
 
-def large_properties(columns: Mapping[str, np.ndarray]) -> dict[str, Bool[np.ndarray, " d_sae"]]:
-    """By property, whether it is confirmed with |ρ| ≥ 0.1."""
+def large_properties(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """By property, whether it is confirmed with |ρ| ≥ 0.1: of all features, or of the one that the values are of."""
     return {name: columns[f"{name}_confirmed"] & (np.abs(columns[f"{name}_rho"]) >= SMALL) for name in PROPERTIES}
 
 
 def confirmed_poses(columns: Mapping[str, np.ndarray]) -> Bool[np.ndarray, " d_sae"]:
     """Whether a pose is confirmed."""
     return np.isin(columns["pose"].astype(str), POSES)
+
+
+def first_claim(of: Mapping[str, Any]) -> Claim:
+    """What is read first of a feature, given its value in each column: an attribute, else a person, a pose, or the
+    property with the largest |ρ|.
+    """
+    if of["attribute_confirmed"]:
+        share, base, p, q = (float(of[f"attribute_{name}"]) for name in ("share", "base", "p", "q"))
+        rho = "attribute_rho" if math.isnan(share) else ""
+        return Claim(kind=of["attribute"], share=share, base=base, p=p, q=q, rho=rho)
+    if of["identity_confirmed"]:
+        share, base, p, q = (float(of[name]) for name in ("purity", "identity_base", "identity_p", "identity_q"))
+        return Claim(kind="identity", share=share, base=base, p=p, q=q)
+    if of["pose"] in POSES:
+        name, kind = "yaw" if of["pose"] in ("right", "left") else "turn", "pose"
+    elif large := [name for name, mask in large_properties(of).items() if mask]:
+        name = kind = max(large, key=lambda name: abs(of[f"{name}_rho"]))
+    else:
+        return Claim(kind="unread")
+    return Claim(kind=kind, p=float(of[f"{name}_p"]), q=float(of[f"{name}_q"]), rho=f"{name}_rho")
 
 
 def _confirmed(columns: Columns) -> Bool[np.ndarray, " d_sae"]:
@@ -91,15 +129,13 @@ def _confirmed(columns: Columns) -> Bool[np.ndarray, " d_sae"]:
 
 def _sentences(columns: Columns, alive: Bool[np.ndarray, " d_sae"]) -> Shaped[np.ndarray, " d_sae"]:
     sentences = np.where(alive, "unread", "dead").astype(object)
-    large = large_properties(columns)
     for feature in np.flatnonzero(columns["confirmed"]):
-        of_feature = [name for name in PROPERTIES if large[name][feature]]
-        sentence = "; ".join(_parts({name: values[feature] for name, values in columns.items()}, of_feature))
+        sentence = "; ".join(_parts({name: values[feature] for name, values in columns.items()}))
         sentences[feature] = f"{sentence[0].upper()}{sentence[1:]}."
     return sentences
 
 
-def _parts(of: dict[str, Any], properties: list[str]) -> Iterator[str]:
+def _parts(of: Mapping[str, Any]) -> Iterator[str]:
     """What is confirmed of one feature, the attribute first."""
     if of["attribute_confirmed"]:
         name = of["attribute"].replace("_", " ")
@@ -110,17 +146,17 @@ def _parts(of: dict[str, Any], properties: list[str]) -> Iterator[str]:
             share, base = _percent(of["attribute_share"]), _percent(of["attribute_base"])
             yield f"{name} ({share} of its top faces, {base} of all{_explained(of)})"
     if of["identity_confirmed"]:
-        yield f"person {of['identity']} ({_percent(of['purity'])} of its 20 strongest faces)"
+        yield f"person {of['identity']} ({_percent(of['purity'])} of its strongest faces)"
     if of["pose"] in OF_POSE:
         yield OF_POSE[of["pose"]]
-    if properties:
-        *kinds, last = [MORE_AND_LESS[name][int(of[f"{name}_rho"] < 0)] for name in properties]
+    if large := [name for name, mask in large_properties(of).items() if mask]:
+        *kinds, last = [MORE_AND_LESS[name][int(of[f"{name}_rho"] < 0)] for name in large]
         yield f"fires more on {', '.join(kinds)}{' and ' if kinds else ''}{last} faces"
     if of["quality"] == "invariant":
         yield "quality-invariant"
 
 
-def _explained(of: dict[str, Any]) -> str:
+def _explained(of: Mapping[str, Any]) -> str:
     """The attribute that goes with the one that is read, where less than half of the correlation is left without it."""
     rest = of["attribute_rho_given_confounder"]
     if not abs(rest) < abs(of["attribute_rho"]) / 2:

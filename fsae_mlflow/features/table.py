@@ -120,6 +120,8 @@ def read_description(folder: Path | str) -> Description:
             f"{SCHEMA_VERSION}; update it."
         )
     columns = {name: table.column(name).to_numpy() for name in table.column_names}
+    if missing := [name for name in ("feature", *COLUMNS) if name not in columns]:
+        raise UserError(f"readings: {folder / FEATURES} has no column {missing[0]}; make it with describe.")
     counts, _, mean, std, *quantiles, percentile, maxima = (columns.pop(name) for name in COLUMNS)
     del columns["feature"]
     activity = Activity(

@@ -24,21 +24,21 @@ FAMILIES: dict[str, tuple[str, Callable[[str, RecognizerCard | None], Recognizer
 """By family: how a user writes it, and its loader. A family written `family:…` needs an argument; others do not."""
 
 
-def load_recognizer(name: str, *, card: str = "") -> Recognizer:
+def load_recognizer(name: str, *, card: str = "", parameter: str = "recognizer") -> Recognizer:
     """The recognizer called `name` (FAMILY or FAMILY:ARGUMENT), in evaluation mode, on the CPU.
 
     Its card is the JSON file `card`; without one, the file `model.json` beside the weights `model.onnx`; without that,
-    the family's own.
+    the family's own. Errors about the name say which `parameter` has it.
 
     Raises: UserError for an unknown family (naming the known ones) and for weights or cards that cannot be used.
     """
     family, _, argument = name.partition(":")
     if family not in FAMILIES:
         known = ", ".join(pattern for pattern, _ in FAMILIES.values())
-        raise UserError(f"recognizer must be one of {known}; it is {name!r}.")
+        raise UserError(f"{parameter} must be one of {known}; it is {name!r}.")
     pattern, load = FAMILIES[family]
     if not argument and pattern.startswith(f"{family}:"):
-        raise UserError(f"recognizer {name!r} needs an argument: write {pattern}.")
+        raise UserError(f"{parameter} {name!r} needs an argument: write {pattern}.")
     return load(argument, _card(argument, card))
 
 

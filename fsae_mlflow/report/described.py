@@ -10,8 +10,8 @@ from PIL import Image
 
 from fsae_mlflow.features.activity.summary import FaceLists
 from fsae_mlflow.features.describe import Described
-from fsae_mlflow.features.judgments import POSES, PROPERTIES
-from fsae_mlflow.features.readings import large_properties
+from fsae_mlflow.features.judgments import PROPERTIES
+from fsae_mlflow.features.readings import first_claim
 from fsae_mlflow.report.dictionary import DictionaryRow, write_dictionary
 from fsae_mlflow.report.grid import Tile
 from fsae_mlflow.report.readings import N_SAMPLED, N_TOP, Reading, ReadingRow, strongest, write_readings
@@ -65,11 +65,8 @@ def write_figures(described: Described, templates: TemplateSet, folder: Path) ->
 def readings(described: Described) -> list[Reading]:
     """The readings of all features that fire."""
     columns, activity = described.description.columns, described.description.activity
-    large = large_properties(columns)
     return [
-        _reading(
-            feature, {name: values[feature] for name, values in columns.items()}, large, int(activity.counts[feature])
-        )
+        _reading(feature, {name: values[feature] for name, values in columns.items()}, int(activity.counts[feature]))
         for feature in np.flatnonzero(activity.counts).tolist()
     ]
 
@@ -93,38 +90,25 @@ def reading_table(described: Described, *, n: int = 200) -> list[dict[str, Any]]
     ]
 
 
-def _reading(feature: int, of: dict[str, Any], large: dict[str, np.ndarray], n_faces: int) -> Reading:
-    properties = [name for name in PROPERTIES if large[name][feature]]
-    rho = {label: float(of[f"{name}_rho"]) for name, label in CORRELATIONS.items()}
-    share = base = p = q = math.nan
-    kind = "unread"
-    if of["attribute_confirmed"]:
-        kind, share, base, p, q = (of[f"attribute{end}"] for end in ("", "_share", "_base", "_p", "_q"))
-        rho = {of["attribute"]: of["attribute_rho"]} | rho if math.isnan(share) else rho
-    elif of["identity_confirmed"]:
-        kind, share, p, q = "identity", of["purity"], of["identity_p"], of["identity_q"]
-        base = of["identity_base"]
-    elif of["pose"] in POSES:
-        name = "yaw" if of["pose"] in ("right", "left") else "turn"
-        kind, p, q = "pose", of[f"{name}_p"], of[f"{name}_q"]
-        rho = {CORRELATIONS[name]: rho[CORRELATIONS[name]]} | rho
-    elif properties:
-        kind = max(properties, key=lambda name: abs(of[f"{name}_rho"]))
-        p, q, rho = of[f"{kind}_p"], of[f"{kind}_q"], {kind: rho[kind]} | rho
-    shown = [*list(rho)[:1], *sorted(list(rho)[1:], key=lambda name: -abs(np.nan_to_num(rho[name])))][:N_CORRELATIONS]
+def _reading(feature: int, of: dict[str, Any], n_faces: int) -> Reading:
+    claim = first_claim(of)
+    names = {f"{name}_rho": label for name, label in CORRELATIONS.items()} | {"attribute_rho": claim.kind}
+    first = [claim.rho] if claim.rho else []
+    others = {name: abs(np.nan_to_num(of[name])) for name in names if name not in (claim.rho, "attribute_rho")}
+    shown = [*first, *sorted(others, key=others.__getitem__, reverse=True)][:N_CORRELATIONS]
     return Reading(
         feature=feature,
         sentence=of["reading"],
-        kind=kind,
+        kind=claim.kind,
         confirmed=bool(of["confirmed"]),
         strong=bool(of["attribute_strong"]),
-        share=float(share),
-        base=float(base),
-        p=float(p),
-        q=float(q),
+        share=claim.share,
+        base=claim.base,
+        p=claim.p,
+        q=claim.q,
         n_faces=n_faces,
         n_people=int(of["n_people"]),
-        rho={name: rho[name] for name in shown},
+        rho={names[name]: float(of[name]) for name in shown},
     )
 
 

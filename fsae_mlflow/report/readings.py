@@ -31,7 +31,7 @@ p: probability, if there were no relation, of what the other people (of a person
 q: p corrected for the number of features (Benjamini and Hochberg).
 strong: almost all of its top faces have the attribute, and clearly fewer of all faces. \
 Shares of an attribute are those among the other people; \
-of a person, of the 20 strongest faces, of which at most 3 are drawn.
+of a person, of the strongest faces (20, or fewer where fewer fire it), of which at most 3 are drawn.
 ρ: rank correlation of the activation with a property, −1 … 1. \
 yaw: positive where the nose points to the right of the picture; |yaw|: how far a face is turned, to either side."""
 

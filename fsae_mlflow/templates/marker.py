@@ -20,11 +20,12 @@ def read_marker(folder: Path) -> dict[str, Any]:
     """
     marker = folder / MARKER
     if not marker.is_file():
-        found = (
-            "it is unfinished: run the same extract command again"
-            if any(folder.glob("*.parquet"))
-            else "make one with the extract entry point"
-        )
+        if (folder / "templates" / MARKER).is_file():
+            found = f"the set is {folder / 'templates'}"
+        elif any(folder.glob("*.parquet")):
+            found = "it is unfinished: run the same extract command again"
+        else:
+            found = "make one with the extract entry point"
         raise UserError(f"templates: {folder} is not a finished template set (no {MARKER}); {found}.")
     place = f"templates: {marker}"
     metadata = read_object(marker, "templates:", remedy=REMEDY, fields={"schema_version": int})

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from fsae_mlflow.templates.set import TemplateSet
-from tests.template_sets import labelled_set
+from tests.template_sets import labeled_set
 
 
 @pytest.fixture
-def labelled(tmp_path: Path, jpeg: bytes) -> Callable[..., TemplateSet]:
+def labeled(tmp_path: Path, jpeg: bytes) -> Callable[..., TemplateSet]:
     """Makes a template set with the attribute glasses."""
-    return lambda **options: labelled_set(tmp_path / "labelled", jpeg, **options)
+    return lambda **options: labeled_set(tmp_path / "labeled", jpeg, **options)

@@ -176,7 +176,7 @@ def test_columns_that_cannot_be_judged_are_left_out(
         ("path,hat,hat\np00/p00-0.jpg,1,1\n", "two columns named hat; rename"),
         ("path,hat\np00/p00-0.jpg,1\n./p00/p00-0.jpg,1\n", "has the path p00/p00-0.jpg twice"),
         ("path,hat\np00/p00-0.jpg,1\np00/p00-1.jpg,red\n", "has '1' in the column hat; its values must be numbers"),
-        ("path,hat\np00/p00-0.jpg,1\np00/p00-1.jpg,0\n", "two values and 20 labelled people; hat labels 1 people"),
+        ("path,hat\np00/p00-0.jpg,1\np00/p00-1.jpg,0\n", "two values and 20 labeled people; hat labels 1 people"),
         ("path,hat\n" + "".join(f"{name},1\n" for name in IDS), "hat has the one value 1: give a column in which both"),
         ("path\np00/p00-0.jpg\n", "it has no column of labels"),
         ("path,hat\np00/p00-0.jpg\n", "cannot be read .*Expected 2 columns"),

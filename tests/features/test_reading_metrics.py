@@ -16,9 +16,9 @@ from tests.sae.making import new_sae
 SETTINGS = DescribeSettings(controls="pca", device="cpu")
 
 
-def test_reading_metrics_are_those_of_describe(labelled: Callable[..., TemplateSet], tmp_path: Path) -> None:
+def test_reading_metrics_are_those_of_describe(labeled: Callable[..., TemplateSet], tmp_path: Path) -> None:
     torch.manual_seed(0)
-    templates, sae = labelled(), new_sae("topk", 8, 24, k=4)
+    templates, sae = labeled(), new_sae("topk", 8, 24, k=4)
     about = {"templates": templates.digest, "sae": "an SAE"}
     logged: dict[str, float] = {}
     described = describe(
@@ -42,9 +42,9 @@ def test_reading_metrics_are_those_of_describe(labelled: Callable[..., TemplateS
 
 
 def test_features_of_a_set_without_attributes_are_not_read(
-    labelled: Callable[..., TemplateSet], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    labeled: Callable[..., TemplateSet], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    templates = labelled()
+    templates = labeled()
     for attributes in ({}, {"note": "string"}):
         other = dataclasses.replace(templates, metadata=templates.metadata | {"attributes": attributes})
         assert reading_metrics(SETTINGS, templates=other, sae=new_sae("topk", 8, 16, k=4)) == {}
@@ -63,10 +63,10 @@ def test_features_that_cannot_be_read_are_one_line(
     n_people: int,
     fault: str,
     sentence: str,
-    labelled: Callable[..., TemplateSet],
+    labeled: Callable[..., TemplateSet],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    templates, sae = labelled(n_people=n_people), new_sae("relu", 8, 16)
+    templates, sae = labeled(n_people=n_people), new_sae("relu", 8, 16)
     if fault == "dead":
         for parameter in sae.parameters():
             parameter.data.fill_(-1 if parameter.ndim == 1 else 0)

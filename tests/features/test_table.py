@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from fsae_mlflow.errors import UserError
@@ -48,6 +49,14 @@ def test_an_activity_is_read_as_it_was_written(template_set: TemplateSet, tmp_pa
                 np.testing.assert_array_equal(mine, theirs)
 
 
+def test_a_missing_column_is_named(template_set: TemplateSet, tmp_path: Path) -> None:
+    path = written(activity_of(template_set), template_set, tmp_path) / FEATURES
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns("maximum"), path)
+    with pytest.raises(UserError, match=r"features\.parquet has no column maximum; make it with describe\."):
+        read_activity(tmp_path, sae="an SAE", d_sae=D_SAE)
+
+
 def test_readings_of_something_else_are_refused_unless_forced(
     template_set: TemplateSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -67,14 +76,14 @@ def test_readings_of_something_else_are_refused_unless_forced(
 
 @pytest.mark.parametrize("force", [False, True])
 def test_other_counts_of_features_or_faces_are_refused_always(
-    force: bool, template_set: TemplateSet, tmp_path: Path, jpeg: bytes, labelled: Callable[..., TemplateSet]
+    force: bool, template_set: TemplateSet, tmp_path: Path, jpeg: bytes, labeled: Callable[..., TemplateSet]
 ) -> None:
     folder = written(activity_of(template_set), template_set, tmp_path / "readings")
     with pytest.raises(UserError, match="has 32 features on 400 faces, and this run needs 33 on 400; run describe"):
         read_activity(folder, sae="an SAE", d_sae=33, force=force)
     match = "and this run needs 32 on 240" if force else "describe templates"
     with pytest.raises(UserError, match=match):
-        read_activity(folder, sae="an SAE", d_sae=D_SAE, templates=labelled(), force=force)
+        read_activity(folder, sae="an SAE", d_sae=D_SAE, templates=labeled(), force=force)
 
 
 def test_the_digest_is_that_of_both_files(template_set: TemplateSet, tmp_path: Path) -> None:

@@ -58,6 +58,12 @@ def test_an_interrupted_set_is_refused(tmp_path: Path, jpeg: bytes) -> None:
         TemplateSet.open(tmp_path / "nowhere")
 
 
+def test_the_folder_above_a_set_names_the_set(template_set: TemplateSet, tmp_path: Path) -> None:
+    shutil.copytree(template_set.folder, tmp_path / "templates")
+    with pytest.raises(UserError, match=r"is not a finished template set \(no set\.json\); the set is .*/templates"):
+        TemplateSet.open(tmp_path)
+
+
 @pytest.mark.parametrize("template", [np.ones(3), np.array([1, 2, np.nan, 4])])
 def test_a_wrong_template_is_refused_by_image(tmp_path: Path, jpeg: bytes, template: np.ndarray) -> None:
     writer = TemplateWriter(tmp_path, width=4, metadata={}, shard_rows=1)
