@@ -6,9 +6,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import EXECUTION, settings
-
-CONTROLS = ("raw", "random", "pca", "ica", "kmeans")
-"""The names that controls.py has."""
+from fsae_mlflow.sae.directions import DIRECTIONS
 
 
 @settings
@@ -27,7 +25,8 @@ class DescribeSettings:
     ] = ""
     judge_card: Annotated[str, "JSON card of that recognizer."] = ""
     controls: Annotated[
-        str, "Dictionaries judged beside the SAE, separated by commas: raw, random, pca, ica, kmeans; or none."
+        str,
+        "Dictionaries judged beside the SAE, by commas: raw, random, data, pca, ica, kmeans, pursuit; or none.",
     ] = "raw,pca,ica"
     n_top_faces: Annotated[int, "Top faces kept of each feature, at most 3 of a person.", Ge(1), Le(100)] = 24
     read_faces: Annotated[
@@ -49,5 +48,5 @@ class DescribeSettings:
 
     def check(self) -> None:
         """Refuse a control that the registry does not have."""
-        if unknown := [name for name in self.control_names if name not in CONTROLS]:
-            raise UserError(f"controls must be none or some of {', '.join(CONTROLS)}; one is {unknown[0]!r}.")
+        if unknown := [name for name in self.control_names if name not in DIRECTIONS]:
+            raise UserError(f"controls must be none or some of {', '.join(DIRECTIONS)}; one is {unknown[0]!r}.")
