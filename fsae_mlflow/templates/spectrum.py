@@ -48,7 +48,7 @@ def spectrum(templates: TemplateSet) -> Spectrum:
     for chunk in progress(chunks, total=len(templates), label="spectrum", unit="templates", size=len):
         x = _normalized(chunk)
         if not n:
-            origin = x.mean(axis=0)  # sums from there on lose no digits to the mean
+            origin = x[0].copy()  # sums from there on are exactly 0 where all templates are equal
         x -= origin
         total += x.sum(axis=0)
         products += x.T @ x

@@ -45,5 +45,5 @@ def test_a_share_takes_the_fewest_components_that_hold_it() -> None:
 
 
 def test_equal_templates_have_no_dimension(tmp_path: Path, jpeg: bytes) -> None:
-    found = spectrum(written(tmp_path, np.ones((3, 4)), jpeg))
+    found = spectrum(written(tmp_path, np.full((3, 7), 0.3), jpeg))
     assert (found.participation_ratio, found.dimensions(99.99)) == (0, 0)
