@@ -67,6 +67,14 @@ def test_features_are_chosen_on_discovery_people_and_measured_on_others() -> Non
     assert one[0].rate == 1
 
 
+def test_features_of_few_people_are_not_chosen() -> None:
+    # The rare one tells most of the parent, but nine discovery people fire it.
+    rare, number = PARENT & (PEOPLE < 18), PEOPLE // 2 % 10
+    common, child = np.where(PARENT, number < 6, number < 4), CHILD & (number == 9)
+    one = absorption(entries(rare, common, child), labels(), people=PEOPLE, confirm=CONFIRM)
+    assert [absorbed.features for absorbed in one] == [(1, 2)]
+
+
 def test_hierarchies_are_those_of_the_labels() -> None:
     coin = np.random.default_rng(0).random(len(PEOPLE)) < 0.5
     rare = CHILD & (PEOPLE < 12)  # six people on either side
