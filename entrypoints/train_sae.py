@@ -14,7 +14,9 @@ def main(settings, run):
     from fsae_mlflow.features.settings import DescribeSettings
     from fsae_mlflow.parameters import output_folder
     from fsae_mlflow.sae.training.checkpoint import training_fingerprint
+    from fsae_mlflow.sae.training.sparsity import warn_if_dense
     from fsae_mlflow.sae.training.stage import train
+    from fsae_mlflow.templates.spectrum import spectrum
     from fsae_mlflow.tracking.inputs import open_templates
     from fsae_mlflow.tracking.registry import check_registration, log_sae, register_sae
 
@@ -24,6 +26,10 @@ def main(settings, run):
     output = output_folder("train_sae", settings.output, training_fingerprint(settings, templates.digest))
     trained = train(settings, templates=templates, output=output, on_metrics=run.on_metrics)
     run.on_metrics(trained.metrics, settings.epochs)
+    if run.leads:
+        found = spectrum(templates)
+        run.on_metrics(found.metrics)
+        warn_if_dense(trained.metrics, found)
     log_sae(run, trained.folder)
     register_sae(run, trained.sae, trained.folder, name=name)
     if settings.describe and run.leads:

@@ -10,6 +10,7 @@ from fsae_mlflow.parameters import fingerprint
 
 # What decides a template, of all that a recognizer's card says. Without weights on disk the name stands for them.
 DECIDING = ("input_size", "channels", "mean", "std", "template_width")
+ADVICE = "use both from one recognizer, or force=true to go on all the same"
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +36,10 @@ class Origin:
         return f"{self.what} from recognizer {self.recognizer} ({self.digest})"
 
 
-def require_same_recognizer(first: Origin, *others: Origin, force: bool) -> None:
+def require_same_recognizer(first: Origin, *others: Origin, force: bool, advice: str = ADVICE) -> None:
     """Compare origins; with `force`, or where one is unknown, a difference is a warning.
 
-    Raises: UserError naming both recognizers.
+    Raises: UserError naming both recognizers, and `advice`.
     """
     for other in others:
         if not (first.digest and other.digest):
@@ -47,7 +48,7 @@ def require_same_recognizer(first: Origin, *others: Origin, force: bool) -> None
         elif first.digest != other.digest:
             sentence = f"{first} and {other} do not belong together"
             if not force:
-                raise UserError(f"{sentence}; use both from one recognizer, or force=true to go on all the same.")
+                raise UserError(f"{sentence}; {advice}.")
             logger.warning("%s; force=true goes on all the same.", sentence)
 
 

@@ -10,6 +10,7 @@ import torch
 from click.testing import CliRunner, Result
 from mlflow.artifacts import load_dict
 
+from fsae_mlflow.features.table import read_description
 from fsae_mlflow.sae.saved import load_sae, save_sae
 from fsae_mlflow.templates.set import TemplateSet
 from tests.conftest import N_PEOPLE, N_PICTURES
@@ -67,6 +68,7 @@ def extracted(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Template
 def test_the_whole_way(faces: Path, tmp_path: Path) -> None:
     run = succeed("extract", faces=faces, enlarge=2, workers=0)
     assert run.data.metrics["n_faces"] == N_PEOPLE * N_PICTURES and run.data.metrics["n_failures"] == 1
+    assert 1 < run.data.metrics["spectrum/dimensions_99.99"] < N_PEOPLE * N_PICTURES
     assert {"accepted.png", "rejected.png", "config.json", "recognizer.json", "templates"} <= artifacts(run)
     templates = TemplateSet.open(mlflow.artifacts.download_artifacts(f"{run.info.artifact_uri}/templates"))
     assert templates.failures[0][0] == "s1/broken.jpg"
@@ -74,6 +76,7 @@ def test_the_whole_way(faces: Path, tmp_path: Path) -> None:
     run = succeed("train_sae", epochs=2, expansion=2, batch_size=8, holdout=0.25)
     assert run.inputs.dataset_inputs[0].dataset.digest == templates.digest
     assert {"train/fvu", "heldout/fvu", "train/alive", "lr", "templates_per_second"} <= run.data.metrics.keys()
+    assert {"spectrum/participation_ratio", "spectrum/dimensions_99"} <= run.data.metrics.keys()
     assert len(mlflow.MlflowClient().get_metric_history(run.info.run_id, "train/loss_total")) >= 2
     check_registered_model(templates, Path(mlflow.artifacts.download_artifacts(f"{run.info.artifact_uri}/sae")))
 
@@ -157,6 +160,30 @@ def test_readings_are_read_in_place_of_encoding(
 
 
 @pytest.mark.usefixtures("store")
+def test_features_are_found_again_in_the_sae_of_another_seed(template_set: TemplateSet, tmp_path: Path) -> None:
+    used = {"templates": template_set.folder, "variant": "topk", "k": 4, "epochs": 3, "expansion": 2, "lr": 0.01}
+    runs = [succeed("train_sae", seed=seed, register=False, **used).info.run_id for seed in (0, 1)]
+    succeed("describe", templates=template_set.folder, sae=runs[0], controls="none")
+    given = {"saes": f"{runs[0]}, {runs[1]}", "templates": template_set.folder}
+    run = succeed("compare", readings="latest", **given)
+    names = {"cosine/pw_mcc", "cosine/found_again", "correlation/mcc", "initial/cosine/pw_mcc"}
+    assert names <= run.data.metrics.keys() and run.data.metrics["n_faces"] == len(template_set)
+    assert {"stability.parquet", "stability.png", "matches.png", "pairs.json", "readings"} <= artifacts(run)
+    assert run.data.tags["fsae.saes.1"] == f"runs:/{runs[1]}/sae"
+    assert len(load_dict(f"{run.info.artifact_uri}/pairs.json")["data"]) == 1
+
+    readings = Path(mlflow.artifacts.download_artifacts(f"{run.info.artifact_uri}/readings"))
+    found = read_description(readings).columns
+    alive = ~np.isnan(found["antipode"])
+    assert ((found["stability"][alive] >= 0) & (found["stability"][alive] <= 1)).all()
+    assert {"stability_correlation", "reading"} <= found.keys() and (readings / "faces.parquet").is_file()
+    succeed("evaluate_lfw", templates=template_set.folder, sae=runs[0], readings=run.info.run_id, folds=2)
+
+    swapped = refuse("compare", readings="latest", **(given | {"saes": f"{runs[1]},{runs[0]}"}))
+    assert swapped.startswith("readings: they describe sae ")
+
+
+@pytest.mark.usefixtures("store")
 def test_a_training_on_labeled_faces_logs_its_readings(tmp_path: Path, jpeg: bytes) -> None:
     templates = labeled_set(tmp_path / "labeled", jpeg)
     training = {"templates": templates.folder, "variant": "topk", "k": 4, "epochs": 2, "expansion": 3, "lr": 0.01}
@@ -204,6 +231,8 @@ def test_latest_without_a_run_names_the_way(tmp_path: Path) -> None:
         ("evaluate_lfw", {"sae": "models:/nobody@champion"}, "models:/nobody@champion is not in the model registry"),
         ("evaluate_lfw", {"sae": "none", "pairs": "pairs.txt"}, "pairs.txt, line 2"),
         ("evaluate_lfw", {"sae": "wide", "folds": "2"}, "Template width 512 differs from the SAE's d_in 16"),
+        ("compare", {"saes": "narrow,wide"}, "Template width 512 differs from the SAE's d_in 16"),
+        ("compare", {"saes": "narrow,foreign"}, "do not belong together; give one template set for each SAE"),
         ("visualize", {"sae": "wide"}, "Template width 512 differs from the SAE's d_in 16"),
         ("visualize", {"sae": "narrow", "features": "7,x"}, "features must be best, or numbers"),
     ],
@@ -218,6 +247,8 @@ def test_mistakes_end_in_one_sentence(
     (tmp_path / "pairs.txt").write_text("1\t1\ns1\t1\n")
     for folder, width in (("wide", 16), ("narrow", 512)):
         save_sae(GatedSAE(width, 8, GatedSettings()), tmp_path / folder, settings={}, templates={})
+    card = {"name": "another", "weights_sha256": "1"}
+    save_sae(GatedSAE(512, 8, GatedSettings()), tmp_path / "foreign", settings={}, templates={"recognizer": card})
     if name != "extract":
         parameters = {"templates": str(extracted.folder)} | parameters
     before = set(tmp_path.rglob("set.json"))

@@ -30,6 +30,7 @@ from fsae_mlflow.recognizers.registry import load_recognizer
 from fsae_mlflow.templates.marker import MARKER
 from fsae_mlflow.templates.schema import schema
 from fsae_mlflow.templates.set import TemplateSet
+from fsae_mlflow.templates.spectrum import spectrum
 from fsae_mlflow.templates.writing import faults_of, finish, has_shard, remove_shard, reopen, shard_fault
 
 POLL_SECONDS = 0.5
@@ -81,6 +82,7 @@ def extract(settings: ExtractSettings, *, on_metrics: OnMetrics) -> Extraction:
         metrics = _accounted(templates, inventory) | rate
         if not ranks.leads:
             return Extraction(templates, metrics, None, None)
+        metrics |= spectrum(templates).metrics
         on_metrics(metrics, 0)
         accepted = sheets.accepted(templates.faces(sheets.evenly_spaced(len(templates))), output / "accepted.png")
         rejected = sheets.rejected(source, templates.failures, output / "rejected.png")

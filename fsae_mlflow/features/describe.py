@@ -15,12 +15,14 @@ from torch.nn import functional as F
 from fsae_mlflow.compute import choose_device
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.aligned import to_float
+from fsae_mlflow.features.absorption import absorption, absorption_metrics
 from fsae_mlflow.features.activity.duplicates import distinct, without_duplicates
 from fsae_mlflow.features.activity.summary import Activity
 from fsae_mlflow.features.activity.survey import Survey, survey
 from fsae_mlflow.features.attributes import FEWEST_PEOPLE, Labels, read_attributes
 from fsae_mlflow.features.clusters import clusters
 from fsae_mlflow.features.controls import control
+from fsae_mlflow.features.cosines import antipode_share, antipodes
 from fsae_mlflow.features.judgments import ReadFaces
 from fsae_mlflow.features.probes import probes
 from fsae_mlflow.features.properties import face_properties
@@ -122,8 +124,10 @@ def describe(
     faces = read.faces
     readings = read_features(read.entries, faces, high=both.high, seed=settings.seed)
     top, n_duplicates = without_duplicates(activity.top, templates, most=settings.n_top_faces)
+    antipode = antipodes(sae.W_dec, activity.counts > 0)
     columns = {
         "cluster": np.where(both.high, "high", np.where(both.low, "low", "dead")),
+        "antipode": antipode,
         "n_people": Groups.of(read.entries, faces.people).n_people,
         "n_near_duplicates": n_duplicates,
         **readings.columns,
@@ -133,7 +137,7 @@ def describe(
         *write_description(description, templates, output),
         write_l0(np.concatenate(found.l0s), templates, output),
     ]
-    metrics = {"sae": _metrics(activity) | _reading_metrics(readings, read)}
+    metrics = {"sae": _metrics(activity, antipode) | _reading_metrics(readings, read)}
     if seen is not None:
         metrics["sae"] |= _seen_metrics(readings, read, seen)
     for name in settings.control_names:
@@ -240,14 +244,24 @@ def _judged(
     return np.concatenate(found)
 
 
-def _metrics(activity: Activity) -> dict[str, float]:
-    return {"l0": activity.l0, "fvu": activity.fvu, "alive": float((activity.counts > 0).mean())}
+def _metrics(activity: Activity, antipode: Float32[np.ndarray, " d_sae"]) -> dict[str, float]:
+    return {
+        "l0": activity.l0,
+        "fvu": activity.fvu,
+        "alive": float((activity.counts > 0).mean()),
+        "antipodes": antipode_share(antipode),
+    }
 
 
 def _reading_metrics(readings: Readings, read: Read) -> dict[str, float]:
     faces = read.faces
-    probed = probes(read.entries, faces.booleans, people=faces.people, confirm=faces.confirm)
-    return {**readings.metrics, **probed.metrics, "readings/n_near_duplicates": float(read.n_near_duplicates)}
+    split = {"people": faces.people, "confirm": faces.confirm}
+    return {
+        **readings.metrics,
+        **probes(read.entries, faces.booleans, **split).metrics,
+        **absorption_metrics(absorption(read.entries, faces.booleans, **split)),
+        "readings/n_near_duplicates": float(read.n_near_duplicates),
+    }
 
 
 def _of_control(name: str, read: Read, sae: SparseAutoencoder, *, seed: int) -> dict[str, float]:
@@ -257,4 +271,4 @@ def _of_control(name: str, read: Read, sae: SparseAutoencoder, *, seed: int) -> 
     activity, read = found.activity, replace(read, entries=found.read[1])
     both = clusters(activity.density)
     readings = read_features(read.entries, read.faces, high=both.high, seed=seed)
-    return _metrics(activity) | _reading_metrics(readings, read)
+    return _metrics(activity, antipodes(other.W_dec, activity.counts > 0)) | _reading_metrics(readings, read)

@@ -50,3 +50,51 @@ class DescribeSettings:
         """Refuse a control that the registry does not have."""
         if unknown := [name for name in self.control_names if name not in DIRECTIONS]:
             raise UserError(f"controls must be none or some of {', '.join(DIRECTIONS)}; one is {unknown[0]!r}.")
+
+
+@settings
+class CompareSettings:
+    """Which features of SAEs are found again in one another: seeds, variants, expansions, recognizers."""
+
+    saes: Annotated[
+        str, "Two or more sparse autoencoders, separated by commas: folders, models:/ addresses, run ids.", EXECUTION
+    ]
+    templates: Annotated[
+        str,
+        "Template set of the faces to compare on: a folder, a run id, or latest; or one for each SAE, separated by "
+        "commas, of the same faces.",
+        EXECUTION,
+    ] = "latest"
+    readings: Annotated[
+        str,
+        "What describe wrote of the first SAE (a folder, a run id, or latest), to be written again with the columns "
+        "stability and stability_correlation; empty: none.",
+        EXECUTION,
+    ] = ""
+    n_faces: Annotated[int, "Faces to compare on, of people drawn at random; all, if there are no more.", Ge(100)] = (
+        20_000
+    )
+    initial: Annotated[bool, "Whether to compare the untrained SAEs of the same settings and seeds too."] = True
+    force: Annotated[bool, "Go on although SAE, templates and readings do not belong together.", EXECUTION] = False
+    batch_size: Annotated[int, "Templates encoded at once.", Gt(0), EXECUTION] = 1024
+    device: Annotated[str, "auto, cpu or cuda.", EXECUTION] = "auto"
+    output: Annotated[str, "Folder to write to; empty: outputs/compare/FINGERPRINT.", EXECUTION] = ""
+
+    @property
+    def sae_names(self) -> list[str]:
+        """The SAEs that are asked for."""
+        return [name.strip() for name in self.saes.split(",") if name.strip()]
+
+    @property
+    def template_names(self) -> list[str]:
+        """The template set of each SAE."""
+        names = [name.strip() for name in self.templates.split(",") if name.strip()]
+        return names * len(self.sae_names) if len(names) == 1 else names
+
+    def check(self) -> None:
+        """Refuse less than two SAEs, and template sets that are neither one nor one for each SAE."""
+        n_saes, n_sets = len(self.sae_names), len(self.template_names)
+        if n_saes < 2:
+            raise UserError(f"saes must name at least two SAEs, separated by commas; it is {self.saes!r}.")
+        if n_sets != n_saes:
+            raise UserError(f"templates must name one set, or one for each of the {n_saes} SAEs; it names {n_sets}.")

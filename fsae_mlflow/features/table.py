@@ -10,6 +10,7 @@ features.parquet, as JSON under the key fsae_mlflow.
 
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +139,24 @@ def read_description(folder: Path | str) -> Description:
         sampled=_lists(faces, "sampled", len(counts)),
     )
     return Description(activity=activity, columns=columns, about=about)
+
+
+def write_with_columns(folder: Path, output: Path, columns: Mapping[str, np.ndarray]) -> list[Path]:
+    """Write the description in `folder` to `output`, with columns of d_sae values added, or put in the place of those
+    of the same name.
+    """
+    table = pq.read_table(folder / FEATURES)
+    for name, values in columns.items():
+        if name in table.column_names:
+            table = table.drop_columns(name)
+        table = table.append_column(name, pa.array(values))
+    with atomic_write(output / FEATURES) as path:
+        pq.write_table(table, path)
+    others = [name for name in (TOP_FACES, FACES) if (folder / name).is_file()]
+    for name in others:
+        with atomic_write(output / name) as path:
+            shutil.copyfile(folder / name, path)
+    return [output / name for name in (FEATURES, *others)]
 
 
 def read_activity(

@@ -50,20 +50,21 @@ def note_templates(run: Run, templates: TemplateSet, *, context: str) -> None:
     _note_dataset(run, name, templates.folder, templates.digest, context)
 
 
-def find_sae(run: Run, name: str) -> Path:
+def find_sae(run: Run, name: str, *, parameter: str = SAE) -> Path:
     """The folder of the SAE that `name` means: a folder, a run id, `models:/NAME/VERSION` or `@ALIAS`, or `latest`.
 
-    The SAE is logged as the run's input; what the name meant stands in the tags `fsae.sae` and `fsae.sae.digest`.
+    The SAE is logged as the run's input; what the name meant stands in the tags `fsae.PARAMETER` and
+    `fsae.PARAMETER.digest`.
 
     Raises: UserError where there is no such SAE; it says how to make one.
     """
     if name.startswith("models:/"):
         found = _find_model(run, name)
     else:
-        found = _find(run, name, parameter=SAE, stages=("train_sae", "sweep"), artifact=SAE)
+        found = _find(run, name, parameter=parameter, stages=("train_sae", "sweep"), artifact=SAE)
     if (found.folder / WEIGHTS).is_file():
         weights = digest(found.folder)
-        _note_origin(run, SAE, found.origin, weights)
+        _note_origin(run, parameter, found.origin, weights)
         _note_dataset(run, SAE, found.folder, weights, SAE)
     return found.folder
 

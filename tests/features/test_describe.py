@@ -118,6 +118,13 @@ def test_planted_meanings_are_read_and_the_rest_is_not(described: tuple[Describe
     assert set(columns["reading"][others]) == {"unread"}
 
 
+def test_only_alive_features_have_antipodes(described: tuple[Described, dict[str, float]]) -> None:
+    found, metrics = described
+    antipode = found.description.columns["antipode"]
+    assert antipode[:-1] == pytest.approx(0) and np.isnan(antipode[-1])  # the features are axes, and the last is dead
+    assert (metrics["antipodes"], metrics["controls/raw/antipodes"]) == (0, 1)
+
+
 def test_metrics_are_of_the_sae_and_of_controls(described: tuple[Described, dict[str, float]]) -> None:
     found, metrics = described
     assert metrics["readings/n_kinds"] == 1

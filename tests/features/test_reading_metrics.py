@@ -32,7 +32,7 @@ def test_reading_metrics_are_those_of_describe(labeled: Callable[..., TemplateSe
     )
     found = reading_metrics(SETTINGS, templates=templates, sae=sae)
     assert described is not None and described.metrics["sae"].items() >= found.items()
-    assert described.metrics["sae"].keys() - found.keys() == {"l0", "fvu", "alive"}
+    assert described.metrics["sae"].keys() - found.keys() == {"l0", "fvu", "alive", "antipodes"}
     assert logged == described.metrics["sae"] | {
         f"controls/pca/{name}": value for name, value in described.metrics["pca"].items()
     }

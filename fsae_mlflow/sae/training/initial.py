@@ -1,0 +1,41 @@
+"""The SAE that a training started with: what the same settings give before they learn anything."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from fsae_mlflow.errors import UserError
+from fsae_mlflow.memory import machine_memory
+from fsae_mlflow.parameters import parse
+from fsae_mlflow.sae.base import SparseAutoencoder
+from fsae_mlflow.sae.saved import read_config
+from fsae_mlflow.sae.training.data import TrainingData
+from fsae_mlflow.sae.training.settings import TrainSettings
+from fsae_mlflow.sae.training.stage import new_sae, trained_on
+from fsae_mlflow.templates.set import TemplateSet
+
+NEEDED = {"variant", "expansion", "seed"}
+
+logger = logging.getLogger(__name__)
+
+
+def initial_sae(folder: Path, templates: TemplateSet) -> SparseAutoencoder | None:
+    """The untrained SAE of the same settings and seed as the one in `folder`, scaled to its training rows of
+    `templates`; to all rows, where it was trained on another set.
+
+    None, after a warning, where config.json does not hold the settings of a training with this version.
+    """
+    values = read_config(folder)["settings"]
+    try:
+        if not values.keys() >= NEEDED:
+            raise UserError(f"it lacks {', '.join(sorted(NEEDED - values.keys()))}")
+        settings = parse(TrainSettings, values)
+    except UserError as error:
+        logger.warning("%s: the settings of its training are not known (%s), nor is what it began as.", folder, error)
+        return None
+    rows = trained_on(folder, templates)
+    data = TrainingData(templates, np.ones(len(templates), bool) if rows is None else rows, machine_memory())
+    sae = new_sae(settings, data)
+    sae.origin = templates.origin
+    return sae.eval().requires_grad_(False)
