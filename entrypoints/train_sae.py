@@ -14,7 +14,7 @@ def main(settings, run):
     from fsae_mlflow.features.settings import DescribeSettings
     from fsae_mlflow.parameters import output_folder
     from fsae_mlflow.sae.training.checkpoint import training_fingerprint
-    from fsae_mlflow.sae.training.sparsity import warn_if_dense
+    from fsae_mlflow.sae.training.dimensions import warn_if_dense
     from fsae_mlflow.sae.training.stage import train
     from fsae_mlflow.templates.spectrum import spectrum
     from fsae_mlflow.tracking.inputs import open_templates
