@@ -9,10 +9,11 @@ from fsae_mlflow.parameters import settings
 class VariantSettings:
     """The settings of one variant. Training asks these methods; a variant overrides what differs.
 
-    `sae` names the variant's class as "module:Class".
+    `sae` names the variant's class as "module:Class". `l0_lags` says that L0 follows λ slowly, and hardly rises again.
     """
 
     sae: ClassVar[str]
+    l0_lags: ClassVar[bool] = False
 
     def sparsity_weight(self, step: int | None = None) -> float:
         """λ at a training step, without one after the warm-up; by default there is no sparsity term."""

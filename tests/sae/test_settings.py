@@ -127,7 +127,7 @@ def test_lam_is_given_or_found() -> None:
     assert VARIANTS["topk"]().l0_to_reach(512) is None and VARIANTS["topk"]().with_lam(0.8) == VARIANTS["topk"]()
     # λ is compared with activations (L1) or with their squares (L0).
     assert GatedSettings().first_lam(100.0) == pytest.approx(0.05) == VARIANTS["relu"]().first_lam(100.0)
-    assert VARIANTS["jumprelu"]().first_lam(100.0) == pytest.approx(0.0007)
+    assert VARIANTS["jumprelu"]().first_lam(100.0) == pytest.approx(0.001)
     assert VARIANTS["topk"]().first_lam(100.0) == 0
     assert GatedSettings(target_l0=100.0).sparsity_weight() == pytest.approx(0.05)
     assert GatedSettings().sparsity_weight() == GatedSettings(target_l0=32.0).sparsity_weight()

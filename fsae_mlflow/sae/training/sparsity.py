@@ -24,9 +24,11 @@ STEERING_SHARE, N_STEERING = 0.1, 1024
 N_CORRECTIONS = 100
 # The share of the training in which L0 may be above the target.
 DESCENT = 0.4
-# What a deviation of 1 in log L0 adds to log λ: at once and as long as it lasts; and for good, a whole training at the
-# full learning rate.
+# What a deviation of 1 in log L0 adds to log λ: at once and as long as it lasts; and for good, in a whole training at
+# the full learning rate.
 FAST, SLOW = 0.5, 10.0
+# The same for L0 that follows λ with a lag, and the number of corrections for which its last change is continued.
+SLOW_OF_LAGGING, AHEAD = 20.0, 10
 
 
 class Sparsity:
@@ -49,6 +51,7 @@ class Sparsity:
         if self.target > sae.d_sae:
             raise UserError(f"target_l0 must be at most the number of features, {sae.d_sae}; it is {self.target:g}.")
         self.base = self.lam = variant.first_lam(self.target)
+        self.former = sae.d_sae / 2  # L0 at the last correction
         self.steering = sae.scaled(people.sample(N_STEERING).to(sae.W_dec.device))
 
     @property
@@ -80,9 +83,13 @@ class Sparsity:
             return
         ahead = max(0.0, 1 - step / (DESCENT * self.n_steps)) ** 2
         limit = max(self.target, self.d_sae / 2) ** ahead * self.target ** (1 - ahead)
+        l0, slow = max(l0, 1e-3), SLOW
+        former, self.former = self.former, l0
+        if self.given.l0_lags:
+            l0, slow = l0 * (l0 / former) ** AHEAD, SLOW_OF_LAGGING
         l0 = min(max(l0, self.target / math.e), limit * math.e)
         deviation = math.log(l0 / min(max(l0, self.target), limit))
-        self.base *= math.exp(SLOW * math.sqrt(pace) * self._period / self.n_steps * deviation)
+        self.base *= math.exp(slow * math.sqrt(pace) * self._period / self.n_steps * deviation)
         self.lam = self.base * math.exp(FAST * deviation)
 
     def metrics(self) -> dict[str, float]:
@@ -91,7 +98,7 @@ class Sparsity:
 
     def state(self) -> dict[str, float]:
         """What the coming corrections depend on."""
-        return {} if self.target is None else {"base": self.base, "lam": self.lam}
+        return {} if self.target is None else {"base": self.base, "lam": self.lam, "former": self.former}
 
     def require_own(self, state: dict[str, Any]) -> None:
         """Check that `state` can be this training's.
@@ -101,7 +108,7 @@ class Sparsity:
         if state.keys() != self.state().keys():
             raise ValueError("it has no λ, or one that this training does not look for")
         if not all(type(value) is float and 0 < value < math.inf for value in state.values()):
-            raise ValueError("λ must be above 0")
+            raise ValueError("λ and L0 must be above 0")
 
     def load_state(self, state: dict[str, float]) -> None:
         """Take over the state of another process."""

@@ -90,14 +90,15 @@ class JumpReluSettings(PenalizedSettings):
     """Settings of the JumpReLU SAE."""
 
     sae: ClassVar[str] = "fsae_mlflow.sae.variants.jumprelu:JumpReluSAE"
+    l0_lags: ClassVar[bool] = True
     bandwidth: Annotated[float, "Width of the window around a threshold in which it learns, at E‖x‖² = 1.", Gt(0)] = (
         0.01
     )
     initial_threshold: Annotated[float, "Every feature's threshold at the start, at E‖x‖² = 1.", Gt(0)] = 0.01
 
     def first_lam(self, l0: float) -> float:
-        # λ is compared with squared activations. A start too high is worse: thresholds are slow to fall again.
-        return 0.07 / l0
+        # λ is compared with squared activations.
+        return 0.1 / l0
 
 
 @settings

@@ -97,6 +97,12 @@ def test_a_correction_by_hand(template_set: TemplateSet) -> None:
     found.base = 0.25
     found.correct(200, 5.0, 1.0)
     assert found.lam > found.base > 0.25
+    # JumpReLU's thresholds are slow: what counts is where L0 will be ten corrections later.
+    slow = made(template_set, variant="jumprelu", target_l0=4.0, epochs=30).sparsity
+    slow.base, slow.former = 0.25, 6.0
+    slow.correct(200, 5.9, 1.0)
+    deviation = math.log(5.9 * (5.9 / 6) ** 10 / 4)
+    assert slow.base == pytest.approx(0.25 * math.exp(20 * 2 / 210 * deviation)) and slow.former == 5.9
 
 
 def test_l0_is_that_of_the_people_who_steer(template_set: TemplateSet) -> None:
@@ -185,14 +191,9 @@ def test_a_state_without_its_lam_is_not_taken(template_set: TemplateSet) -> None
     one.run_epoch(lambda: None)
     state = one.state()
     one.require_own(state)
-    assert state["sparsity"]["base"] != state["sparsity"]["lam"]
-    for damaged in (
-        {},
-        {"base": 0.1},
-        {"base": 0.0, "lam": 0.1},
-        {"base": 0.1, "lam": math.nan},
-        {"base": 1, "lam": "1"},
-    ):
+    own = state["sparsity"]
+    assert own["base"] != own["lam"] and own["former"] > 0
+    for damaged in ({}, {"base": 0.1}, own | {"base": 0.0}, own | {"lam": math.nan}, own | {"former": "1"}):
         with pytest.raises(ValueError, match="λ"):
             one.require_own(state | {"sparsity": damaged})
     with pytest.raises(ValueError, match="λ"):
