@@ -105,9 +105,9 @@ def trained(settings: TrainSettings, templates: TemplateSet) -> Contender:
     """An SAE after training."""
     with tempfile.TemporaryDirectory() as folder:
         result = train(settings, templates=templates, output=Path(folder), on_metrics=lambda *_: None)
-    return contender_of(
-        result.sae, alive=result.metrics["train/alive"], templates_per_second=result.metrics["templates_per_second"]
-    )
+    known = ("train/alive", "templates_per_second", "lam")
+    metrics = {name.removeprefix("train/"): result.metrics[name] for name in known if name in result.metrics}
+    return contender_of(result.sae, **metrics)
 
 
 def untrained(settings: TrainSettings, templates: TemplateSet) -> Contender:

@@ -34,7 +34,9 @@ def main(settings, run):
 
     extracted = run_entry_point(run, "extract", {"faces": settings.faces, "recognizer": settings.recognizer})
     templates = {"templates": extracted.id}
-    training = {"epochs": settings.epochs, "expansion": 4, "model_name": "fsae_demo"}
+    # Few faces: a small SAE, and mixtures of them.
+    few = {"expansion": 1, "batch_size": 64, "normalize": True, "mixup": 1.0}
+    training = {"epochs": settings.epochs, "model_name": "fsae_demo"} | few
     trained = run_entry_point(run, "train_sae", templates | training)
     built_on = templates | {"sae": trained.id}
     described = []

@@ -78,7 +78,8 @@ def test_the_demo_runs_as_a_project(project_store: str, faces: Path) -> None:
     assert "at least 20 people" in output
     parent = found["demo"]
     assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in found.values() if run is not parent)
-    assert found["train_sae"].data.params | {"epochs": "2", "lam": "0.1"} == found["train_sae"].data.params
+    assert found["train_sae"].data.params | {"epochs": "2", "expansion": "1"} == found["train_sae"].data.params
+    assert found["train_sae"].data.metrics["lam"] > 0
     assert "''" not in {value for run in found.values() for value in run.data.params.values()}
     assert parent.data.metrics["n_faces"] == found["extract"].data.metrics["n_faces"] == 24
     assert parent.data.metrics["all/accuracy"] == found["evaluate_lfw"].data.metrics["all/accuracy"]

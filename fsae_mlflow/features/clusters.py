@@ -47,7 +47,7 @@ def clusters(density: Float64[np.ndarray, " d_sae"]) -> Clusters:
     if alive.sum() < 2:
         raise UserError(
             f"sae: {int(alive.sum())} of {len(density)} features fire, and a split into clusters needs at least 2; "
-            "train the SAE longer or with a smaller lam."
+            "train the SAE longer, or with a larger target_l0 or smaller lam."
         )
     logs = np.log10(density[alive])
     valley = _valley(logs)
@@ -116,7 +116,8 @@ def choose_features(
     high, low = ranked
     if not high and not low:
         raise UserError(
-            "features=best finds no feature that fires on these templates; train the SAE longer or with a smaller lam."
+            "features=best finds no feature that fires on these templates; "
+            "train the SAE longer, or with a larger target_l0 or smaller lam."
         )
     n_low = min(len(low), max(n // 2, n - len(high)))
     return high[: n - n_low] + low[:n_low]

@@ -9,14 +9,27 @@ from fsae_mlflow.parameters import settings
 class VariantSettings:
     """The settings of one variant. Training asks these methods; a variant overrides what differs.
 
-    `sae` names the variant's class as "module:Class".
+    `sae` names the variant's class as "module:Class". `l0_lags` says that L0 follows λ slowly, and hardly rises again.
     """
 
     sae: ClassVar[str]
+    l0_lags: ClassVar[bool] = False
 
     def sparsity_weight(self, step: int | None = None) -> float:
         """λ at a training step, without one after the warm-up; by default there is no sparsity term."""
         return 0.0
+
+    def l0_to_reach(self, d_in: int) -> float | None:
+        """The L0 that λ is adapted to during training; None where λ is given or there is none."""
+        return None
+
+    def first_lam(self, l0: float) -> float:
+        """λ at the start of a training that adapts it to this L0."""
+        return 0.0
+
+    def with_lam(self, lam: float) -> "VariantSettings":
+        """The same settings with this λ, where there is one."""
+        return self
 
     def resampling_due(self, epoch: int, n_epochs: int) -> bool:
         """Whether dead features are resampled after this epoch (from 1)."""

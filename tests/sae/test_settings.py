@@ -38,7 +38,7 @@ DEFAULTS = {
     "output": "",
     "describe": True,
 }
-PENALIZED = {"lam": 0.1, "lam_warmup": 0, "resample_every": 10, "resample_until": 0.75}
+PENALIZED = {"target_l0": None, "lam": None, "lam_warmup": 0, "resample_every": 10, "resample_until": 0.75}
 TOPK = {"k": 32, "k_aux": None, "aux_weight": 1 / 32, "dead_after": 1.0}
 OWN_DEFAULTS = {
     "gated": PENALIZED | {"decoder_norm": "held"},
@@ -64,6 +64,7 @@ BOUNDS: dict[str, list[tuple[float, float]]] = {
     "seed": [(0, -1)],
     "checkpoint_seconds": [(0.0, -1.0)],
     "max_gigabytes": [(0.5, 0.0)],
+    "target_l0": [(0.5, 0.0)],
     "lam": [(0.0, -0.1)],
     "lam_warmup": [(0, -1)],
     "resample_every": [(0, -1)],
@@ -116,6 +117,20 @@ def test_the_sparsity_weight_rises_from_the_first_step() -> None:
     assert warm.sparsity_weight() == 0.8
     assert GatedSettings(lam=0.8).sparsity_weight(0) == 0.8
     assert VARIANTS["topk"]().sparsity_weight(0) == VARIANTS["topk"]().sparsity_weight() == 0
+
+
+def test_lam_is_given_or_found() -> None:
+    assert [GatedSettings().l0_to_reach(d_in) for d_in in (512, 8)] == [32, 1]
+    assert GatedSettings(target_l0=40.5).l0_to_reach(512) == 40.5
+    given = GatedSettings(target_l0=40.5, lam_warmup=3).with_lam(0.8)
+    assert given == GatedSettings(lam=0.8, lam_warmup=3) and given.l0_to_reach(512) is None
+    assert VARIANTS["topk"]().l0_to_reach(512) is None and VARIANTS["topk"]().with_lam(0.8) == VARIANTS["topk"]()
+    # λ is compared with activations (L1) or with their squares (L0).
+    assert GatedSettings().first_lam(100.0) == pytest.approx(0.05) == VARIANTS["relu"]().first_lam(100.0)
+    assert VARIANTS["jumprelu"]().first_lam(100.0) == pytest.approx(0.001)
+    assert VARIANTS["topk"]().first_lam(100.0) == 0
+    assert GatedSettings(target_l0=100.0).sparsity_weight() == pytest.approx(0.05)
+    assert GatedSettings().sparsity_weight() == GatedSettings(target_l0=32.0).sparsity_weight()
 
 
 def test_resampling_comes_every_few_epochs_until_its_share_of_the_training() -> None:

@@ -48,6 +48,8 @@ def former_fingerprint(settings: TrainSettings, digest: str) -> str:
     values = deciding(settings)
     if values.pop("k_aux", None) is not None or values.pop("initial_threshold", 0.01) != 0.01:
         return ""
+    if values.pop("target_l0", None) is not None or values.get("lam", 0.0) is None:
+        return ""
     if values.get("decoder_norm") == FORMER_DECODER_NORM.get(values["variant"]):
         values.pop("decoder_norm", None)
     return fingerprint({**FORMER_FIELDS, **values, "digest": digest})
@@ -130,7 +132,9 @@ def _read(path: Path) -> dict[str, Any]:
 class Checkpoints:
     """A training's checkpoints in its output folder, until the finished SAE stands there.
 
-    `best` holds the epoch of least held-out loss with its weights, where that epoch is to be kept.
+    `best` holds the epoch of least held-out loss with its weights, where that epoch is to be kept. Where λ is found,
+    losses of different epochs have different λ: the best is that of least held-out mse among those whose held-out L0
+    is within 5 % of the target, and where there is none, the last is kept.
     """
 
     def __init__(self, trainer: Trainer, folder: Path, digest: str) -> None:
@@ -164,6 +168,7 @@ class Checkpoints:
         best = state["best"]
         if self.trainer.settings.keep == "best" and best is not None:
             self.trainer.require_own_weights(best["weights"])
+            self.trainer.sparsity.require_own(best.get("sparsity", {}))
             if not (1 <= best["epoch"] <= self.trainer.settings.epochs and math.isfinite(best["loss"])):
                 raise ValueError("its best epoch is outside of the training")
 
@@ -175,11 +180,16 @@ class Checkpoints:
     def after_epoch(self, sae: SparseAutoencoder, metrics: dict[str, float]) -> None:
         if not self.keeps_best:
             return
+        sparsity = self.trainer.sparsity
+        if sparsity.target is not None and not sparsity.reached(metrics["heldout/l0"]):
+            return
         # An SAE whose features compete is used whole: a Matryoshka SAE's prefixes do not choose.
-        loss = metrics["heldout/loss_total" if sae.competition is None else "heldout/mse"]
+        by_total = sae.competition is None and sparsity.target is None
+        loss = metrics["heldout/loss_total" if by_total else "heldout/mse"]
         if self.best is None or loss < self.best["loss"]:
             weights = {name: tensor.detach().cpu().clone() for name, tensor in sae.state_dict().items()}
-            self.best = {"epoch": self.trainer.epoch, "loss": loss, "weights": weights}
+            known = {"epoch": self.trainer.epoch, "loss": loss, "sparsity": sparsity.state()}
+            self.best = {**known, "weights": weights}
 
     def after_step(self, interrupts: Interrupts) -> None:
         """Save where it is time: within the first minute, every `checkpoint_seconds`, and after the last step."""

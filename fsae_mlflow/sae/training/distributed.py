@@ -4,8 +4,10 @@ In a step only the partial reconstructions (templates × d_in numbers a channel)
 of d_sae × d_in weights. Every rank sees every batch, and all hold the same b_dec.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fsae_mlflow.errors import UserError
@@ -35,6 +37,14 @@ def part_of(sae: SparseAutoencoder, ranks: Ranks) -> SparseAutoencoder:
     part = sae.untrained(mine.stop - mine.start)
     part.load_state_dict(cut(sae.state_dict(), sae, ranks, sae.d_sae))
     return part
+
+
+def whole_shapes(tensors: Mapping[str, Tensor], sae: SparseAutoencoder, d_sae: int) -> dict[str, torch.Size]:
+    """The shapes of tensors of all `d_sae` features, of which `tensors` are a rank's."""
+    return {
+        name: torch.Size((d_sae, *tensor.shape[1:])) if is_per_feature(sae, name, tensor) else tensor.shape
+        for name, tensor in tensors.items()
+    }
 
 
 def cut(tensors: dict[str, Any], sae: SparseAutoencoder, ranks: Ranks, d_sae: int) -> dict[str, Any]:

@@ -60,7 +60,8 @@ class TrainSettings:
     ] = 0.1
     keep: Annotated[
         Literal["last", "best"],
-        "Which epoch's weights become the SAE: the last, or that of least held-out loss (where features compete: mse).",
+        "Which epoch's weights become the SAE: the last, or that of least held-out loss (where features compete: mse; "
+        "where λ is found: mse, among the epochs with a held-out L0 within 5 % of target_l0, or without any the last).",
     ] = "last"
     register: Annotated[bool, "Whether to add the SAE to the MLflow model registry.", EXECUTION] = True
     model_name: Annotated[str, "Its name there.", EXECUTION] = "fsae"

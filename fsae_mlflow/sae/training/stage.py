@@ -26,6 +26,7 @@ from fsae_mlflow.sae.training.data import TrainingData, fit_scaling
 from fsae_mlflow.sae.training.interruption import deferred_interrupts
 from fsae_mlflow.sae.training.measures import measure
 from fsae_mlflow.sae.training.settings import TrainSettings
+from fsae_mlflow.sae.training.sparsity import steering_rows
 from fsae_mlflow.sae.training.trainer import Trainer
 from fsae_mlflow.sae.variants.registry import untrained
 from fsae_mlflow.templates.set import TemplateSet
@@ -56,6 +57,9 @@ def train(settings: TrainSettings, *, templates: TemplateSet, output: Path, on_m
     has finished there is not repeated. An SAE of another training stays there until the new one is complete. Under
     torchrun every rank holds a slice of the features.
 
+    Where λ is found (target_l0), a tenth of the training people, with at most about 1,024 templates, steer it and are
+    not trained on; `lam` is logged after every epoch, stands among the final metrics, and becomes the SAE's own.
+
     Raises: UserError for an empty template set, when another process writes to `output`, and when the loss stops being
     finite; OSError when the SAE cannot be saved.
     """
@@ -66,12 +70,16 @@ def train(settings: TrainSettings, *, templates: TemplateSet, output: Path, on_m
         device = choose_device(settings.device)
         held = holdout_rows(templates.identities, settings.holdout, seed=settings.seed)
         max_bytes = int(min(settings.max_gigabytes * 2**30, machine_memory()))
+        steering = steering_rows(
+            settings.variant, templates.identities, held, width=templates.width, seed=settings.seed
+        )
         data = {
-            "train": TrainingData(templates, ~held, max_bytes),
+            "train": TrainingData(templates, ~held & ~steering, max_bytes),
             "heldout": TrainingData(templates, held, max_bytes),
         }
+        steered = TrainingData(templates, steering, max_bytes)
         return _finished(settings, data, output, ranks, device) or _train(
-            settings, data, output, on_metrics, ranks, device
+            settings, data, steered, output, on_metrics, ranks, device
         )
 
 
@@ -108,6 +116,7 @@ def _finished(
 def _train(
     settings: TrainSettings,
     data: dict[str, TrainingData],
+    steering: TrainingData,
     output: Path,
     on_metrics: OnMetrics,
     ranks: Ranks,
@@ -115,7 +124,7 @@ def _train(
 ) -> Trained:
     templates = data["train"].templates
     sae = new_sae(settings, data["train"])
-    trainer = Trainer(settings, sae.to(device), data["train"], ranks)
+    trainer = Trainer(settings, sae.to(device), data["train"], ranks, steering=steering)
     checkpoints = Checkpoints(trainer, output, templates.digest)
     checkpoints.resume()
     sae = trainer.whole()
@@ -157,11 +166,21 @@ def _train(
     sae = trainer.whole()
     if checkpoints.best:
         sae.load_state_dict(checkpoints.best["weights"])
+        trainer.sparsity.load_state(checkpoints.best.get("sparsity", {}))
+        sae.settings = trainer.sparsity.variant
     final, density = _final_metrics(sae, data, resembled)
     if not math.isfinite(final["train/loss_total"]):
         raise UserError(f"The loss is not finite after the last step; lower lr ({settings.lr}) or check the templates.")
     final["epoch_kept"] = float(checkpoints.best["epoch"] if checkpoints.best else trainer.epoch)
     final["templates_per_second"] = trainer.templates_per_second
+    final |= trainer.sparsity.metrics()
+    l0, target = final.get("heldout/l0", final["train/l0"]), trainer.sparsity.target
+    if ranks.leads and target is not None and not trainer.sparsity.reached(l0):
+        logger.warning(
+            "L0 is %.1f (%.1f on training people) and not target_l0 %g; take more steps (epochs, smaller batches), "
+            "and where the two differ much, more templates, mixup=1 or a smaller expansion.",
+            *(l0, final["train/l0"], target),
+        )
     sae.density.copy_(torch.from_numpy(density))
     sae.cpu().eval().requires_grad_(False)
     sae.origin = templates.origin
@@ -197,7 +216,9 @@ def _final_metrics(
 
 
 def trained_on(folder: Path, templates: TemplateSet) -> Bool[np.ndarray, " n_rows"] | None:
-    """Which rows of a template set the SAE in `folder` was trained on; None where it was trained on another set."""
+    """Which rows of a template set the SAE in `folder` was trained on (λ too, where it was found); None where it was
+    trained on another set.
+    """
     config = read_config(folder)
     if config.get("templates", {}).get("digest") != templates.digest:
         return None

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Never
 
 import torch
@@ -15,11 +15,12 @@ from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.optimizer import AdamW
 from fsae_mlflow.sae.terms import TERMS, Loss
 from fsae_mlflow.sae.training.data import TrainingData
-from fsae_mlflow.sae.training.distributed import cut, is_per_feature, join, part_of
+from fsae_mlflow.sae.training.distributed import cut, join, part_of, whole_shapes
 from fsae_mlflow.sae.training.mixup import mixup
 from fsae_mlflow.sae.training.resampling import draw_directions, revive
 from fsae_mlflow.sae.training.schedule import learning_rate
 from fsae_mlflow.sae.training.settings import TrainSettings
+from fsae_mlflow.sae.training.sparsity import Sparsity
 
 # Multiply-adds of a whole training above which compiling the fused step (some seconds) pays.
 FUSED_ABOVE = 3e11
@@ -31,22 +32,29 @@ POSITION = ("step", "steps_since_resampling", "seconds", "templates_timed")
 class Trainer:
     """Takes optimizer steps. Everything that decides the next step is in `state`, so that another trainer can go on.
 
-    `sae` is this rank's part of the SAE. What concerns all features (`state`, `whole`, resampling) is done by all
-    ranks together.
+    `sae` is this rank's part of the SAE. People of `steering`, or without any those of `data`, steer λ where it is
+    found. What concerns all features (`state`, `whole`, resampling) is done by all ranks together.
     """
 
     def __init__(
-        self, settings: TrainSettings, sae: SparseAutoencoder, data: TrainingData, ranks: Ranks | None = None
+        self,
+        settings: TrainSettings,
+        sae: SparseAutoencoder,
+        data: TrainingData,
+        ranks: Ranks | None = None,
+        *,
+        steering: TrainingData | None = None,
     ) -> None:
         self.settings = settings
         self.ranks = ranks or Ranks()
         self.d_sae = sae.d_sae
+        self.batches_per_epoch = math.ceil(len(data) / settings.batch_size)
+        self.n_steps = settings.epochs * self.batches_per_epoch
+        self.sparsity = Sparsity(settings.variant, sae, steering or data, self.n_steps)
         self.sae = sae = part_of(sae, self.ranks)
         self.data = data
         betas = (settings.beta1, settings.beta2)
         self.optimizer = AdamW.of(sae, lr=settings.lr, betas=betas, weight_decay=settings.weight_decay)
-        self.batches_per_epoch = math.ceil(len(data) / settings.batch_size)
-        self.n_steps = settings.epochs * self.batches_per_epoch
         self.step = self.steps_since_resampling = 0
         self.templates_since_fired: Int[Tensor, " d_sae"] = torch.zeros(
             sae.d_sae, dtype=torch.long, device=sae.W_dec.device
@@ -89,17 +97,15 @@ class Trainer:
                 if self.settings.variant.resampling_due(epoch, self.settings.epochs):
                     n_resampled = n_dead
                     self._resample(epoch)
-            self.seconds, self.templates_timed, started = (
-                self.seconds + time.perf_counter() - started,
-                self.templates_timed + len(batch),
-                time.perf_counter(),
-            )
+            self.seconds += time.perf_counter() - started
+            self.templates_timed += len(batch)
             after_step()
             started = time.perf_counter()
         means = (torch.as_tensor(sums) / n_taken).tolist()
         return {
             **{f"train/step_loss_{term}": value for term, value in zip(TERMS, means, strict=True)},
             "lr": self.optimizer.param_groups[0]["lr"],
+            **self.sparsity.metrics(),
             "n_resampled": float(n_resampled),
             "n_dead": float(n_dead),
             "templates_per_second": self.templates_per_second,
@@ -113,28 +119,30 @@ class Trainer:
         rate = learning_rate(self.settings, self.step, self.n_steps, self.steps_since_resampling)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        sparsity_weight = self.settings.variant.sparsity_weight(self.step)
+        sparsity_weight = self.sparsity.variant.sparsity_weight(self.step)
         dead = self._competing_dead()
         if self._fused is not None:
             loss = self._fused.forward(batch, sparsity_weight=sparsity_weight, dead=dead)
-            silence = self._read(loss, len(batch))
+            silence, l0 = self._read(loss, len(batch))
             self._fused.update()
         else:
             loss = self.sae.loss(batch, sparsity_weight=sparsity_weight, dead=dead)
-            silence = self._read(loss, len(batch))
+            silence, l0 = self._read(loss, len(batch))
             self.optimizer.zero_grad()
             loss.total.backward()
             self.sae.remove_parallel_gradient()
             self.optimizer.step()
             self.sae.normalize_decoder()
         self.sae.after_step(loss)
+        self.sparsity.correct(self.step, l0, rate / self.settings.lr)
         self.templates_since_fired = silence
         self.step += 1
         self.steps_since_resampling += 1
         return loss
 
     def whole(self) -> SparseAutoencoder:
-        """The SAE with the features of all ranks."""
+        """The SAE with the features of all ranks and the λ of now."""
+        self.sae.settings = self.sparsity.variant
         if self.ranks.alone:
             return self.sae
         whole = self.sae.untrained(self.d_sae)
@@ -146,6 +154,7 @@ class Trainer:
         return {
             **{name: join(tensors, self.sae, self.ranks, self.d_sae) for name, tensors in self._tensors().items()},
             "silence": {"templates_since_fired": self.ranks.joined(self.templates_since_fired, self.d_sae)},
+            "sparsity": self.sparsity.state(),
             **{name: getattr(self, name) for name in POSITION},
         }
 
@@ -156,13 +165,14 @@ class Trainer:
         training or other than the optimizer's; other exceptions where something is missing or no tensor.
         """
         self.require_own_weights(state["weights"])
-        moments = self._whole_shapes(dict(self.sae.named_parameters())) if state["step"] else {}
+        moments = whole_shapes(dict(self.sae.named_parameters()), self.sae, self.d_sae) if state["step"] else {}
         for part in ("exp_avg", "exp_avg_sq"):
             _require(state[part], moments, part)
         _require(state["steps"], dict.fromkeys(moments, torch.Size()), "steps")
         silence = _silence(state["silence"])
         if silence.shape != (self.d_sae,) or (silence < 0).any():
             raise ValueError("templates_since_fired must be one number for each feature, at least 0")
+        self.sparsity.require_own(state.get("sparsity", {}))
         step, since, *timed = (state[name] for name in POSITION)
         if not (type(step) is type(since) is int and 0 <= since <= step <= self.n_steps):
             raise ValueError(f"step {step} (resampled {since} before) is outside of the training")
@@ -176,7 +186,7 @@ class Trainer:
 
         Raises: ValueError for other names or shapes, and for numbers that are not finite.
         """
-        _require(weights, self._whole_shapes(self.sae.state_dict()), "weights")
+        _require(weights, whole_shapes(self.sae.state_dict(), self.sae, self.d_sae), "weights")
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take over the state that another trainer gave, whatever the number of its ranks."""
@@ -187,6 +197,7 @@ class Trainer:
         self.sae.load_state_dict(parts["weights"])
         self.templates_since_fired.copy_(_silence(state["silence"])[self.ranks.part(self.d_sae)])
         self.n_dead = None
+        self.sparsity.load_state(state.get("sparsity", {}))
         for name, parameter in self.sae.named_parameters():
             if name in parts["steps"]:
                 moments = {moment: parts[moment][name].to(parameter.device) for moment in ("exp_avg", "exp_avg_sq")}
@@ -207,12 +218,6 @@ class Trainer:
             "steps": {name: moment["step"] for name, moment in moments.items()},
         }
 
-    def _whole_shapes(self, parts: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-        return {
-            name: torch.Size((self.d_sae, *part.shape[1:])) if is_per_feature(self.sae, name, part) else part.shape
-            for name, part in parts.items()
-        }
-
     def _generator(self, place: int) -> torch.Generator:
         """Random numbers that follow from the seed and a place (epoch or step) in the training."""
         return torch.Generator().manual_seed(self.settings.seed * 1_000_003 + place)
@@ -231,19 +236,20 @@ class Trainer:
         n_dead = int(dead.sum()) if self.n_dead is None else self.n_dead
         return torch.nonzero_static(dead, size=n_dead).squeeze(1)
 
-    def _read(self, loss: Loss, n_taken: int) -> Int[Tensor, " d_sae"]:
+    def _read(self, loss: Loss, n_taken: int) -> tuple[Int[Tensor, " d_sae"], float]:
         """Read from the device, at once, all that the CPU must know of a step: whether its loss is finite, and how many
-        features are dead after it where features compete. Returns each feature's new silence.
+        features are dead after it where features compete. Returns each feature's new silence, and the L0 to steer by.
         """
         silence = (self.templates_since_fired + n_taken).masked_fill_(loss.fired, 0)
         dead = silence.new_zeros(0)
         if self.sae.competition is not None:
             dead = silence >= self._silence_of_the_dead((self.step + 1) // self.batches_per_epoch + 1)
-        total, n_dead = torch.stack((loss.total.detach().double(), dead.sum().double())).tolist()
+        l0 = self.sparsity.l0(self.step, self.sae, loss, n_taken, self.ranks)
+        total, n_dead, l0 = torch.stack((loss.total.detach().double(), dead.sum().double(), l0)).tolist()
         if not math.isfinite(total):
             self._refuse(loss)
         self.n_dead = int(n_dead)
-        return silence
+        return silence, l0
 
     @torch.no_grad()
     def _resample(self, epoch: int) -> None:

@@ -1,9 +1,11 @@
 """What each variant can be told, without importing torch, so that a command line can list it at once."""
 
+import dataclasses
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import settings
 from fsae_mlflow.sae.settings import VariantSettings
 
@@ -17,20 +19,45 @@ DecoderNorm = Annotated[
 class PenalizedSettings(VariantSettings):
     """Variants with a sparsity penalty, whose dead features are resampled."""
 
+    target_l0: Annotated[
+        float | None,
+        "Mean number of features that a template fires, reached by adapting λ during training; left out, and lam too: "
+        "a sixteenth of d_in.",
+        Gt(0),
+    ] = None
     lam: Annotated[
-        float,
-        "Sparsity weight λ, of the L1 norm or (jumprelu) of L0; each loss term is summed over dimensions or features, "
-        "and averaged over the batch, with E‖x‖² = 1.",
+        float | None,
+        "A fixed sparsity weight λ in place of target_l0, of the L1 norm or (jumprelu) of L0; each loss term is summed "
+        "over dimensions or features, and averaged over the batch, with E‖x‖² = 1.",
         Ge(0),
-    ] = 0.1
+    ] = None
     lam_warmup: Annotated[int, "Steps over which λ rises from 0.", Ge(0)] = 0
     resample_every: Annotated[int, "Epochs between resamplings of dead features; 0 never resamples.", Ge(0)] = 10
     resample_until: Annotated[
         float, "Share of the training after which no feature is resampled any more.", Ge(0), Le(1)
     ] = 0.75
 
+    def check(self) -> None:
+        if self.lam is not None and self.target_l0 is not None:
+            raise UserError(
+                f"lam ({self.lam}) fixes λ, and target_l0 ({self.target_l0}) finds it; leave one of them out."
+            )
+
     def sparsity_weight(self, step: int | None = None) -> float:
-        return self.lam if step is None else self.lam * min(1.0, (step + 1) / (self.lam_warmup + 1))
+        lam = self.first_lam(self.target_l0 or 32.0) if self.lam is None else self.lam
+        return lam if step is None else lam * min(1.0, (step + 1) / (self.lam_warmup + 1))
+
+    def l0_to_reach(self, d_in: int) -> float | None:
+        if self.lam is not None:
+            return None
+        return self.target_l0 or max(1.0, d_in / 16)
+
+    def first_lam(self, l0: float) -> float:
+        # λ is compared with activations, of which l0 have squares that sum to about 1. Most SAEs end with thrice that.
+        return 0.5 / l0**0.5
+
+    def with_lam(self, lam: float) -> "PenalizedSettings":
+        return dataclasses.replace(self, lam=lam, target_l0=None)
 
     def resampling_due(self, epoch: int, n_epochs: int) -> bool:
         every = self.resample_every
@@ -63,10 +90,15 @@ class JumpReluSettings(PenalizedSettings):
     """Settings of the JumpReLU SAE."""
 
     sae: ClassVar[str] = "fsae_mlflow.sae.variants.jumprelu:JumpReluSAE"
+    l0_lags: ClassVar[bool] = True
     bandwidth: Annotated[float, "Width of the window around a threshold in which it learns, at E‖x‖² = 1.", Gt(0)] = (
         0.01
     )
     initial_threshold: Annotated[float, "Every feature's threshold at the start, at E‖x‖² = 1.", Gt(0)] = 0.01
+
+    def first_lam(self, l0: float) -> float:
+        # λ is compared with squared activations.
+        return 0.1 / l0
 
 
 @settings

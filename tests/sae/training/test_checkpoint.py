@@ -31,6 +31,7 @@ WAYS = [
     {"step": "fused", **GATED},
     {"step": "fused", "variant": "batchtopk", "k": 4, "dead_after": 0.5},
     {"max_gigabytes": 1e-5, "mixup": 0.5, "keep": "best", **GATED},
+    {"target_l0": 5.0, "mixup": 0.5, "keep": "best", "resample_every": 3},
 ]
 
 
@@ -206,3 +207,5 @@ def test_what_version_0_1_could_not_do_is_no_training_of_its() -> None:
     assert former_fingerprint(train_settings(variant="topk"), "a") != ""
     assert former_fingerprint(train_settings(variant="topk", k_aux=3), "a") == ""
     assert former_fingerprint(train_settings(variant="jumprelu", initial_threshold=0.5), "a") == ""
+    assert former_fingerprint(train_settings(lam=0.1), "a") != ""
+    assert former_fingerprint(train_settings(), "a") == former_fingerprint(train_settings(target_l0=32.0), "a") == ""

@@ -1,5 +1,6 @@
 """Two ranks with half of the features each do what one process does."""
 
+import math
 import os
 import socket
 import subprocess
@@ -95,6 +96,19 @@ def test_two_ranks_equal_one_process(template_set: TemplateSet, alone, tmp_path:
             assert two[name] == pytest.approx(one[name], rel=1e-5), name
     for name, tensor in load_sae(tmp_path / "two").state_dict().items():
         torch.testing.assert_close(tensor, weights[name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_two_ranks_find_the_same_lam(template_set: TemplateSet, tmp_path: Path) -> None:
+    from fsae_mlflow.sae.saved import load_sae
+
+    settings = {**SETTINGS, "lam": None, "target_l0": 8.0}
+    one = train(train_settings(**settings), templates=template_set, output=tmp_path / "one", on_metrics=lambda *_: None)
+    torchrun(settings, template_set, tmp_path / "two")
+    found = load_sae(tmp_path / "two")
+    assert found.settings.lam == pytest.approx(one.metrics["lam"], rel=1e-3)
+    assert abs(math.log(one.metrics["lam"] / found.settings.first_lam(8.0))) > 0.1
+    for name, tensor in found.state_dict().items():
+        torch.testing.assert_close(tensor, one.sae.state_dict()[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_one_process_goes_on_with_the_checkpoint_of_two(template_set: TemplateSet, alone, tmp_path: Path) -> None:

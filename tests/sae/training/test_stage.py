@@ -154,7 +154,7 @@ def test_resampling_revives_exactly_the_dead(template_set: TemplateSet) -> None:
     torch.manual_seed(0)
     x = torch.nn.functional.normalize(torch.randn(20, 8), dim=1)
     sae = GatedSAE(8, 64, GatedSettings())
-    trainer = Trainer(train_settings(epochs=1), sae, TrainingData(template_set, np.ones(400, bool), 10**9))
+    trainer = Trainer(train_settings(epochs=1, lam=0.1), sae, TrainingData(template_set, np.ones(400, bool), 10**9))
     trainer.run_step(x)
     dead = torch.zeros(64, dtype=torch.bool)
     dead[10:40] = True  # more dead features than pool rows
