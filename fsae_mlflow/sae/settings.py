@@ -9,10 +9,12 @@ from fsae_mlflow.parameters import settings
 class VariantSettings:
     """The settings of one variant. Training asks these methods; a variant overrides what differs.
 
-    `sae` names the variant's class as "module:Class". `l0_lags` says that L0 follows λ slowly, and hardly rises again.
+    `sae` names the variant's class as "module:Class". `directions` names those (sae/directions.py) that are computed
+    once, where nothing is trained. `l0_lags` says that L0 follows λ slowly, and hardly rises again.
     """
 
     sae: ClassVar[str]
+    directions: ClassVar[str | None] = None
     l0_lags: ClassVar[bool] = False
 
     def sparsity_weight(self, step: int | None = None) -> float:

@@ -48,6 +48,8 @@ def former_fingerprint(settings: TrainSettings, digest: str) -> str:
     values = deciding(settings)
     if values.pop("k_aux", None) is not None or values.pop("initial_threshold", 0.01) != 0.01:
         return ""
+    if values.pop("whiten", 0) or values.pop("init", "random") != "random":
+        return ""
     if values.pop("target_l0", None) is not None or values.get("lam", 0.0) is None:
         return ""
     if values.get("decoder_norm") == FORMER_DECODER_NORM.get(values["variant"]):

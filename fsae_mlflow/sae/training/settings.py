@@ -38,6 +38,17 @@ class TrainSettings:
     expansion: Annotated[int, "Features per template dimension: d_sae = expansion · d_in.", Ge(1)] = 8
     center: Annotated[bool, "Whether to subtract the mean template first; the paper does not."] = False
     normalize: Annotated[bool, "Whether to bring each template to unit length first; the paper does not."] = False
+    whiten: Annotated[
+        int,
+        "Principal components of the templates that are brought to equal variance for the training; 0: none, the "
+        "templates as they are.",
+        Ge(0),
+    ] = 0
+    init: Annotated[
+        Literal["random", "data", "pca", "ica", "kmeans", "pursuit"],
+        "Directions that the features start with: random ones, templates, principal or independent components, "
+        "centroids, or those of kurtosis pursuit.",
+    ] = "random"
     mixup: Annotated[
         float,
         "Share of each batch replaced by mixtures of two templates: against overfitting a small set.",

@@ -1,6 +1,7 @@
 """λ during a training: given, or found so that templates of people never seen fire the wanted number of features."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,16 +44,23 @@ class Sparsity:
     Raises: UserError for a target above the number of features.
     """
 
-    def __init__(self, variant: VariantSettings, sae: SparseAutoencoder, people: TrainingData, n_steps: int) -> None:
+    def __init__(
+        self,
+        variant: VariantSettings,
+        sae: SparseAutoencoder,
+        scaled: Callable[[Tensor], Tensor],
+        people: TrainingData,
+        n_steps: int,
+    ) -> None:
         self.given, self.d_sae, self.n_steps = variant, sae.d_sae, n_steps
-        self.target = variant.l0_to_reach(sae.d_in)
+        self.target = variant.l0_to_reach(people.templates.width)
         if self.target is None:
             return
         if self.target > sae.d_sae:
             raise UserError(f"target_l0 must be at most the number of features, {sae.d_sae}; it is {self.target:g}.")
         self.base = self.lam = variant.first_lam(self.target)
         self.former = sae.d_sae / 2  # L0 at the last correction
-        self.steering = sae.scaled(people.sample(N_STEERING).to(sae.W_dec.device))
+        self.steering = scaled(people.sample(N_STEERING).to(sae.W_dec.device))
 
     @property
     def variant(self) -> VariantSettings:

@@ -123,18 +123,20 @@ def _train(
     device: torch.device,
 ) -> Trained:
     templates = data["train"].templates
-    sae = new_sae(settings, data["train"])
-    trainer = Trainer(settings, sae.to(device), data["train"], ranks, steering=steering)
+    space, sae = start(settings, data["train"])
+    space = space.to(device)
+    trainer = Trainer(settings, sae.to(device), data["train"], ranks, space=space, steering=steering)
     checkpoints = Checkpoints(trainer, output, templates.digest)
     checkpoints.resume()
-    sae = trainer.whole()
+    whole = trainer.whole()
+    sae = space.in_template_space(whole)
     samples = {name: sae.scaled(side.sample(_n_measured(side)).to(device)) for name, side in data.items()}
     # Where the fused step pays, so does measuring by the entries that fire alone.
     resembled = samples if trainer.is_fused else {}
     if checkpoints.keeps_best and trainer.step and trainer.step % trainer.batches_per_epoch == 0:
         # The former process may have stopped after an epoch's last step, before measuring it.
         found = measure(sae, samples["heldout"], sample=resembled.get("heldout"))
-        checkpoints.after_epoch(sae, found.metrics("heldout"))
+        checkpoints.after_epoch(whole, found.metrics("heldout"))
     total, left = trainer.n_steps, range(trainer.step, trainer.n_steps)
     steps = iter(progress(left, total=total, done=trainer.step, label="train_sae", unit="steps") if ranks.leads else ())
     next(steps, None)
@@ -147,12 +149,13 @@ def _train(
         for _ in range(trainer.epoch, settings.epochs):
             with deferred_interrupts() as interrupts:
                 metrics = trainer.run_epoch(after_step)
-            sae = trainer.whole()
+            whole = trainer.whole()
             if ranks.leads:
+                sae = space.in_template_space(whole)
                 for name, sample in samples.items():
                     if len(sample):
                         metrics |= measure(sae, sample, sample=resembled.get(name)).metrics(name)
-                checkpoints.after_epoch(sae, metrics)
+                checkpoints.after_epoch(whole, metrics)
                 on_metrics(metrics, trainer.epoch)
     except KeyboardInterrupt:
         # Interrupts act between steps only, so this state is whole. Several ranks have saved together already, when
@@ -163,11 +166,12 @@ def _train(
         logger.info("Stopped at step %d of %d; %s.", trainer.step, total, checkpoints.kept)
         raise
 
-    sae = trainer.whole()
+    whole = trainer.whole()
     if checkpoints.best:
-        sae.load_state_dict(checkpoints.best["weights"])
+        whole.load_state_dict(checkpoints.best["weights"])
         trainer.sparsity.load_state(checkpoints.best.get("sparsity", {}))
-        sae.settings = trainer.sparsity.variant
+        whole.settings = trainer.sparsity.variant
+    sae = space.in_template_space(whole)
     final, density = _final_metrics(sae, data, resembled)
     if not math.isfinite(final["train/loss_total"]):
         raise UserError(f"The loss is not finite after the last step; lower lr ({settings.lr}) or check the templates.")
@@ -233,15 +237,6 @@ def require_room(settings: TrainSettings, templates: TemplateSet) -> None:
     """
     n_bytes = 2 * 3 * 4 * settings.expansion * templates.width**2
     require_memory(n_bytes, f"expansion={settings.expansion} of d_in {templates.width}", "use a smaller expansion")
-
-
-def new_sae(settings: TrainSettings, data: TrainingData) -> SparseAutoencoder:
-    """The SAE that a training starts with: seeded, and scaled to the training rows."""
-    torch.manual_seed(settings.seed)
-    width = data.templates.width
-    sae = untrained(settings.variant, width, settings.expansion * width, normalize=settings.normalize)
-    fit_scaling(sae, data, center=settings.center)
-    return sae
 
 
 def _n_measured(data: TrainingData) -> int:

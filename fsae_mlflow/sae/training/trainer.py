@@ -21,6 +21,7 @@ from fsae_mlflow.sae.training.resampling import draw_directions, revive
 from fsae_mlflow.sae.training.schedule import learning_rate
 from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sae.training.sparsity import Sparsity
+from fsae_mlflow.sae.training.start import Space
 
 # Multiply-adds of a whole training above which compiling the fused step (some seconds) pays.
 FUSED_ABOVE = 3e11
@@ -32,7 +33,7 @@ POSITION = ("step", "steps_since_resampling", "seconds", "templates_timed")
 class Trainer:
     """Takes optimizer steps. Everything that decides the next step is in `state`, so that another trainer can go on.
 
-    `sae` is this rank's part of the SAE. People of `steering`, or without any those of `data`, steer λ where it is
+    `sae` is this rank's part of the SAE, in `space`, or without one in that of the scaled templates. People of `steering`, or without any those of `data`, steer λ where it is
     found. What concerns all features (`state`, `whole`, resampling) is done by all ranks together.
     """
 
@@ -43,6 +44,7 @@ class Trainer:
         data: TrainingData,
         ranks: Ranks | None = None,
         *,
+        space: Space | None = None,
         steering: TrainingData | None = None,
     ) -> None:
         self.settings = settings
@@ -50,7 +52,8 @@ class Trainer:
         self.d_sae = sae.d_sae
         self.batches_per_epoch = math.ceil(len(data) / settings.batch_size)
         self.n_steps = settings.epochs * self.batches_per_epoch
-        self.sparsity = Sparsity(settings.variant, sae, steering or data, self.n_steps)
+        self.scaled = sae.scaled if space is None else space.scaled
+        self.sparsity = Sparsity(settings.variant, sae, self.scaled, steering or data, self.n_steps)
         self.sae = sae = part_of(sae, self.ranks)
         self.data = data
         betas = (settings.beta1, settings.beta2)
@@ -89,7 +92,7 @@ class Trainer:
             if number < done:
                 continue
             batch = mixup(batch, self.settings.mixup, self._generator(self.step))
-            loss = self.run_step(self.sae.scaled(batch.to(self.sae.W_dec.device)))
+            loss = self.run_step(self.scaled(batch.to(self.sae.W_dec.device)))
             n_taken += len(batch)
             sums += loss.stacked.double() * len(batch)
             if self.step == epoch * self.batches_per_epoch:
@@ -254,7 +257,7 @@ class Trainer:
     @torch.no_grad()
     def _resample(self, epoch: int) -> None:
         generator = self._generator(self.step)
-        pool = self.sae.scaled(next(self.data.batches(RESAMPLING_POOL, generator)).to(self.sae.W_dec.device))
+        pool = self.scaled(next(self.data.batches(RESAMPLING_POOL, generator)).to(self.sae.W_dec.device))
         dead = self.ranks.joined(self._dead(epoch), self.d_sae)
         if dead.any():
             new = draw_directions(self.whole(), dead, pool, generator=generator)

@@ -8,8 +8,12 @@ from fsae_mlflow.sae.settings import VariantSettings
 from fsae_mlflow.sae.variants.settings import (
     BatchTopKSettings,
     GatedSettings,
+    IcaSettings,
     JumpReluSettings,
+    KmeansSettings,
     MatryoshkaSettings,
+    PcaSettings,
+    PursuitSettings,
     ReluSettings,
     TopKSettings,
 )
@@ -24,6 +28,10 @@ VARIANTS: dict[str, type[VariantSettings]] = {
     "batchtopk": BatchTopKSettings,
     "jumprelu": JumpReluSettings,
     "matryoshka": MatryoshkaSettings,
+    "pursuit": PursuitSettings,
+    "ica": IcaSettings,
+    "pca": PcaSettings,
+    "kmeans": KmeansSettings,
 }
 VARIANT = OneOf(lambda: VARIANTS)
 

@@ -15,16 +15,19 @@ DecoderNorm = Annotated[
 ]
 
 
+TargetL0 = Annotated[
+    float | None,
+    "Mean number of features that a template fires, reached by adapting λ or, where nothing is trained, one threshold; "
+    "left out, and lam too: a sixteenth of d_in.",
+    Gt(0),
+]
+
+
 @settings
 class PenalizedSettings(VariantSettings):
     """Variants with a sparsity penalty, whose dead features are resampled."""
 
-    target_l0: Annotated[
-        float | None,
-        "Mean number of features that a template fires, reached by adapting λ during training; left out, and lam too: "
-        "a sixteenth of d_in.",
-        Gt(0),
-    ] = None
+    target_l0: TargetL0 = None
     lam: Annotated[
         float | None,
         "A fixed sparsity weight λ in place of target_l0, of the L1 norm or (jumprelu) of L0; each loss term is summed "
@@ -50,7 +53,7 @@ class PenalizedSettings(VariantSettings):
     def l0_to_reach(self, d_in: int) -> float | None:
         if self.lam is not None:
             return None
-        return self.target_l0 or max(1.0, d_in / 16)
+        return self.target_l0 or _l0_by_default(d_in)
 
     def first_lam(self, l0: float) -> float:
         # λ is compared with activations, of which l0 have squares that sum to about 1. Most SAEs end with thrice that.
@@ -130,3 +133,46 @@ class MatryoshkaSettings(TopKSettings):
 
     sae: ClassVar[str] = "fsae_mlflow.sae.variants.matryoshka:MatryoshkaSAE"
     n_prefixes: Annotated[int, "Nested dictionaries, each twice as large as the one before.", Ge(1)] = 4
+
+
+@settings
+class ComputedSettings(VariantSettings):
+    """Dictionaries that are computed from the templates: directions, one threshold, and the decoder that fits best."""
+
+    sae: ClassVar[str] = "fsae_mlflow.sae.variants.computed:ComputedSAE"
+    target_l0: TargetL0 = None
+
+    def l0_to_reach(self, d_in: int) -> float | None:
+        return self.target_l0 or _l0_by_default(d_in)
+
+
+@settings
+class PursuitSettings(ComputedSettings):
+    """Settings of the dictionary of kurtosis pursuit and independent components."""
+
+    directions: ClassVar[str | None] = "pursuit"
+
+
+@settings
+class IcaSettings(ComputedSettings):
+    """Settings of the dictionary of independent components, each with both signs."""
+
+    directions: ClassVar[str | None] = "ica"
+
+
+@settings
+class PcaSettings(ComputedSettings):
+    """Settings of the dictionary of principal components, each with both signs."""
+
+    directions: ClassVar[str | None] = "pca"
+
+
+@settings
+class KmeansSettings(ComputedSettings):
+    """Settings of the dictionary of k-means centroids."""
+
+    directions: ClassVar[str | None] = "kmeans"
+
+
+def _l0_by_default(d_in: int) -> float:
+    return max(1.0, d_in / 16)
