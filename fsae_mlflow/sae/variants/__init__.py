@@ -5,7 +5,8 @@ To add one:
 1. In `settings.py`, a class decorated with `@settings` and derived from `VariantSettings` (or from `PenalizedSettings`,
    for a sparsity penalty λ and resampling) with `sae = "module:Class"` and the variant's own parameters, under names
    that no other setting of train_sae has. They appear on its command line by themselves. `settings.py` must not import
-   torch, so that `--help` answers at once.
+   torch, so that `--help` answers at once. Where λ has another scale than that of an L1 norm, or L0 follows it slowly,
+   override `first_lam` and `l0_lags`, by which target_l0 is reached.
 2. A file of its own with the class, derived from `SparseAutoencoder` (the last part of `sae/base.py` lists what a
    variant may say of itself). Name the parameters that have one number a feature in `feature_parameters`; they start at
    0 (otherwise override `revive` too). For buffers of its own, see the constructor of `batchtopk.py`. Two methods are
