@@ -5,7 +5,8 @@
 
 Each line is one training: parameters of train_sae as key=value. What `--output` holds already, with LFW's metrics where
 they are asked for, is not trained again. Settings are chosen by the held-out columns; --lfw_templates and --lfw_pairs
-add LFW's, to be read once, for what was chosen. Controls: `control=pca variant=topk k=32` (32 principal components),
+add LFW's, to be read once, for what was chosen; --attributes adds the metrics of readings and probes, by a CSV or
+Parquet file of labels. A line may have preset=NAME. Controls: `control=pca variant=topk k=32` (principal components),
 `control=untrained …` (the SAE as it is initialized), `control=random_decoder …` (only the encoder learns).
 `sae_curves.py` makes a table and curves of the lines.
 """
@@ -24,14 +25,17 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
+from fsae_mlflow.features.describe import reading_metrics
+from fsae_mlflow.features.settings import DescribeSettings
 from fsae_mlflow.identities import holdout_rows
 from fsae_mlflow.metrics import Fidelity
 from fsae_mlflow.parameters import parse
 from fsae_mlflow.sae.base import SparseAutoencoder
-from fsae_mlflow.sae.training import stage
+from fsae_mlflow.sae.training import start as beginning
 from fsae_mlflow.sae.training.data import TrainingData
 from fsae_mlflow.sae.training.settings import TrainSettings
-from fsae_mlflow.sae.training.stage import new_sae, train
+from fsae_mlflow.sae.training.stage import train
+from fsae_mlflow.sae.training.start import start
 from fsae_mlflow.sae.variants import registry
 from fsae_mlflow.sae.variants.settings import PenalizedSettings, TopKSettings
 from fsae_mlflow.templates.set import TemplateSet
@@ -48,6 +52,7 @@ class Contender:
     describe: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
     normalize: bool
     metrics: dict[str, float]
+    sae: SparseAutoencoder | None = None
 
 
 def main() -> None:
@@ -55,6 +60,7 @@ def main() -> None:
     parser.add_argument("--templates", required=True)
     parser.add_argument("--lfw_templates")
     parser.add_argument("--lfw_pairs")
+    parser.add_argument("--attributes", default="")
     parser.add_argument("--output", type=Path, default=Path("outputs/sae_variants.jsonl"))
     parser.add_argument("--study", type=Path, help="File with a training in every line; # starts a comment.")
     parser.add_argument(
@@ -79,8 +85,12 @@ def main() -> None:
         control = CONTROLS[chosen.pop("control", "none")]
         settings = settings_of(chosen, shared)
         contender = control(settings, templates)
+        seconds = {"seconds": time.monotonic() - started}
         metrics = contender.metrics | measured(contender, templates, lfw, settings.seed)
-        result = work | metrics | {"seconds": time.monotonic() - started}
+        if given.attributes and contender.sae:
+            reading = DescribeSettings(attributes=given.attributes)
+            metrics |= reading_metrics(reading, templates=templates, sae=contender.sae)
+        result = work | metrics | seconds
         print(
             json.dumps({key: round(value, 5) if isinstance(value, float) else value for key, value in result.items()})
         )
@@ -93,7 +103,8 @@ def settings_of(chosen: dict[str, str], shared: dict[str, str]) -> TrainSettings
 
     Raises: ValueError for another share of people held out than what is measured on.
     """
-    settings = parse(TrainSettings, chosen, preset={"holdout": HOLDOUT, **shared})
+    presets = TrainSettings.PRESETS.get(chosen.get("preset", ""), {})
+    settings = parse(TrainSettings, chosen, preset={"holdout": HOLDOUT, **shared, **presets})
     if settings.holdout != HOLDOUT:
         raise ValueError(
             f"holdout must be {HOLDOUT}, because all are measured on the same people; it is {settings.holdout}."
@@ -113,8 +124,8 @@ def trained(settings: TrainSettings, templates: TemplateSet) -> Contender:
 def untrained(settings: TrainSettings, templates: TemplateSet) -> Contender:
     """An SAE as training would begin with it."""
     held = holdout_rows(templates.identities, HOLDOUT, seed=settings.seed)
-    sae = new_sae(settings, TrainingData(templates, ~held, max_bytes=2**40))
-    return contender_of(sae.eval())
+    space, sae = start(settings, TrainingData(templates, ~held, max_bytes=2**40))
+    return contender_of(space.in_template_space(sae).eval())
 
 
 def random_decoder(settings: TrainSettings, templates: TemplateSet) -> Contender:
@@ -128,7 +139,7 @@ def random_decoder(settings: TrainSettings, templates: TemplateSet) -> Contender
     variant = settings.variant
     if isinstance(variant, PenalizedSettings):
         variant = dataclasses.replace(variant, resample_every=0)
-    with patch.object(stage, "untrained", frozen):
+    with patch.object(beginning, "untrained", frozen):
         return trained(dataclasses.replace(settings, variant=variant, step="plain"), templates)
 
 
@@ -165,7 +176,7 @@ def contender_of(sae: SparseAutoencoder, **metrics: float) -> Contender:
             n_firing.append((features > 0).sum(dim=1))
         return torch.cat(decoded).numpy(), torch.cat(n_firing).double().numpy()
 
-    return Contender(describe, sae.normalize, metrics)
+    return Contender(describe, sae.normalize, metrics, sae)
 
 
 def measured(

@@ -186,9 +186,11 @@ def _rotation(z: Float32[np.ndarray, "n m"], seed: int) -> Float64[np.ndarray, "
     # Scikit-learn takes a moment to import.
     from sklearn.decomposition import FastICA
     from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
 
     fit = FastICA(whiten=False, random_state=seed)  # pyright: ignore[reportArgumentType]
-    with warnings.catch_warnings():
+    # One small eigendecomposition an iteration: on a busy machine threads that wait for each other take ten times longer.
+    with warnings.catch_warnings(), threadpool_limits(1, user_api="blas"):
         warnings.simplefilter("ignore", ConvergenceWarning)
         rotation = fit.fit(z).components_.astype(np.float64)
     if fit.n_iter_ >= fit.max_iter:

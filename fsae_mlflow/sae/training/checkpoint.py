@@ -15,6 +15,7 @@ from fsae_mlflow.parameters import deciding, fingerprint
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.training.interruption import Interrupts
 from fsae_mlflow.sae.training.settings import TrainSettings
+from fsae_mlflow.sae.training.sparsity import reached
 from fsae_mlflow.sae.training.trainer import Trainer
 
 CHECKPOINT = "checkpoint.pt"
@@ -183,7 +184,7 @@ class Checkpoints:
         if not self.keeps_best:
             return
         sparsity = self.trainer.sparsity
-        if sparsity.target is not None and not sparsity.reached(metrics["heldout/l0"]):
+        if sparsity.target is not None and not reached(metrics["heldout/l0"], sparsity.target):
             return
         # An SAE whose features compete is used whole: a Matryoshka SAE's prefixes do not choose.
         by_total = sae.competition is None and sparsity.target is None

@@ -12,7 +12,8 @@ from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.saved import read_config
 from fsae_mlflow.sae.training.data import TrainingData
 from fsae_mlflow.sae.training.settings import TrainSettings
-from fsae_mlflow.sae.training.stage import new_sae, trained_on
+from fsae_mlflow.sae.training.stage import trained_on
+from fsae_mlflow.sae.training.start import start
 from fsae_mlflow.templates.set import TemplateSet
 
 NEEDED = {"variant", "expansion", "seed"}
@@ -31,11 +32,14 @@ def initial_sae(folder: Path, templates: TemplateSet) -> SparseAutoencoder | Non
         if not values.keys() >= NEEDED:
             raise UserError(f"it lacks {', '.join(sorted(NEEDED - values.keys()))}")
         settings = parse(TrainSettings, values)
+        if settings.variant.directions:
+            raise UserError("its directions are computed, not trained")
     except UserError as error:
         logger.warning("%s: the settings of its training are not known (%s), nor is what it began as.", folder, error)
         return None
     rows = trained_on(folder, templates)
     data = TrainingData(templates, np.ones(len(templates), bool) if rows is None else rows, machine_memory())
-    sae = new_sae(settings, data)
+    space, sae = start(settings, data)
+    sae = space.in_template_space(sae)
     sae.origin = templates.origin
     return sae.eval().requires_grad_(False)

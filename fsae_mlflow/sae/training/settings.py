@@ -13,9 +13,26 @@ from fsae_mlflow.sae.variants.settings import GatedSettings
 
 @settings
 class TrainSettings:
-    """Training of a sparse autoencoder on a template set; `preset=paper` takes every setting of the paper."""
+    """Training of a sparse autoencoder on a template set.
+
+    `preset=readable`: of most features it can be said what they mean. `preset=faithful`: decoded templates are nearest
+    to the originals, at 105 active features. `preset=paper`: every setting of the paper.
+    """
 
     PRESETS: ClassVar[dict[str, dict[str, object]]] = {
+        "readable": {"variant": "pursuit", "expansion": 1, "target_l0": 60, "normalize": True, "center": True},
+        "faithful": {
+            "variant": "topk",
+            "k": 105,
+            "expansion": 1,
+            "aux_weight": 1.0,
+            "normalize": True,
+            "mixup": 1.0,
+            "lr": 2e-3,
+            "lr_warmup": 50,
+            "batch_size": 512,
+            "epochs": 40,
+        },
         "paper": {
             "variant": "gated",
             "expansion": 128,
@@ -25,14 +42,17 @@ class TrainSettings:
             "weight_decay": 1e-2,
             "batch_size": 1024,
             "epochs": 100,
-        }
+        },
     }
 
     templates: Annotated[
         str, "Template set to train on: a folder, a run id, or `latest` of the experiment.", EXECUTION
     ] = "latest"
     preset: Annotated[
-        Literal["default", "paper"], "Where unset parameters come from: these defaults, or the paper.", EXECUTION
+        Literal["default", "readable", "faithful", "paper"],
+        "Where unset parameters come from: these defaults, or the settings chosen for readable features, for faithful "
+        "decoding, or by the paper.",
+        EXECUTION,
     ] = "default"
     variant: Annotated[VariantSettings, "Kind of sparse autoencoder.", VARIANT] = GatedSettings()
     expansion: Annotated[int, "Features per template dimension: d_sae = expansion · d_in.", Ge(1)] = 8

@@ -67,10 +67,6 @@ class Sparsity:
         """The variant's settings with the λ of now."""
         return self.given if self.target is None else self.given.with_lam(self.lam)
 
-    def reached(self, l0: float) -> bool:
-        """Whether an L0 is within 5 % of the target."""
-        return self.target is not None and abs(l0 / self.target - 1) <= TOLERANCE
-
     @torch.no_grad()
     def l0(self, step: int, sae: SparseAutoencoder, loss: Loss, n: int, ranks: Ranks) -> Float64[Tensor, ""]:
         """The L0 to steer by after a step on a batch of `n` templates, without a read from the device; 0 where λ is not
@@ -129,6 +125,11 @@ class Sparsity:
 
     def _is_due(self, step: int) -> bool:
         return self.target is not None and step % self._period == 0
+
+
+def reached(l0: float, target: float) -> bool:
+    """Whether an L0 is within 5 % of the target."""
+    return abs(l0 / target - 1) <= TOLERANCE
 
 
 def steering_rows(

@@ -21,14 +21,14 @@ from fsae_mlflow.progress import OnMetrics, progress
 from fsae_mlflow.ranks import Ranks, connected_ranks
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.saved import CONFIG, add_to_config, load_sae, read_config, save_sae
-from fsae_mlflow.sae.training.checkpoint import Checkpoints, made_by, remove_checkpoints, training_fingerprint
-from fsae_mlflow.sae.training.data import TrainingData, fit_scaling
+from fsae_mlflow.sae.training.checkpoint import made_by, remove_checkpoints, training_fingerprint
+from fsae_mlflow.sae.training.computed import computed_sae
+from fsae_mlflow.sae.training.data import TrainingData
 from fsae_mlflow.sae.training.interruption import deferred_interrupts
+from fsae_mlflow.sae.training.loop import Fitted, optimized
 from fsae_mlflow.sae.training.measures import measure
 from fsae_mlflow.sae.training.settings import TrainSettings
-from fsae_mlflow.sae.training.sparsity import steering_rows
-from fsae_mlflow.sae.training.trainer import Trainer
-from fsae_mlflow.sae.variants.registry import untrained
+from fsae_mlflow.sae.training.sparsity import reached, steering_rows
 from fsae_mlflow.templates.set import TemplateSet
 
 logger = logging.getLogger(__name__)
@@ -123,63 +123,17 @@ def _train(
     device: torch.device,
 ) -> Trained:
     templates = data["train"].templates
-    space, sae = start(settings, data["train"])
-    space = space.to(device)
-    trainer = Trainer(settings, sae.to(device), data["train"], ranks, space=space, steering=steering)
-    checkpoints = Checkpoints(trainer, output, templates.digest)
-    checkpoints.resume()
-    whole = trainer.whole()
-    sae = space.in_template_space(whole)
-    samples = {name: sae.scaled(side.sample(_n_measured(side)).to(device)) for name, side in data.items()}
-    # Where the fused step pays, so does measuring by the entries that fire alone.
-    resembled = samples if trainer.is_fused else {}
-    if checkpoints.keeps_best and trainer.step and trainer.step % trainer.batches_per_epoch == 0:
-        # The former process may have stopped after an epoch's last step, before measuring it.
-        found = measure(sae, samples["heldout"], sample=resembled.get("heldout"))
-        checkpoints.after_epoch(whole, found.metrics("heldout"))
-    total, left = trainer.n_steps, range(trainer.step, trainer.n_steps)
-    steps = iter(progress(left, total=total, done=trainer.step, label="train_sae", unit="steps") if ranks.leads else ())
-    next(steps, None)
-
-    def after_step() -> None:
-        next(steps, None)
-        checkpoints.after_step(interrupts)
-
-    try:
-        for _ in range(trainer.epoch, settings.epochs):
-            with deferred_interrupts() as interrupts:
-                metrics = trainer.run_epoch(after_step)
-            whole = trainer.whole()
-            if ranks.leads:
-                sae = space.in_template_space(whole)
-                for name, sample in samples.items():
-                    if len(sample):
-                        metrics |= measure(sae, sample, sample=resembled.get(name)).metrics(name)
-                checkpoints.after_epoch(whole, metrics)
-                on_metrics(metrics, trainer.epoch)
-    except KeyboardInterrupt:
-        # Interrupts act between steps only, so this state is whole. Several ranks have saved together already, when
-        # they agreed to stop.
-        if ranks.alone and checkpoints.saved_step != trainer.step:
-            with deferred_interrupts():
-                checkpoints.save()
-        logger.info("Stopped at step %d of %d; %s.", trainer.step, total, checkpoints.kept)
-        raise
-
-    whole = trainer.whole()
-    if checkpoints.best:
-        whole.load_state_dict(checkpoints.best["weights"])
-        trainer.sparsity.load_state(checkpoints.best.get("sparsity", {}))
-        whole.settings = trainer.sparsity.variant
-    sae = space.in_template_space(whole)
-    final, density = _final_metrics(sae, data, resembled)
+    if settings.variant.directions:
+        fitted = Fitted(sae=computed_sae(settings, data["train"], steering).to(device), kept="run the command again")
+    else:
+        fitted = optimized(settings, data, steering, output, on_metrics, ranks, device)
+    sae = fitted.sae
+    final, density = _final_metrics(sae, data, fitted.samples)
     if not math.isfinite(final["train/loss_total"]):
         raise UserError(f"The loss is not finite after the last step; lower lr ({settings.lr}) or check the templates.")
-    final["epoch_kept"] = float(checkpoints.best["epoch"] if checkpoints.best else trainer.epoch)
-    final["templates_per_second"] = trainer.templates_per_second
-    final |= trainer.sparsity.metrics()
-    l0, target = final.get("heldout/l0", final["train/l0"]), trainer.sparsity.target
-    if ranks.leads and target is not None and not trainer.sparsity.reached(l0):
+    final |= fitted.metrics
+    l0, target = final.get("heldout/l0", final["train/l0"]), settings.variant.l0_to_reach(templates.width)
+    if ranks.leads and target is not None and not reached(l0, target):
         logger.warning(
             "L0 is %.1f (%.1f on training people) and not target_l0 %g; take more steps (epochs, smaller batches), "
             "and where the two differ much, more templates, mixup=1 or a smaller expansion.",
@@ -197,7 +151,7 @@ def _train(
                 remove_checkpoints(output)
         except OSError as error:
             raise OSError(
-                f"The SAE could not be saved in {output} ({error}); free space there: {checkpoints.kept}."
+                f"The SAE could not be saved in {output} ({error}); free space there: {fitted.kept}."
             ) from error
     return Trained(folder=output, sae=sae, metrics=final)
 
@@ -237,7 +191,3 @@ def require_room(settings: TrainSettings, templates: TemplateSet) -> None:
     """
     n_bytes = 2 * 3 * 4 * settings.expansion * templates.width**2
     require_memory(n_bytes, f"expansion={settings.expansion} of d_in {templates.width}", "use a smaller expansion")
-
-
-def _n_measured(data: TrainingData) -> int:
-    return min(max(len(data) // 8, 1024), 10_000)

@@ -4,7 +4,7 @@
                    └──► less the mean, m components,
                         each of mean square 1 / m ──► x          whiten=m
 
-A training in whitened space sees all kept directions at equal size, however little they vary. Its SAE has d_in = m there;
+A training in whitened space sees all kept directions at equal size, however little they vary. Its SAE has d_in = m;
 `in_template_space` makes it an SAE of whole templates with the same features, so that nobody else knows of whitening.
 """
 
@@ -41,7 +41,10 @@ class Space:
                     f"it is {whiten}."
                 )
             root = whiten**0.5
-            self.frame = (torch.from_numpy(found.to_unit / root).float(), torch.from_numpy(found.from_unit * root).float())
+            self.frame = (
+                torch.from_numpy(found.to_unit / root).float(),
+                torch.from_numpy(found.from_unit * root).float(),
+            )
 
     @property
     def width(self) -> int:
@@ -59,7 +62,7 @@ class Space:
         return x if self.frame is None else (x - self.scaling.b_dec.detach()) @ self.frame[0].T
 
     def to(self, device: torch.device) -> "Space":
-        """This space, on a device."""
+        """The space itself, moved to a device."""
         self.scaling.to(device)
         self.frame = None if self.frame is None else (self.frame[0].to(device), self.frame[1].to(device))
         return self
