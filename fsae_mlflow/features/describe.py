@@ -169,10 +169,10 @@ def _seen_metrics(readings: Readings, read: Read, seen: Bool[np.ndarray, " n_row
 def reading_metrics(settings: DescribeSettings, *, templates: TemplateSet, sae: SparseAutoencoder) -> dict[str, float]:
     """The metrics of readings and probes that describe gives for an SAE on a set with attributes, without a judge.
 
-    No metrics for a set without attributes, and, after a line that says why, where features cannot be read: on fewer
+    No metrics without attributes, and, after a line that says why, where features cannot be read: on fewer
     than 20 people, of an SAE without two features that fire, and on damaged faces.
     """
-    if all(kind == "string" for kind in templates.attributes.values()):
+    if not settings.attributes and all(kind == "string" for kind in templates.attributes.values()):
         return {}
     try:
         _require_people(len(np.unique(templates.identities)), templates)

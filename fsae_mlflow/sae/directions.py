@@ -189,7 +189,7 @@ def _rotation(z: Float32[np.ndarray, "n m"], seed: int) -> Float64[np.ndarray, "
     from threadpoolctl import threadpool_limits
 
     fit = FastICA(whiten=False, random_state=seed)  # pyright: ignore[reportArgumentType]
-    # One small eigendecomposition an iteration: on a busy machine threads that wait for each other take ten times longer.
+    # One small eigendecomposition an iteration: threads that wait for each other can take ten times longer.
     with warnings.catch_warnings(), threadpool_limits(1, user_api="blas"):
         warnings.simplefilter("ignore", ConvergenceWarning)
         rotation = fit.fit(z).components_.astype(np.float64)

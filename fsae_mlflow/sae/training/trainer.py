@@ -33,8 +33,9 @@ POSITION = ("step", "steps_since_resampling", "seconds", "templates_timed")
 class Trainer:
     """Takes optimizer steps. Everything that decides the next step is in `state`, so that another trainer can go on.
 
-    `sae` is this rank's part of the SAE, in `space`, or without one in that of the scaled templates. People of `steering`, or without any those of `data`, steer λ where it is
-    found. What concerns all features (`state`, `whole`, resampling) is done by all ranks together.
+    `sae` is this rank's part of the SAE, in `space`, or without one in that of the scaled templates. People of
+    `steering`, or without any those of `data`, steer λ where it is found. What concerns all features (`state`, `whole`,
+    resampling) is done by all ranks together.
     """
 
     def __init__(

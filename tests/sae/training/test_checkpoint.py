@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from fsae_mlflow.sae.saved import load_sae
-from fsae_mlflow.sae.training import checkpoint, stage, trainer
+from fsae_mlflow.sae.training import checkpoint, loop, trainer
 from fsae_mlflow.sae.training.checkpoint import CHECKPOINT, former_fingerprint, save_checkpoint, training_fingerprint
 from fsae_mlflow.sae.training.interruption import deferred_interrupts
 from fsae_mlflow.sae.training.settings import TrainSettings
@@ -79,7 +79,7 @@ def test_an_epoch_stopped_while_it_is_measured_can_still_be_the_best(
 ) -> None:
     settings = train_settings(**(SETTINGS | {"keep": "best", "lr": 0.2, "lr_schedule": "constant", "epochs": 30}))
     whole = train(settings, templates=template_set, output=tmp_path / "whole", on_metrics=lambda *_: None)
-    original, n_calls = stage.measure, 0
+    original, n_calls = loop.measure, 0
 
     def interrupted(*arguments, **named):
         nonlocal n_calls
@@ -88,7 +88,7 @@ def test_an_epoch_stopped_while_it_is_measured_can_still_be_the_best(
             raise KeyboardInterrupt
         return original(*arguments, **named)
 
-    monkeypatch.setattr(stage, "measure", interrupted)
+    monkeypatch.setattr(loop, "measure", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(settings, template_set, tmp_path / "parts")
     resumed = train(settings, templates=template_set, output=tmp_path / "parts", on_metrics=lambda *_: None)

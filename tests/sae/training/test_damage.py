@@ -14,7 +14,8 @@ import torch
 
 from fsae_mlflow.sae.training.checkpoint import CHECKPOINT, FORMER_CHECKPOINT, load_checkpoint, training_fingerprint
 from fsae_mlflow.sae.training.data import TrainingData
-from fsae_mlflow.sae.training.stage import new_sae, train
+from fsae_mlflow.sae.training.stage import train
+from fsae_mlflow.sae.training.start import start
 from fsae_mlflow.sae.training.trainer import Trainer
 from fsae_mlflow.sae.variants.registry import VARIANTS
 from fsae_mlflow.templates.set import TemplateSet
@@ -174,7 +175,7 @@ def same(one: Any, other: Any) -> bool:
 def test_every_variant_takes_its_own_state(variant: str, step: str, template_set: TemplateSet) -> None:
     settings = train_settings(variant=variant, expansion=4, epochs=2, batch_size=64, step=step)
     data = TrainingData(template_set, np.ones(400, bool), 10**9)
-    trainer = Trainer(settings, new_sae(settings, data), data)
+    trainer = Trainer(settings, start(settings, data)[1], data)
     trainer.require_own(trainer.state())
     trainer.run_epoch(lambda: None)
     trainer.require_own(trainer.state())

@@ -13,11 +13,12 @@ from fsae_mlflow.errors import UserError
 from fsae_mlflow.identities import holdout_rows
 from fsae_mlflow.ranks import Ranks
 from fsae_mlflow.sae.saved import load_sae, read_config
-from fsae_mlflow.sae.training import sparsity, stage
+from fsae_mlflow.sae.training import loop, sparsity, stage
 from fsae_mlflow.sae.training.checkpoint import Checkpoints
 from fsae_mlflow.sae.training.data import TrainingData
 from fsae_mlflow.sae.training.sparsity import steering_rows
 from fsae_mlflow.sae.training.stage import train
+from fsae_mlflow.sae.training.start import start
 from fsae_mlflow.sae.training.trainer import Trainer
 from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
@@ -73,7 +74,7 @@ def test_l0_reaches_its_target_on_people_never_seen(
 def made(templates: TemplateSet, *, steering: TrainingData | None = None, **own: Any) -> Trainer:
     settings = train_settings(**{"expansion": 4, "batch_size": 64, "epochs": 2, **own})
     data = TrainingData(templates, np.ones(len(templates), bool), 10**9)
-    return Trainer(settings, stage.new_sae(settings, data), data, steering=steering)
+    return Trainer(settings, start(settings, data)[1], data, steering=steering)
 
 
 def test_a_correction_by_hand(template_set: TemplateSet) -> None:
@@ -129,7 +130,7 @@ def test_who_steers_is_neither_trained_on_nor_held_out(
         seen.update(train=data.rows, steering=steering.rows)
         raise LookupError("seen")
 
-    monkeypatch.setattr(stage, "Trainer", keep)
+    monkeypatch.setattr(loop, "Trainer", keep)
     for own, n_people in (({}, 4), ({"holdout": 0.0}, 0), ({"lam": 0.1}, 0), ({"variant": "topk", "k": 2}, 0)):
         settings = train_settings(expansion=2, **own)
         with pytest.raises(LookupError):

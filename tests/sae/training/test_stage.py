@@ -15,7 +15,8 @@ from fsae_mlflow.sae.training.data import TrainingData
 from fsae_mlflow.sae.training.measures import measure
 from fsae_mlflow.sae.training.resampling import draw_directions, revive
 from fsae_mlflow.sae.training.schedule import learning_rate
-from fsae_mlflow.sae.training.stage import Trained, new_sae, train
+from fsae_mlflow.sae.training.stage import Trained, train
+from fsae_mlflow.sae.training.start import start
 from fsae_mlflow.sae.training.trainer import Trainer
 from fsae_mlflow.sae.variants.gated import GatedSAE
 from fsae_mlflow.sae.variants.settings import GatedSettings
@@ -134,7 +135,7 @@ def test_the_dead_compete_in_the_auxiliary_term(step: str, template_set: Templat
     own = {"variant": "topk", "k": 2, "dead_after": 0.5, "step": step}
     settings = train_settings(expansion=4, epochs=3, batch_size=50, lr=5e-3, **own)
     data = TrainingData(template_set, np.ones(len(template_set), bool), 2**30)
-    trainer = Trainer(settings, new_sae(settings, data), data)
+    trainer = Trainer(settings, start(settings, data)[1], data)
     silence, n_dead = torch.zeros(64, dtype=torch.long), []
     for batch in data.batches(50, torch.Generator().manual_seed(0)):
         dead = silence >= 0.5 * len(data)
