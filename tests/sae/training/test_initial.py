@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fsae_mlflow.sae.saved import load_sae, save_sae
-from fsae_mlflow.sae.training.initial import initial_sae
 from fsae_mlflow.sae.training.dimensions import warn_if_dense
+from fsae_mlflow.sae.training.initial import initial_sae
 from fsae_mlflow.sae.training.stage import train
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.templates.spectrum import Spectrum

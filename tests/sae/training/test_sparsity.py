@@ -13,7 +13,7 @@ from fsae_mlflow.errors import UserError
 from fsae_mlflow.identities import holdout_rows
 from fsae_mlflow.ranks import Ranks
 from fsae_mlflow.sae.saved import load_sae, read_config
-from fsae_mlflow.sae.training import loop, sparsity, stage
+from fsae_mlflow.sae.training import loop, sparsity
 from fsae_mlflow.sae.training.checkpoint import Checkpoints
 from fsae_mlflow.sae.training.data import TrainingData
 from fsae_mlflow.sae.training.sparsity import steering_rows
