@@ -1,6 +1,8 @@
-"""Table and curves of what `sae_variants.py` wrote: held-out fvu and LFW accuracy against L0.
+"""Table and curves of what `sae_variants.py` wrote: held-out fvu and LFW accuracy against L0; or, of trainings that
+were read, the share of strongly read features against held-out fvu.
 
     python benchmarks/sae_curves.py outputs/sae_variants.jsonl --plot docs/sae_curves.png
+    python benchmarks/sae_curves.py outputs/sae_readable.jsonl --readings --plot docs/sae_readings.png
 
 Trainings that differ in their seed alone make one row (mean ± sample standard deviation) and one point (mean, with the
 range as a bar). Only trainings that were read on LFW are shown.
@@ -40,27 +42,46 @@ COLUMNS = {  # heading → metric, digits
     "pairs held-out": ("heldout/accuracy_decoded", 4),
     "LFW": ("lfw/accuracy_decoded", 4),
 }
+READ_COLUMNS = {
+    "L0 held-out": ("heldout/l0", 1),
+    "L0 LFW": ("lfw/l0", 1),
+    "fvu train": ("train/fvu", 3),
+    "fvu held-out": ("heldout/fvu", 3),
+    "fvu LFW": ("lfw/fvu", 3),
+    "LFW": ("lfw/accuracy_decoded", 4),
+    "judged": ("readings/n_judged", 0),
+    "strong": ("readings/strong_of_judged", 3),
+    "strong features": ("n_strong", 0),
+    "kinds": ("readings/n_kinds", 1),
+    "probe k 5": ("probes/auroc_k5", 3),
+    "seconds": ("seconds", 0),
+}
+SCATTERED = ("heldout/fvu", "readings/strong_of_judged", "heldout/l0")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lines", type=Path)
+    parser.add_argument("--readings", action="store_true")
     parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
     groups: dict[str, Metrics] = defaultdict(lambda: defaultdict(list))
     for line in given.lines.open():
         result = json.loads(line)
+        if given.readings:
+            result["n_strong"] = result["readings/strong_of_judged"] * result["readings/n_judged"]
         if "lfw/fvu" in result:
             name = re.sub(r"\s*\bseed=\d+", "", f"{result['training']} | {result['shared']}")
             for key, value in result.items():
                 groups[name][key].append(value)
-    print("| training | n | " + " | ".join(COLUMNS) + " |")
-    print("|---" * (2 + len(COLUMNS)) + "|")
+    columns = READ_COLUMNS if given.readings else COLUMNS
+    print("| training | n | " + " | ".join(columns) + " |")
+    print("|---" * (2 + len(columns)) + "|")
     for name, metrics in groups.items():
-        cells = [spelled(metrics.get(metric, []), digits) for metric, digits in COLUMNS.values()]
+        cells = [spelled(metrics.get(metric, []), digits) for metric, digits in columns.values()]
         print(f"| {name.split(' | ')[0]} | {len(metrics['lfw/fvu'])} | " + " | ".join(cells) + " |")
     if given.plot:
-        draw(groups, given.plot)
+        (draw_readings if given.readings else draw)(groups, given.plot)
 
 
 def spelled(values: list[float], digits: int) -> str:
@@ -104,6 +125,44 @@ def draw(groups: dict[str, Metrics], path: Path) -> None:
         right.axhline(original, color=style.INK, linewidth=1)
         right.annotate("originals", (0.02, original), xycoords=("axes fraction", "data"), va="bottom", fontsize=9)
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+
+
+def draw_readings(groups: dict[str, Metrics], path: Path) -> None:
+    """A point a training: how much its features leave unexplained, and how many of them are strongly read."""
+    with style.canvas(path, 8.5, 5.5) as figure:
+        axes = figure.subplots()
+        axes.grid(axis="both")
+        lowest = {True: np.inf, False: np.inf}  # label on either side, so that none covers the one above it
+        points = [(name, *(np.mean(found[key]) for key in SCATTERED)) for name, found in groups.items()]
+        for name, x, y, l0 in sorted(points, key=lambda point: -point[2]):
+            computed = not any(word in name for word in ("topk", "matryoshka", "gated", "faithful"))
+            color = style.VERMILION if computed else style.BLUE
+            axes.plot(x, y, "o", color=color)
+            left = bool(x > 0.34)
+            lowest[left] = min(y, lowest[left] - 0.013)
+            axes.text(
+                x + (-0.006 if left else 0.006),
+                lowest[left],
+                f"{short(name)}, L0 {l0:.0f}",
+                ha="right" if left else "left",
+                va="center",
+                fontsize=8.5,
+                color=color,
+            )
+        axes.plot([], [], "o", color=style.VERMILION, label="computed in seconds")
+        axes.plot([], [], "o", color=style.BLUE, label="trained")
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("unexplained variance of templates (fvu) on people held out")
+        axes.set_ylabel("share of features that are strongly read")
+        axes.legend(loc="upper left")
+
+
+def short(training: str) -> str:
+    """A training without the settings that a reader need not know."""
+    told = [word for word in training.split(" | ")[0].split() if not re.match(r"lr|center|target_l0|weight|k=", word)]
+    words = [word.removeprefix("variant=").removeprefix("preset=") for word in told if word != "expansion=1"]
+    return " ".join(words).replace("expansion=", "×").replace("whiten=256", "whitened").replace("init=", "from ")
 
 
 if __name__ == "__main__":

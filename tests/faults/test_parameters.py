@@ -34,7 +34,7 @@ def command(stage: str) -> StageCommand:
 
 def with_value(option: Option, value: object, settings_class: type) -> dict[str, object]:
     """Values for one option, the options without default, and the choice that the option belongs to."""
-    values: dict[str, object] = {one.name: "x" for one in options(settings_class) if one.required and not one.choice}
+    values: dict[str, object] = {one.name: "x,y" for one in options(settings_class) if one.required and not one.choice}
     return values | ({option.choice: next(iter(option.defaults))} if option.choice else {}) | {option.name: value}
 
 

@@ -10,6 +10,9 @@ from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sae.variants.batchtopk import BatchTopKSAE
 from fsae_mlflow.sae.variants.registry import VARIANTS, untrained
 
+TRAINED = [name for name, kind in VARIANTS.items() if not kind.directions]
+"""The variants that take training steps."""
+
 
 def train_settings(**values: object) -> TrainSettings:
     return parse(TrainSettings, values)

@@ -16,6 +16,8 @@ DEFAULTS = {
     "expansion": 8,
     "center": False,
     "normalize": False,
+    "whiten": 0,
+    "init": "random",
     "mixup": 0.0,
     "lr": 1e-3,
     "lr_end": 1e-6,
@@ -47,6 +49,7 @@ OWN_DEFAULTS = {
     "topk": TOPK,
     "batchtopk": TOPK,
     "matryoshka": TOPK | {"n_prefixes": 4},
+    **{computed: {"target_l0": None} for computed in ("pursuit", "ica", "pca", "kmeans")},
 }
 # The last value that is taken and one beyond; for open bounds one inside and the bound.
 BOUNDS: dict[str, list[tuple[float, float]]] = {

@@ -18,7 +18,7 @@ def warn_if_dense(metrics: Mapping[str, float], spectrum: Spectrum) -> None:
     if l0 > LARGEST_SHARE * n_dimensions:
         logger.warning(
             "L0 is %.3g, more than a third of the %d dimensions that hold 99.99 %% of the templates' variance, so the "
-            "features are hardly sparse; raise lam, or lower k.",
+            "features are hardly sparse; lower target_l0 or k.",
             l0,
             n_dimensions,
         )

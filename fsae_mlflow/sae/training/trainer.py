@@ -23,10 +23,8 @@ from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sae.training.sparsity import Sparsity
 from fsae_mlflow.sae.training.start import Space
 
-# Multiply-adds of a whole training above which compiling the fused step (some seconds) pays.
-FUSED_ABOVE = 3e11
-# Templates from which a dead feature's new direction is drawn.
-RESAMPLING_POOL = 8192
+FUSED_ABOVE = 3e11  # multiply-adds of a whole training above which compiling the fused step (some seconds) pays
+RESAMPLING_POOL = 8192  # templates from which a dead feature's new direction is drawn
 POSITION = ("step", "steps_since_resampling", "seconds", "templates_timed")
 
 
@@ -53,16 +51,14 @@ class Trainer:
         self.d_sae = sae.d_sae
         self.batches_per_epoch = math.ceil(len(data) / settings.batch_size)
         self.n_steps = settings.epochs * self.batches_per_epoch
-        self.scaled = sae.scaled if space is None else space.scaled
+        self.scaled = (space or sae).scaled
         self.sparsity = Sparsity(settings.variant, sae, self.scaled, steering or data, self.n_steps)
         self.sae = sae = part_of(sae, self.ranks)
         self.data = data
         betas = (settings.beta1, settings.beta2)
         self.optimizer = AdamW.of(sae, lr=settings.lr, betas=betas, weight_decay=settings.weight_decay)
         self.step = self.steps_since_resampling = 0
-        self.templates_since_fired: Int[Tensor, " d_sae"] = torch.zeros(
-            sae.d_sae, dtype=torch.long, device=sae.W_dec.device
-        )
+        self.templates_since_fired = torch.zeros(sae.d_sae, dtype=torch.long, device=sae.W_dec.device)
         self.n_dead: int | None = None  # of the coming step where features compete; None where it is not known yet
         self.seconds, self.templates_timed = 0.0, 0
         self._fused = self._make_fused() if self._fused_pays() else None

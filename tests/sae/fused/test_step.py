@@ -9,12 +9,11 @@ from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.fused import blocks, entries, kernels
 from fsae_mlflow.sae.fused.step import FusedStep
 from fsae_mlflow.sae.optimizer import AdamW
-from fsae_mlflow.sae.variants.registry import VARIANTS
-from tests.sae.making import firing_sae
+from tests.sae.making import TRAINED, firing_sae
 
 D_IN, D_SAE, BATCH, LAM = 24, 1024, 64, 0.3
 CASES = [
-    *[(variant, {}) for variant in VARIANTS],
+    *[(variant, {}) for variant in TRAINED],
     ("gated", {"decoder_norm": "weighted"}),
     ("relu", {"decoder_norm": "held"}),
 ]

@@ -17,9 +17,8 @@ from fsae_mlflow.sae.training.data import TrainingData
 from fsae_mlflow.sae.training.stage import train
 from fsae_mlflow.sae.training.start import start
 from fsae_mlflow.sae.training.trainer import Trainer
-from fsae_mlflow.sae.variants.registry import VARIANTS
 from fsae_mlflow.templates.set import TemplateSet
-from tests.sae.making import train_settings
+from tests.sae.making import TRAINED, train_settings
 
 SETTINGS = train_settings(expansion=2, epochs=4, batch_size=64, lr=5e-3, lam=0.2, checkpoint_seconds=0.0, keep="best")
 N_BITS = 60
@@ -170,7 +169,7 @@ def same(one: Any, other: Any) -> bool:
     return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", TRAINED)
 @pytest.mark.parametrize("step", ["plain", "fused"])
 def test_every_variant_takes_its_own_state(variant: str, step: str, template_set: TemplateSet) -> None:
     settings = train_settings(variant=variant, expansion=4, epochs=2, batch_size=64, step=step)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fsae_mlflow.sae.training import stage
+from fsae_mlflow.sae.training import loop, stage
 from fsae_mlflow.sae.training.measures import Measures, measure
 from fsae_mlflow.sae.variants.registry import VARIANTS
 from fsae_mlflow.templates.set import TemplateSet
@@ -48,7 +48,8 @@ def test_a_fused_training_measures_active_entries(
         samples.append(sample)
         return measure(*arguments, sample=sample)  # pyright: ignore[reportArgumentType]
 
-    monkeypatch.setattr(stage, "measure", seen)
+    for module in (loop, stage):
+        monkeypatch.setattr(module, "measure", seen)
     settings = train_settings(expansion=2, epochs=1, batch_size=100, step=step)
     stage.train(settings, templates=template_set, output=tmp_path_factory.mktemp("sae"), on_metrics=lambda *_: None)
     assert len(samples) == 4  # both sides, after the epoch and at the end

@@ -126,7 +126,7 @@ def test_who_steers_is_neither_trained_on_nor_held_out(
 ) -> None:
     seen: dict[str, np.ndarray] = {}
 
-    def keep(settings: Any, sae: Any, data: TrainingData, ranks: Any, *, steering: TrainingData) -> Trainer:
+    def keep(settings: Any, sae: Any, data: TrainingData, ranks: Any, *, space: Any, steering: TrainingData) -> Any:
         seen.update(train=data.rows, steering=steering.rows)
         raise LookupError("seen")
 

@@ -12,11 +12,9 @@ from fsae_mlflow.sae.saved import load_sae
 from fsae_mlflow.sae.training.data import TrainingData
 from fsae_mlflow.sae.training.stage import train
 from fsae_mlflow.sae.training.start import Space, start
-from fsae_mlflow.sae.variants.registry import VARIANTS
 from fsae_mlflow.templates.set import TemplateSet
-from tests.sae.making import train_settings
+from tests.sae.making import TRAINED, train_settings
 
-TRAINED = [name for name, kind in VARIANTS.items() if not kind.directions]
 WHITEN = 5
 
 

@@ -10,12 +10,13 @@ import torch
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.ranks import Ranks
-from fsae_mlflow.sae.training import stage, trainer
+from fsae_mlflow.sae.training import loop, stage, trainer
 from fsae_mlflow.sae.training.checkpoint import Checkpoints
 from fsae_mlflow.sae.training.data import TrainingData
 from fsae_mlflow.sae.training.measures import measure
 from fsae_mlflow.sae.training.resampling import NewDirections, draw_directions, revive
 from fsae_mlflow.sae.training.schedule import learning_rate
+from fsae_mlflow.sae.training.start import start
 from fsae_mlflow.sae.training.trainer import Trainer
 from fsae_mlflow.sae.variants.gated import GatedSAE
 from fsae_mlflow.sae.variants.settings import GatedSettings
@@ -26,7 +27,7 @@ from tests.sae.making import train_settings
 def made(templates: TemplateSet, **settings: Any) -> Trainer:
     chosen = train_settings(**{"expansion": 2, "batch_size": 64, "epochs": 2, **settings})
     data = TrainingData(templates, np.ones(len(templates), bool), 10**9)
-    return Trainer(chosen, stage.new_sae(chosen, data), data)
+    return Trainer(chosen, start(chosen, data)[1], data)
 
 
 def test_an_epoch_reports_the_mean_over_its_templates(
@@ -120,7 +121,7 @@ def test_the_best_epoch_is_that_of_the_least_loss(template_set: TemplateSet, tmp
 
 
 def test_an_eighth_of_a_side_is_measured_after_an_epoch(template_set: TemplateSet) -> None:
-    sizes = {n: stage._n_measured(TrainingData(template_set, np.ones(n, bool), 1)) for n in (80, 16_000, 10**6)}
+    sizes = {n: loop._n_measured(TrainingData(template_set, np.ones(n, bool), 1)) for n in (80, 16_000, 10**6)}
     assert sizes == {80: 1024, 16_000: 2000, 10**6: 10_000}
 
 
