@@ -133,8 +133,8 @@ def draw_readings(groups: dict[str, Metrics], path: Path) -> None:
         axes = figure.subplots()
         axes.grid(axis="both")
         lowest = {True: np.inf, False: np.inf}  # label on either side, so that none covers the one above it
-        points = [(name, *(float(np.mean(found[key])) for key in SCATTERED)) for name, found in groups.items()]
-        for name, x, y, l0 in sorted(points, key=lambda point: -point[2]):
+        means = {name: [float(np.mean(found[key])) for key in SCATTERED] for name, found in groups.items()}
+        for name, (x, y, l0) in sorted(means.items(), key=lambda item: -item[1][1]):
             computed = not any(word in name for word in ("topk", "matryoshka", "gated", "faithful"))
             color = style.VERMILION if computed else style.BLUE
             axes.plot(x, y, "o", color=color)
