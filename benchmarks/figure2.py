@@ -53,39 +53,31 @@ PAPER = [(1 / 3.2e6, 20 / 3.2e6, 25_527), (0.40, 0.48, 451)]
 """Densities from, to, and features: 39.64 % of 65,536 are alive, and 451 of them are dense."""
 TOPK = "variant=topk k={} expansion=2 epochs=40 lr=4e-3 {}aux_weight=1{}"
 REAL, MADE = ("mixup=1 ", " weight_decay=1"), ("", "")
+JUMPRELU = "set=b variant=jumprelu lam=5e-4 expansion=2 epochs=40 lr=8e-3 mixup=1 resample_every=10"
 PANELS = {
     "Signed ICA, recognizer b": "set=b control=ica",
     "Top-k 105 of 1,024, recognizer b": "set=b " + TOPK.format(105, *REAL),
     "Top-k 105 of 1,024, recognizer a": "set=a " + TOPK.format(105, *REAL),
+    "JumpReLU, 1,024 features, recognizer b": JUMPRELU,
     "Top-k 51 of 512, 64 planted Gaussian sources": "set=gaussian " + TOPK.format(51, *MADE),
     "Top-k 10 of 512, 64 planted sparse sources": "set=sparse " + TOPK.format(10, *MADE),
     "Gated, λ 0.13, 4,096 features, recognizer b": "set=b variant=gated lam=0.13",
-    "Gated, λ 1e-7, 4,096 features, recognizer b": "set=b variant=gated lam=1e-7",
 }
 ALIVE, PAIRED = "alive features", "of these, features with an antipode (decoder cosine below −0.9)"
 HIDDEN = ("lr=", "aux_weight=", "weight_decay=", "resample_every=1", "resample_every=2")
 """Words of a training that the table leaves out."""
-COLUMNS = {  # heading → metric, digits
-    "alive": ("n_alive", 0),
-    "share": ("alive", 3),
-    "L0": ("train/l0", 0),
-    "fvu train": ("train/fvu", 3),
-    "held-out": ("heldout/fvu", 3),
-    "dense": ("high/n", 0),
-    "2 × dimension": ("twice_dimension", 0),
-    "axes": ("high/axes", 0),
-    "valley": ("separated", 0),
-    "density 10–90 %": ("high/densities", 2),
-    "faces of the rest": ("low/faces", 0),
-    "antipode dense": ("high/antipodes", 2),
-    "antipode rest": ("low/antipodes", 2),
-    "|cos| ICA": ("high/ica", 2),
-    "PCA": ("high/pca", 2),
-    "random": ("high/random", 2),
-    "held-out / train": ("low/l0_ratio", 2),
-    "LFW all": ("lfw/all", 4),
-    "dense only": ("lfw/high", 4),
-    "rest only": ("lfw/low", 4),
+COLUMNS = {  # heading → metrics, digits
+    "alive": (["n_alive"], 0),
+    "L0": (["train/l0"], 0),
+    "fvu train / held-out": (["train/fvu", "heldout/fvu"], 3),
+    "valley": (["separated"], 0),
+    "dense / 2 × dimension": (["high/n", "twice_dimension"], 0),
+    "axes": (["high/axes"], 0),
+    "density": (["high/densities"], 2),
+    "antipode: dense / rest": (["high/antipodes", "low/antipodes"], 2),
+    "faces": (["low/faces"], 0),
+    "cosine: ICA / PCA / random": (["high/ica", "high/pca", "high/random"], 2),
+    "LFW: all / dense / rest": (["lfw/all", "lfw/high", "lfw/low"], 4),
 }
 
 
@@ -111,7 +103,7 @@ def main() -> None:
         print("| training | " + " | ".join(COLUMNS) + " |")
         print("|---" * (1 + len(COLUMNS)) + "|")
         for line, result in found.items():
-            cells = [spelled(result.get(metric), digits) for metric, digits in COLUMNS.values()]
+            cells = [spelled([result[m] for m in metrics if m in result], n) for metrics, n in COLUMNS.values()]
             words = (word.removeprefix("variant=") for word in line.split() if not word.startswith(HIDDEN))
             print(f"| {' '.join(words)} | " + " | ".join(cells) + " |")
     if given.plot:
@@ -161,6 +153,7 @@ def measured(line: str, sets: Path, pairs: str) -> dict[str, Any]:
         "histogram": histogram(train_density, antipode < OPPOSITE),
     }
     rows = unit(sae.W_dec.double().numpy()[split.high])
+    found["high/outside"] = outside(rows, n_axes, unit(templates.templates[held].astype(np.float64)))
     for kind, directions in axes(name, sets).items():
         found[f"high/{kind}"] = float(np.abs(rows @ directions.T).max(axis=1).mean())
     if pairs and name not in PLANTED:
@@ -192,6 +185,13 @@ def activity(sae: SparseAutoencoder, templates: np.ndarray) -> tuple[np.ndarray,
         counts += (features > 0).sum(dim=0)
         fidelity.add(torch.nn.functional.normalize(batch, dim=1), sae.decode(features))
     return (counts / len(templates)).numpy(), fidelity.fvu
+
+
+def outside(rows: np.ndarray, n_axes: int, x: np.ndarray) -> float:
+    """The share of the variance of `x` that lies outside the `n_axes` main dimensions of the rows."""
+    span = np.linalg.svd(rows, full_matrices=False)[2][:n_axes]
+    x = x - x.mean(axis=0)
+    return float(1 - np.square(x @ span.T).sum() / np.square(x).sum())
 
 
 def verified(sae: SparseAutoencoder, lfw: TemplateSet, pairs: str) -> dict[str, float]:
@@ -251,13 +251,10 @@ def axes(name: str, sets: Path) -> dict[str, np.ndarray]:
     return {"ica": ica, "pca": pca, "random": unit(mixed)}
 
 
-def spelled(value: Any, digits: int) -> str:
-    """A number, or two, with `digits` decimals."""
-    if value is None:
-        return ""
-    if isinstance(value, list):
-        return "–".join(spelled(one, digits) for one in value)
-    return f"{value:,.{digits}f}"
+def spelled(values: list[Any], digits: int) -> str:
+    """Numbers, and ranges of two, with `digits` decimals."""
+    ranges = (value if isinstance(value, list) else [value] for value in values)
+    return " / ".join("–".join(f"{one:,.{digits}f}" for one in range_) for range_ in ranges)
 
 
 def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
