@@ -25,7 +25,7 @@ def test_saelens_agrees_finds_the_project_from_anywhere(tmp_path: Path) -> None:
     assert done.returncode == 7, done.stderr
 
 
-@pytest.mark.parametrize("name", ["planted", "planted_directions"])
+@pytest.mark.parametrize("name", ["planted", "planted_directions", "figure2"])
 def test_benchmarks_on_planted_truth_find_the_tests_from_anywhere(tmp_path: Path, name: str) -> None:
     """The faces and directions that they are run on are the tests'."""
     done = subprocess.run(
