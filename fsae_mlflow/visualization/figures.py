@@ -8,9 +8,7 @@ from fsae_mlflow.report.grid import GridRow, Tile, feature_grid
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.visualization.results import Visualization
 
-TITLE = (
-    "Left: faces that fire the feature most, at most 3 of a person. Right: images optimized for it. Below: activation"
-)
+TITLE = "Left: its top faces, at most 3 a person. Right: images optimized for it. Below: activation"
 
 
 def write_grid(visualization: Visualization, templates: TemplateSet, path: Path) -> Path:
