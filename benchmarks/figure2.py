@@ -30,11 +30,11 @@ from fsae_mlflow.features.clusters import clusters
 from fsae_mlflow.features.controls import control
 from fsae_mlflow.features.cosines import OPPOSITE, antipode_share, antipodes
 from fsae_mlflow.identities import holdout_rows
-from fsae_mlflow.metrics import Fidelity
 from fsae_mlflow.parameters import parse
 from fsae_mlflow.report import style
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.directions import unit
+from fsae_mlflow.sae.training.measures import measure
 from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sae.training.stage import train
 from fsae_mlflow.templates.set import TemplateSet
@@ -176,15 +176,10 @@ def trained(words: dict[str, str], templates: TemplateSet) -> SparseAutoencoder:
         return train(settings, templates=templates, output=Path(folder), on_metrics=lambda *_: None).sae
 
 
-@torch.no_grad()
 def activity(sae: SparseAutoencoder, templates: np.ndarray) -> tuple[np.ndarray, float]:
     """The density of each feature, and the fvu."""
-    fidelity, counts = Fidelity(), torch.zeros(sae.d_sae, dtype=torch.float64)
-    for batch in torch.from_numpy(templates).split(512):
-        features = sae.encode(batch)
-        counts += (features > 0).sum(dim=0)
-        fidelity.add(torch.nn.functional.normalize(batch, dim=1), sae.decode(features))
-    return (counts / len(templates)).numpy(), fidelity.fvu
+    found = measure(sae, sae.scaled(torch.from_numpy(templates)))
+    return found.sparsity.density, found.fidelity.fvu
 
 
 def outside(rows: np.ndarray, n_axes: int, x: np.ndarray) -> float:

@@ -45,14 +45,7 @@ def main() -> None:
         rows = ~np.isnan(values) & ~confirm
         fit = LogisticRegression(C=INVERSE_PENALTY, max_iter=300).fit(z[rows], values[rows])
         directions += [fit.coef_[0], -fit.coef_[0]]
-    features = np.maximum(z @ np.stack(directions).T, 0).T.astype(np.float32)
-    feature, row = features.nonzero()
-    entries = Entries(
-        n_rows=len(z),
-        indptr=np.concatenate([[0], np.bincount(feature, minlength=len(features)).cumsum()]),
-        rows=row.astype(np.int32),
-        values=features[feature, row],
-    )
+    entries = Entries.of(z @ np.stack(directions).T)
     faces = ReadFaces(
         people=people, names=names.tolist(), confirm=confirm, properties={}, booleans=booleans, numbers={}
     )

@@ -29,3 +29,10 @@ def hashed(identities: Shaped[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
     people, places = np.unique(identities.astype(str), return_inverse=True)
     digests = b"".join(hashlib.blake2b(person.encode(), digest_size=8).digest() for person in people.tolist())
     return np.frombuffer(digests, np.uint64)[places]
+
+
+def drawn_below(n_wanted: int, n: int) -> int:
+    """The largest hash of the people who are drawn at random, so that of `n` rows about `n_wanted` are theirs; all, if
+    there are no more.
+    """
+    return 2**64 - 1 if n_wanted >= n else int(n_wanted / n * 2**64)

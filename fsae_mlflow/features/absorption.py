@@ -142,5 +142,5 @@ def _strongest(
 
 def _fires(entries: Entries, feature: int) -> Bool[np.ndarray, " n_rows"]:
     fires = np.zeros(entries.n_rows, bool)
-    fires[entries.rows[entries.indptr[feature] : entries.indptr[feature + 1]]] = True
+    fires[entries.rows[entries.place_of(feature)]] = True
     return fires

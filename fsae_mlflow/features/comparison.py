@@ -23,7 +23,7 @@ from fsae_mlflow.errors import UserError
 from fsae_mlflow.features.activity.survey import encoded
 from fsae_mlflow.features.matching import Matches, match_activations, match_directions
 from fsae_mlflow.features.settings import CompareSettings
-from fsae_mlflow.identities import hashed
+from fsae_mlflow.identities import drawn_below, hashed
 from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.provenance import require_same_recognizer
 from fsae_mlflow.sae.base import SparseAutoencoder
@@ -181,9 +181,7 @@ def shared_rows(sets: Sequence[TemplateSet], *, n_faces: int) -> list[Int64[np.n
     Raises: UserError where they have none in common.
     """
     first = sets[0]
-    people = hashed(first.identities)
-    share = n_faces / max(len(first), 1)
-    chosen = np.flatnonzero(people <= np.uint64(2**64 - 1 if share >= 1 else int(share * 2**64)))
+    chosen = np.flatnonzero(hashed(first.identities) <= drawn_below(n_faces, len(first)))
     if all(one.digest == first.digest for one in sets):
         return [chosen] * len(sets)
     places = [{image_id: row for row, image_id in enumerate(one.image_ids)} for one in sets]

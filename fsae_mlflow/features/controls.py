@@ -13,7 +13,7 @@ from jaxtyping import Float32
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.provenance import Origin
 from fsae_mlflow.sae.base import SparseAutoencoder
-from fsae_mlflow.sae.directions import DIRECTIONS
+from fsae_mlflow.sae.directions import DIRECTIONS, unit
 from fsae_mlflow.sae.variants.registry import untrained
 from fsae_mlflow.sae.variants.settings import ReluSettings
 
@@ -33,7 +33,7 @@ def control(
         raise UserError(f"controls: {name!r} is none; known are {', '.join(DIRECTIONS)}.")
     if n_features < 2:
         raise UserError(f"controls: {name} must have at least 2 features, one for each sign; it has {n_features}.")
-    x = templates / np.linalg.norm(templates.astype(np.float64), axis=1, keepdims=True).clip(min=1e-12)
+    x = unit(templates.astype(np.float64))
     center = x.mean(axis=0)
     x -= center
     size = np.sqrt(np.square(x).sum() / max(len(x), 1))

@@ -135,8 +135,7 @@ def assigned(blocks: Blocks, n_a: int, n_b: int) -> Matches:
 def _scaled(entries: Entries) -> tuple[csr_array, Float64[np.ndarray, " n_features"]]:
     """The activations of the features that fire, at a standard deviation of 1, and their means."""
     fires = entries.counts > 0
-    values = entries.values.astype(np.float64)
-    table = csr_array((values, entries.rows, entries.indptr), shape=(entries.d_sae, entries.n_rows))[fires]
+    table = entries.table(entries.values.astype(np.float64))[fires]
     mean = table.sum(axis=1) / entries.n_rows
     deviation = np.sqrt((table.power(2).sum(axis=1) / entries.n_rows - mean**2).clip(min=0))
     varies = deviation > 1e-6 * mean

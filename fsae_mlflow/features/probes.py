@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
-from scipy.sparse import csr_array
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
@@ -63,7 +62,7 @@ def probes(
     `people` are codes from 0; `confirm` marks the rows of the confirmation people. A feature can be chosen where ten
     discovery people fire it; where there are fewer than k such features, a probe has all of them.
     """
-    table = csr_array((entries.values, entries.rows, entries.indptr), shape=(entries.d_sae, entries.n_rows))
+    table = entries.table(entries.values)
     eligible = Groups.of(entries.of_rows(~confirm), people[~confirm]).n_people >= FEWEST_PEOPLE
     judged = [name for name, labels in booleans.items() if _can_be_probed(labels, people, confirm)]
     if not eligible.any():

@@ -83,12 +83,12 @@ class CompareSettings:
     @property
     def sae_names(self) -> list[str]:
         """The SAEs that are asked for."""
-        return [name.strip() for name in self.saes.split(",") if name.strip()]
+        return _listed(self.saes)
 
     @property
     def template_names(self) -> list[str]:
         """The template set of each SAE."""
-        names = [name.strip() for name in self.templates.split(",") if name.strip()]
+        names = _listed(self.templates)
         return names * len(self.sae_names) if len(names) == 1 else names
 
     def check(self) -> None:
@@ -98,3 +98,7 @@ class CompareSettings:
             raise UserError(f"saes must name at least two SAEs, separated by commas; it is {self.saes!r}.")
         if n_sets != n_saes:
             raise UserError(f"templates must name one set, or one for each of the {n_saes} SAEs; it names {n_sets}.")
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]

@@ -106,7 +106,7 @@ def _curve(found: Sequence[Matches]) -> tuple[np.ndarray, np.ndarray]:
 
 def _tiles(comparison: Comparison, sets: Sequence[TemplateSet], number: int, feature: int) -> list[Tile]:
     entries, rows = comparison.entries[number], comparison.rows[number]
-    own = slice(entries.indptr[feature], entries.indptr[feature + 1])
+    own = entries.place_of(feature)
     order = np.argsort(-entries.values[own], kind="stable")
     places, values = entries.rows[own][order], entries.values[own][order]
     people = sets[number].identities[rows[places]].astype(str)

@@ -64,6 +64,14 @@ class Entries:
         """The feature of each entry."""
         return np.repeat(np.arange(self.d_sae, dtype=np.int32), self.counts)
 
+    def place_of(self, feature: int) -> slice:
+        """Where the entries of a feature stand in `rows` and `values`."""
+        return slice(self.indptr[feature], self.indptr[feature + 1])
+
+    def table(self, values: Float[np.ndarray, " n"]) -> csr_array:
+        """One value for each entry, as a sparse table of features by templates."""
+        return csr_array((values, self.rows, self.indptr), shape=(self.d_sae, self.n_rows))
+
     def per_row(self) -> Int64[np.ndarray, " n_rows"]:
         """The number of features that each template fires: its L0."""
         return np.bincount(self.rows, minlength=self.n_rows)
@@ -87,4 +95,4 @@ class Entries:
         self, weights: Float[np.ndarray, " n"], columns: Float[np.ndarray, "n_rows m"]
     ) -> Float[np.ndarray, "f m"]:
         """Σ weight · columns[row] over the entries of each feature, given one weight for each entry."""
-        return csr_array((weights, self.rows, self.indptr), shape=(self.d_sae, self.n_rows)) @ columns
+        return self.table(weights) @ columns

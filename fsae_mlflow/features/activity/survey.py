@@ -15,7 +15,7 @@ from fsae_mlflow.errors import UserError
 from fsae_mlflow.features.activity import accumulation
 from fsae_mlflow.features.activity.summary import QUANTILES, TOP_SHARE, Activity, FaceLists
 from fsae_mlflow.features.statistics.top_shares import MOST_OF_A_PERSON
-from fsae_mlflow.identities import hashed
+from fsae_mlflow.identities import drawn_below, hashed
 from fsae_mlflow.metrics import Fidelity
 from fsae_mlflow.progress import progress
 from fsae_mlflow.ranks import Ranks
@@ -226,7 +226,7 @@ def survey(
     """
     ranks = ranks or Ranks()
     n = len(templates)
-    found = Survey(sae.d_sae, most, read_below=2**64 - 1 if read_faces >= n else int(read_faces / max(n, 1) * 2**64))
+    found = Survey(sae.d_sae, most, read_below=drawn_below(read_faces, n))
     for batch in encoded(sae, templates, batch_size=batch_size, rows=ranks.part(n)):
         found.add(batch.entries, batch.people, first=batch.first, norms=np.linalg.norm(batch.templates, axis=1))
         found.fidelity.add(batch.x, batch.decoded)

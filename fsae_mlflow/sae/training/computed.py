@@ -34,15 +34,16 @@ def computed_sae(settings: TrainSettings, data: TrainingData, steering: Training
     if not np.square(x).sum() > 1e-6 * len(x):
         raise UserError(f"variant={variant.directions} needs templates that differ; all {len(x)} have one direction.")
     found = DIRECTIONS[variant.directions](x, settings.expansion * width, settings.seed)
-    size = np.sqrt(np.square(x @ found.encoder.T).mean(axis=0)).clip(min=1e-12)
-    encoder = found.encoder / size[:, None]
+    projected = x @ found.encoder.T
+    size = np.sqrt(np.square(projected).mean(axis=0)).clip(min=1e-12)
+    encoder, projected = found.encoder / size[:, None], projected / size
     target = variant.l0_to_reach(width)
     assert target is not None
     if target > len(encoder):
         raise UserError(f"target_l0 must be at most the number of features, {len(encoder)}; it is {target:g}.")
-    people = space.centered(steering) if len(steering) else x
-    threshold = max(float(np.quantile(people @ encoder.T, 1 - target / len(encoder))), 1e-6)
-    decoder, mean = _decoder(np.where((z := x @ encoder.T) > threshold, z, 0.0), x)
+    unseen = space.centered(steering) @ encoder.T if len(steering) else projected
+    threshold = max(float(np.quantile(unseen, 1 - target / len(encoder))), 1e-6)
+    decoder, mean = _decoder(np.where(projected > threshold, projected, 0.0), x)
 
     sae = untrained(variant, width, len(encoder), normalize=settings.normalize)
     values = {

@@ -78,9 +78,14 @@ def train(settings: TrainSettings, *, templates: TemplateSet, output: Path, on_m
             "heldout": TrainingData(templates, held, max_bytes),
         }
         steered = TrainingData(templates, steering, max_bytes)
-        return _finished(settings, data, output, ranks, device) or _train(
-            settings, data, steered, output, on_metrics, ranks, device
-        )
+        if finished := _finished(settings, data, output, ranks, device):
+            return finished
+        if settings.variant.directions:
+            sae = computed_sae(settings, data["train"], steered).to(device)
+            fitted = Fitted(sae=sae, kept="run the command again")
+        else:
+            fitted = optimized(settings, data, steered, output, on_metrics, ranks, device)
+        return _saved(settings, fitted, data, output, ranks)
 
 
 def _finished(
@@ -113,21 +118,11 @@ def _finished(
     return Trained(folder=output, sae=sae, metrics=config["metrics"])
 
 
-def _train(
-    settings: TrainSettings,
-    data: dict[str, TrainingData],
-    steering: TrainingData,
-    output: Path,
-    on_metrics: OnMetrics,
-    ranks: Ranks,
-    device: torch.device,
+def _saved(
+    settings: TrainSettings, fitted: Fitted, data: dict[str, TrainingData], output: Path, ranks: Ranks
 ) -> Trained:
-    templates = data["train"].templates
-    if settings.variant.directions:
-        fitted = Fitted(sae=computed_sae(settings, data["train"], steering).to(device), kept="run the command again")
-    else:
-        fitted = optimized(settings, data, steering, output, on_metrics, ranks, device)
-    sae = fitted.sae
+    """The SAE, measured on all templates and saved."""
+    templates, sae = data["train"].templates, fitted.sae
     final, density = _final_metrics(sae, data, fitted.samples)
     if not math.isfinite(final["train/loss_total"]):
         raise UserError(f"The loss is not finite after the last step; lower lr ({settings.lr}) or check the templates.")

@@ -19,6 +19,7 @@ from fsae_mlflow.sae.directions import DIRECTIONS, Whitening
 from fsae_mlflow.sae.training.data import TrainingData, fit_scaling
 from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sae.variants.registry import untrained
+from fsae_mlflow.sae.variants.settings import ReluSettings
 
 MOST_TEMPLATES = 50_000
 """Training templates, evenly spaced, that directions are computed from."""
@@ -101,7 +102,8 @@ def start(settings: TrainSettings, data: TrainingData) -> tuple[Space, SparseAut
     d_in = data.templates.width
     d_sae = settings.expansion * d_in
     sae = untrained(settings.variant, settings.whiten or d_in, d_sae, normalize=settings.normalize)
-    scaling = untrained(settings.variant, d_in, d_sae, normalize=settings.normalize) if settings.whiten else sae
+    # Whitened space takes nothing but the scaling from an SAE of templates, so that one feature is enough.
+    scaling = untrained(ReluSettings(), d_in, 1, normalize=settings.normalize) if settings.whiten else sae
     fit_scaling(scaling, data, center=settings.center)
     space = Space(scaling, data, whiten=settings.whiten)
     if settings.init != "random":
