@@ -27,8 +27,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fsae_mlflow.features.clusters import clusters
+from fsae_mlflow.features.comparison.cosines import OPPOSITE, antipode_share, antipodes
 from fsae_mlflow.features.controls import control
-from fsae_mlflow.features.cosines import OPPOSITE, antipode_share, antipodes
 from fsae_mlflow.identities import holdout_rows
 from fsae_mlflow.parameters import parse
 from fsae_mlflow.report import style

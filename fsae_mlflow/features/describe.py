@@ -21,8 +21,8 @@ from fsae_mlflow.features.activity.summary import Activity
 from fsae_mlflow.features.activity.survey import Survey, survey
 from fsae_mlflow.features.attributes import FEWEST_PEOPLE, Labels, read_attributes
 from fsae_mlflow.features.clusters import clusters
+from fsae_mlflow.features.comparison.cosines import antipode_share, antipodes
 from fsae_mlflow.features.controls import control
-from fsae_mlflow.features.cosines import antipode_share, antipodes
 from fsae_mlflow.features.judgments import ReadFaces
 from fsae_mlflow.features.probes import probes
 from fsae_mlflow.features.properties import face_properties

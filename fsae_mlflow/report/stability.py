@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fsae_mlflow.features.comparison import Comparison, Pair
-from fsae_mlflow.features.matching import FOUND_AGAIN, Matches
+from fsae_mlflow.features.comparison.matching import FOUND_AGAIN, Matches
+from fsae_mlflow.features.comparison.stage import Comparison, Pair
 from fsae_mlflow.report import style
 from fsae_mlflow.report.grid import GridRow, Tile, feature_grid
 from fsae_mlflow.sae.entries import Entries

@@ -1,1 +1,1 @@
-"""From a template set to a finished SAE: data, schedule, trainer, checkpoints."""
+"""From a template set to a finished SAE: data, first weights, steps, checkpoints."""

@@ -15,8 +15,8 @@ from fsae_mlflow.parameters import deciding, fingerprint
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.training.interruption import Interrupts
 from fsae_mlflow.sae.training.settings import TrainSettings
-from fsae_mlflow.sae.training.sparsity import reached
-from fsae_mlflow.sae.training.trainer import Trainer
+from fsae_mlflow.sae.training.steps.sparsity import reached
+from fsae_mlflow.sae.training.steps.trainer import Trainer
 
 CHECKPOINT = "checkpoint.pt"
 FORMER_CHECKPOINT = "checkpoint-former.pt"

@@ -16,7 +16,7 @@ from fsae_mlflow.sae.training.interruption import deferred_interrupts
 from fsae_mlflow.sae.training.measures import measure
 from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sae.training.start import start
-from fsae_mlflow.sae.training.trainer import Trainer
+from fsae_mlflow.sae.training.steps.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from fsae_mlflow.sae.training.interruption import deferred_interrupts
 from fsae_mlflow.sae.training.loop import Fitted, optimized
 from fsae_mlflow.sae.training.measures import measure
 from fsae_mlflow.sae.training.settings import TrainSettings
-from fsae_mlflow.sae.training.sparsity import reached, steering_rows
+from fsae_mlflow.sae.training.steps.sparsity import reached, steering_rows
 from fsae_mlflow.templates.set import TemplateSet
 
 logger = logging.getLogger(__name__)

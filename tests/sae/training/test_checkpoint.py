@@ -14,11 +14,12 @@ import torch
 from safetensors.torch import load_file
 
 from fsae_mlflow.sae.saved import load_sae
-from fsae_mlflow.sae.training import checkpoint, loop, trainer
+from fsae_mlflow.sae.training import checkpoint, loop
 from fsae_mlflow.sae.training.checkpoint import CHECKPOINT, former_fingerprint, save_checkpoint, training_fingerprint
 from fsae_mlflow.sae.training.interruption import deferred_interrupts
 from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sae.training.stage import train
+from fsae_mlflow.sae.training.steps import trainer
 from fsae_mlflow.templates.set import TemplateSet
 from tests.sae.making import train_settings
 

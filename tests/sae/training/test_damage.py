@@ -16,7 +16,7 @@ from fsae_mlflow.sae.training.checkpoint import CHECKPOINT, FORMER_CHECKPOINT, l
 from fsae_mlflow.sae.training.data import TrainingData
 from fsae_mlflow.sae.training.stage import train
 from fsae_mlflow.sae.training.start import start
-from fsae_mlflow.sae.training.trainer import Trainer
+from fsae_mlflow.sae.training.steps.trainer import Trainer
 from fsae_mlflow.templates.set import TemplateSet
 from tests.sae.making import TRAINED, train_settings
 

@@ -28,7 +28,7 @@ SETTINGS = {
 SCRIPT = """
 import json, os, signal, sys, torch
 from pathlib import Path
-from fsae_mlflow.sae.training import trainer
+from fsae_mlflow.sae.training.steps import trainer
 from fsae_mlflow.parameters import parse
 from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sae.training.stage import train

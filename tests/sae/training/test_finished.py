@@ -19,7 +19,7 @@ from fsae_mlflow.sae.saved import digest, load_sae, read_config
 from fsae_mlflow.sae.training import checkpoint, stage
 from fsae_mlflow.sae.training.checkpoint import CHECKPOINT
 from fsae_mlflow.sae.training.stage import Trained, train
-from fsae_mlflow.sae.training.trainer import Trainer
+from fsae_mlflow.sae.training.steps.trainer import Trainer
 from fsae_mlflow.templates.set import TemplateSet
 from tests.sae.making import train_settings
 

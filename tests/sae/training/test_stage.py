@@ -13,11 +13,11 @@ from fsae_mlflow.identities import holdout_rows
 from fsae_mlflow.sae.saved import load_sae, save_sae
 from fsae_mlflow.sae.training.data import TrainingData
 from fsae_mlflow.sae.training.measures import measure
-from fsae_mlflow.sae.training.resampling import draw_directions, revive
-from fsae_mlflow.sae.training.schedule import learning_rate
 from fsae_mlflow.sae.training.stage import Trained, train
 from fsae_mlflow.sae.training.start import start
-from fsae_mlflow.sae.training.trainer import Trainer
+from fsae_mlflow.sae.training.steps.resampling import draw_directions, revive
+from fsae_mlflow.sae.training.steps.schedule import learning_rate
+from fsae_mlflow.sae.training.steps.trainer import Trainer
 from fsae_mlflow.sae.variants.gated import GatedSAE
 from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet

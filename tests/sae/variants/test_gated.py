@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fsae_mlflow.sae.training.data import TrainingData
-from fsae_mlflow.sae.training.trainer import Trainer
+from fsae_mlflow.sae.training.steps.trainer import Trainer
 from fsae_mlflow.sae.variants.gated import GatedSAE
 from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet

@@ -16,7 +16,7 @@ from fsae_mlflow.sae.saved import load_sae
 from fsae_mlflow.sae.terms import Activations
 from fsae_mlflow.sae.training.checkpoint import CHECKPOINT
 from fsae_mlflow.sae.training.stage import train
-from fsae_mlflow.sae.training.trainer import Trainer
+from fsae_mlflow.sae.training.steps.trainer import Trainer
 from fsae_mlflow.sae.variants.registry import VARIANTS
 from fsae_mlflow.sae.variants.settings import PenalizedSettings
 from fsae_mlflow.templates.set import TemplateSet

@@ -21,7 +21,7 @@ from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.compute import choose_device
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.features.activity.survey import encoded
-from fsae_mlflow.features.matching import Matches, match_activations, match_directions
+from fsae_mlflow.features.comparison.matching import Matches, match_activations, match_directions
 from fsae_mlflow.features.settings import CompareSettings
 from fsae_mlflow.identities import drawn_below, hashed
 from fsae_mlflow.progress import OnMetrics

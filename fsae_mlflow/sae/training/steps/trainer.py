@@ -16,12 +16,12 @@ from fsae_mlflow.sae.optimizer import AdamW
 from fsae_mlflow.sae.terms import TERMS, Loss
 from fsae_mlflow.sae.training.data import TrainingData
 from fsae_mlflow.sae.training.distributed import cut, join, part_of, whole_shapes
-from fsae_mlflow.sae.training.mixup import mixup
-from fsae_mlflow.sae.training.resampling import draw_directions, revive
-from fsae_mlflow.sae.training.schedule import learning_rate
 from fsae_mlflow.sae.training.settings import TrainSettings
-from fsae_mlflow.sae.training.sparsity import Sparsity
 from fsae_mlflow.sae.training.start import Space
+from fsae_mlflow.sae.training.steps.mixup import mixup
+from fsae_mlflow.sae.training.steps.resampling import draw_directions, revive
+from fsae_mlflow.sae.training.steps.schedule import learning_rate
+from fsae_mlflow.sae.training.steps.sparsity import Sparsity
 
 FUSED_ABOVE = 3e11  # multiply-adds of a whole training above which compiling the fused step (some seconds) pays
 RESAMPLING_POOL = 8192  # templates from which a dead feature's new direction is drawn

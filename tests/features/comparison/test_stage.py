@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.features import comparison
-from fsae_mlflow.features.comparison import STABILITY, Compared, Comparison, compare, shared_rows
+from fsae_mlflow.features.comparison import stage
+from fsae_mlflow.features.comparison.stage import STABILITY, Compared, Comparison, compare, shared_rows
 from fsae_mlflow.features.settings import CompareSettings
 from fsae_mlflow.provenance import Origin
 from fsae_mlflow.report.stability import pair_table, write_figures
@@ -156,10 +156,10 @@ def test_too_many_entries_are_refused(
 ) -> None:
     dense = new_sae("relu", WIDTH, 64).eval().requires_grad_(False)
     saes = [compared(templates, np.eye(WIDTH), name, dense) for name in "ab"]
-    monkeypatch.setattr(comparison, "MOST_ENTRIES", 2000)
+    monkeypatch.setattr(stage, "MOST_ENTRIES", 2000)
     assert not run(saes, tmp_path)[0].initial
     assert "untrained SAE of a fires more than 2,000 features" in caplog.text
-    monkeypatch.setattr(comparison, "MOST_ENTRIES", 100)
+    monkeypatch.setattr(stage, "MOST_ENTRIES", 100)
     with pytest.raises(UserError, match="a fires more than 100 features on them; give fewer"):
         run(saes, tmp_path)
 

@@ -1,6 +1,6 @@
 import torch
 
-from fsae_mlflow.sae.training.mixup import mixup
+from fsae_mlflow.sae.training.steps.mixup import mixup
 
 TEMPLATES = torch.randn(2000, 16, generator=torch.Generator().manual_seed(0)) * torch.linspace(1, 3, 2000)[:, None]
 

@@ -13,13 +13,14 @@ from fsae_mlflow.errors import UserError
 from fsae_mlflow.identities import holdout_rows
 from fsae_mlflow.ranks import Ranks
 from fsae_mlflow.sae.saved import load_sae, read_config
-from fsae_mlflow.sae.training import loop, sparsity
+from fsae_mlflow.sae.training import loop
 from fsae_mlflow.sae.training.checkpoint import Checkpoints
 from fsae_mlflow.sae.training.data import TrainingData
-from fsae_mlflow.sae.training.sparsity import steering_rows
 from fsae_mlflow.sae.training.stage import train
 from fsae_mlflow.sae.training.start import start
-from fsae_mlflow.sae.training.trainer import Trainer
+from fsae_mlflow.sae.training.steps import sparsity
+from fsae_mlflow.sae.training.steps.sparsity import steering_rows
+from fsae_mlflow.sae.training.steps.trainer import Trainer
 from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
 from tests.sae.making import train_settings

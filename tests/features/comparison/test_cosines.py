@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from fsae_mlflow.features import cosines
-from fsae_mlflow.features.cosines import antipode_share, antipodes, cosine_blocks
+from fsae_mlflow.features.comparison import cosines
+from fsae_mlflow.features.comparison.cosines import antipode_share, antipodes, cosine_blocks
 
 
 def test_the_antipode_is_the_smallest_cosine_with_another_alive_feature() -> None:

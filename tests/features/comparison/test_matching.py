@@ -5,8 +5,14 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from fsae_mlflow.features import matching
-from fsae_mlflow.features.matching import Matches, assigned, correlation_blocks, match_activations, match_directions
+from fsae_mlflow.features.comparison import matching
+from fsae_mlflow.features.comparison.matching import (
+    Matches,
+    assigned,
+    correlation_blocks,
+    match_activations,
+    match_directions,
+)
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.entries import Entries
 from tests.sae.making import new_sae

@@ -10,14 +10,15 @@ import torch
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.ranks import Ranks
-from fsae_mlflow.sae.training import loop, stage, trainer
+from fsae_mlflow.sae.training import loop, stage
 from fsae_mlflow.sae.training.checkpoint import Checkpoints
 from fsae_mlflow.sae.training.data import TrainingData
 from fsae_mlflow.sae.training.measures import measure
-from fsae_mlflow.sae.training.resampling import NewDirections, draw_directions, revive
-from fsae_mlflow.sae.training.schedule import learning_rate
 from fsae_mlflow.sae.training.start import start
-from fsae_mlflow.sae.training.trainer import Trainer
+from fsae_mlflow.sae.training.steps import trainer
+from fsae_mlflow.sae.training.steps.resampling import NewDirections, draw_directions, revive
+from fsae_mlflow.sae.training.steps.schedule import learning_rate
+from fsae_mlflow.sae.training.steps.trainer import Trainer
 from fsae_mlflow.sae.variants.gated import GatedSAE
 from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
