@@ -17,8 +17,9 @@ from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.provenance import require_same_recognizer
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.templates.set import TemplateSet
+from fsae_mlflow.verification.chosen_pairs import choose_pairs
 from fsae_mlflow.verification.figures import write_figures
-from fsae_mlflow.verification.pairs import RowPairs, find_rows, make_pairs, pairs_path, read_pairs
+from fsae_mlflow.verification.pairs import RowPairs
 from fsae_mlflow.verification.protocol import (
     area_under_curve,
     cross_validate,
@@ -118,23 +119,6 @@ def _row(
         eer=equal_error_rate(distances, pairs.genuine),
         auc=area_under_curve(distances, pairs.genuine),
         **of_features,
-    )
-
-
-def choose_pairs(settings: EvaluateSettings, templates: TemplateSet) -> RowPairs:
-    """The pairs that the settings ask for, as rows of `templates`.
-
-    Raises: UserError for a faulty pairs file, an image without a template, or too few identities to make pairs of.
-    """
-    if settings.pairs:
-        path = pairs_path(settings.pairs)
-        return find_rows(read_pairs(path), templates, source=path)
-    return make_pairs(
-        templates.image_ids,
-        templates.identities,
-        folds=settings.folds,
-        pairs_per_fold=settings.pairs_per_fold,
-        seed=settings.seed,
     )
 
 

@@ -9,17 +9,17 @@ It is the sum over all pairs of a feature of one face and a feature of the other
 features. What the cosine of the original templates is above that, the SAE leaves unexplained.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int32, Int64
 from scipy.sparse import csr_array
 
+from fsae_mlflow.explanation import kernels
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.entries import Entries
 from fsae_mlflow.sae.fused.kernels import parallel_for
-from fsae_mlflow.verification.explanation import kernels
 
 TINY = np.finfo(np.float64).tiny
 
@@ -42,10 +42,9 @@ class Decoder:
 
     def decoded(self, features: csr_array) -> Float64[np.ndarray, "n d_in"]:
         """The templates that sparse features (n, d_sae) stand for."""
-        x_hat = np.tile(self.constant, (features.shape[0], 1))
-        parallel_for(
-            kernels.decode, len(x_hat), features.indptr, features.indices, features.data, self.directions, x_hat
-        )
+        n = len(features.indptr) - 1
+        x_hat = np.tile(self.constant, (n, 1))
+        parallel_for(kernels.decode, n, features.indptr, features.indices, features.data, self.directions, x_hat)
         return x_hat
 
 
@@ -54,11 +53,14 @@ class Contributions:
     """What each feature that fires on either face of a pair contributes to the cosine of its decoded templates.
 
     The entries of pair i stand at `indptr[i] : indptr[i + 1]`, in ascending order of `feature`. `first`, `second`: the
-    activations on both faces. `along_first`, `along_second`: d_j·x̂ of both. `squared`: ‖d_j‖². Of each pair: `lengths`
-    ‖x̂‖ of both faces, `decoded` the cosine of the decoded and `original` of the original templates, `constant` what all
-    decoded templates have in common.
+    activations on both faces. `along_first`, `along_second`: d_j·x̂ of both. `squared`: ‖d_j‖². Of each pair: `rows` of
+    both faces in the decoded templates `x_hat`, `decoded` the cosine of the decoded and `original` of the original
+    templates, `constant` what all decoded templates have in common.
     """
 
+    decoder: Decoder
+    x_hat: Float64[np.ndarray, "faces d_in"]
+    rows: Int64[np.ndarray, "pairs 2"]
     indptr: Int64[np.ndarray, " pairs_and_1"]
     feature: Int32[np.ndarray, " n"]
     first: Float64[np.ndarray, " n"]
@@ -66,7 +68,6 @@ class Contributions:
     along_first: Float64[np.ndarray, " n"]
     along_second: Float64[np.ndarray, " n"]
     squared: Float64[np.ndarray, " n"]
-    lengths: Float64[np.ndarray, "pairs 2"]
     decoded: Float64[np.ndarray, " pairs"]
     original: Float64[np.ndarray, " pairs"]
     constant: Float64[np.ndarray, " pairs"]
@@ -78,6 +79,11 @@ class Contributions:
     def pair(self) -> Int64[np.ndarray, " n"]:
         """The pair of each entry."""
         return np.repeat(np.arange(len(self)), np.diff(self.indptr))
+
+    @cached_property
+    def lengths(self) -> Float64[np.ndarray, "pairs 2"]:
+        """‖x̂‖ of both faces of each pair."""
+        return np.sqrt(np.square(self.x_hat).sum(axis=1))[self.rows]
 
     @cached_property
     def value(self) -> Float64[np.ndarray, " n"]:
@@ -107,7 +113,32 @@ class Contributions:
 
     def of_pair(self, pair: int) -> slice:
         """Where the entries of a pair stand."""
-        return slice(self.indptr[pair], self.indptr[pair + 1])
+        return slice(int(self.indptr[pair]), int(self.indptr[pair + 1]))
+
+    def of_pairs(self, pairs: Int64[np.ndarray, " some"]) -> "Contributions":
+        """The contributions of some pairs."""
+        kept = np.concatenate([np.arange(place.start, place.stop) for place in map(self.of_pair, pairs.tolist())])
+        of_entries = ("feature", "first", "second", "along_first", "along_second", "squared")
+        of_pairs = ("rows", "decoded", "original", "constant")
+        return replace(
+            self,
+            indptr=np.concatenate([[0], np.diff(self.indptr)[pairs].cumsum()]),
+            **{name: getattr(self, name)[kept] for name in of_entries},
+            **{name: getattr(self, name)[pairs] for name in of_pairs},
+        )
+
+    def switched_off(
+        self, pair: int, order: Int64[np.ndarray, " n"], n_off: Int64[np.ndarray, " steps"]
+    ) -> Float64[np.ndarray, "2 steps d_in"]:
+        """The decoded templates of a pair's two faces without the first `n_off` of its entries in `order`."""
+        place = self.of_pair(pair)
+        directions = self.decoder.directions[self.feature[place][order]].astype(np.float64)
+        none = np.zeros((1, directions.shape[1]))
+        removed = [
+            np.vstack([none, np.cumsum(activations[place][order, None] * directions, axis=0)])[n_off]
+            for activations in (self.first, self.second)
+        ]
+        return self.x_hat[self.rows[pair]][:, None] - np.stack(removed)
 
 
 def contributions(
@@ -126,16 +157,16 @@ def contributions(
     starts = np.concatenate([[0], counts.cumsum()])
     feature = np.zeros(starts[-1], np.int32)
     on_first, on_second, along_first, along_second = np.zeros((4, starts[-1]))
-    parallel_for(
-        kernels.merge, len(first), first, second, *firing, features.data, starts, feature, on_first, on_second
-    )
+    parallel_for(kernels.merge, len(first), first, second, *firing, features.data, starts, feature, on_first, on_second)
     parallel_for(
         *(kernels.project, len(first), first, second, starts, feature, decoder.directions),
         *(x_hat, along_first, along_second),
     )
-    lengths = np.linalg.norm(x_hat, axis=1)
-    in_common = x_hat @ decoder.constant
+    size = np.maximum(2 * np.linalg.norm(x_hat[first], axis=1) * np.linalg.norm(x_hat[second], axis=1), TINY)
     return Contributions(
+        decoder=decoder,
+        x_hat=x_hat,
+        rows=np.stack([first, second], axis=1),
         indptr=starts,
         feature=feature,
         first=on_first,
@@ -143,10 +174,9 @@ def contributions(
         along_first=along_first,
         along_second=along_second,
         squared=np.square(decoder.directions).sum(axis=1, dtype=np.float64)[feature],
-        lengths=np.stack([lengths[first], lengths[second]], axis=1),
         decoded=cosines(x_hat[first], x_hat[second]),
         original=cosines(templates[first], templates[second]),
-        constant=(in_common[first] + in_common[second]) / np.maximum(2 * lengths[first] * lengths[second], TINY),
+        constant=(x_hat[first] + x_hat[second]) @ decoder.constant / size,
     )
 
 
