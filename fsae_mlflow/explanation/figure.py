@@ -75,7 +75,7 @@ def draw(explanation: Explanation, chosen: Chosen, looks: Looks, path: Path) -> 
         sums=_sums(explanation, parts),
         closing=_closing(explanation),
         maps_heading="where it looks on either face" if looks.embed else "",
-        top_heading="other faces that fire it most" if any(row.top for row in rows) else "",
+        top_heading="faces that fire it most" if any(row.top for row in rows) else "",
     )
     return draw_explanation(sheet, path)
 
@@ -118,9 +118,13 @@ def _sums(told: Explanation, shown: Sequence[FeaturePart]) -> list[tuple[str, fl
     numbers = {part.feature for part in shown}
     rest = [part.contribution for part in told.features if part.feature not in numbers]
     adding, taking = [value for value in rest if value > 0], [value for value in rest if value <= 0]
+    features = [
+        (f"{len(values)} other feature{'s' if len(values) > 1 else ''} that {verb}", sum(values))
+        for values, verb in ((adding, "add"), (taking, "take away"))
+        if values
+    ]
     return [
-        (f"{len(adding)} other features that add", sum(adding)),
-        (f"{len(taking)} other features that take away", sum(taking)),
+        *features,
         ("what all decoded templates have in common", told.constant),
         ("what the SAE leaves unexplained", told.unexplained),
     ]
@@ -149,7 +153,7 @@ def _maps(face: Face, features: list[int], looks: Looks) -> dict[int, Image.Imag
     if looks.embed is None or not features:
         return {}
     maps = saliency_maps(
-        to_float(np.asarray(face.picture)[None])[0].to(looks.sae.W_dec.device),
+        to_float(np.stack([np.asarray(face.picture)]))[0].to(looks.sae.W_dec.device),
         features,
         embed=looks.embed,
         sae=looks.sae,

@@ -51,10 +51,10 @@ def saliency_maps(
 
 def blurred(faces: Float[Tensor, "*n 3 h w"]) -> Float[Tensor, "*n 3 h w"]:
     """Faces without what is finer than about 6 pixels."""
-    return gaussian_blur(faces, [2 * round(3 * BLUR) + 1], [BLUR])
+    return gaussian_blur(faces, [2 * round(3 * BLUR) + 1] * 2, [BLUR] * 2)
 
 
 def smoothed(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
     """Maps blurred by a normal kernel of 4 pixels, where they are positive, each divided by its largest value."""
-    maps = gaussian_blur(maps, [2 * round(3 * SMOOTHING) + 1], [SMOOTHING]).clamp(min=0)
+    maps = gaussian_blur(maps, [2 * round(3 * SMOOTHING) + 1] * 2, [SMOOTHING] * 2).clamp(min=0)
     return maps / maps.amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)

@@ -29,6 +29,9 @@ CHARACTERS, SMALL_CHARACTERS = 42, 56
 """The longest line of what is read first, and of the rest, so that they end before the bars."""
 ADDS, TAKES = style.BLUE, style.VERMILION
 N_BINS = 60
+FOOTNOTE = """\
+Bold: what was found of a feature on some people and confirmed on others. Orange: pixels that, blurred, weaken the \
+feature on this face. Shaded above: similarities of the given pairs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,7 @@ def draw_explanation(sheet: ExplanationSheet, path: Path) -> Path:
     table = HEAD + PORTRAIT + 0.55
     sums = table + n_sections * SECTION + n_rows * ROW + 0.12
     closing = wrap(sheet.closing, 170)
-    height = sums + (len(sheet.sums) + 1) * LINE + 0.25 + 0.19 * len(closing) + 0.15
+    height = sums + (len(sheet.sums) + 1) * LINE + 0.25 + 0.19 * len(closing) + 0.4
     bars = Bars([row.value for row in (*sheet.adding, *sheet.taking)])
     with style.sheet(path, WIDTH, height) as axes:
         _write(axes, MARGIN, 0.14, sheet.title, fontsize=15, fontweight="bold")
@@ -120,6 +123,7 @@ def draw_explanation(sheet: ExplanationSheet, path: Path) -> Path:
         _write(axes, MARGIN, at, "similarity: the sum of all numbers above", fontsize=9.5, fontweight="bold")
         _number(axes, at, sheet.scale.similarity, style.INK)
         _write(axes, MARGIN, at + LINE + 0.12, "\n".join(closing), fontsize=9.5)
+        _write(axes, MARGIN, height - 0.25, FOOTNOTE, color=style.GRAY)
     return path
 
 

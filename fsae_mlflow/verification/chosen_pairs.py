@@ -1,11 +1,12 @@
 """Which pairs a stage verifies or explains: those of a file, or some that are made from identities."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.verification.pairs import RowPairs, find_rows, make_pairs, pairs_path, read_pairs
 
 
+@runtime_checkable
 class PairSettings(Protocol):
     """Which pairs a stage is asked for: a file, or, where `pairs` is empty, what is made from identities."""
 
