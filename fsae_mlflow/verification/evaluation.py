@@ -20,6 +20,7 @@ from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.verification.figures import write_figures
 from fsae_mlflow.verification.pairs import RowPairs, find_rows, make_pairs, pairs_path, read_pairs
 from fsae_mlflow.verification.protocol import (
+    McNemar,
     area_under_curve,
     cross_validate,
     equal_error_rate,
@@ -27,7 +28,7 @@ from fsae_mlflow.verification.protocol import (
     tar_at_far,
 )
 from fsae_mlflow.verification.settings import EvaluateSettings
-from fsae_mlflow.verification.tables import Evaluation, Row, write_tables
+from fsae_mlflow.verification.tables import LABELS, Evaluation, Row, write_tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ def evaluate(
     masks = {"high": split.high, "low": split.low, "all": np.ones(sae.d_sae, dtype=bool)}
     for name, decoded in decode_masked(sae, original, masks, batch_size=settings.batch_size).items():
         distances = squared_distances(decoded.templates[first], decoded.templates[second])
-        table.append(_row(name, distances, pairs, decoded))
+        table.append(_row(name, distances, pairs, decoded, original=table[0]))
     evaluation = Evaluation(rows=table, pairs=pairs, density=density, clusters=split, density_source=source)
     return _finished(evaluation, templates, output, on_metrics)
 
@@ -100,6 +101,9 @@ def _row(
     distances: Float64[np.ndarray, " pairs"],
     pairs: RowPairs,
     decoded: Decoded | None = None,
+    *,
+    label: str = "",
+    original: Row | None = None,
 ) -> Row:
     of_features: dict[str, Any] = {}
     if decoded is not None:
@@ -109,14 +113,18 @@ def _row(
             "fvu": decoded.fidelity.fvu,
             "cosine": decoded.fidelity.cosine,
         }
+    accuracy = cross_validate(distances, pairs.genuine, pairs.fold)
+    first = original.accuracy if original else accuracy
     return Row(
         name=name,
+        label=label or LABELS[name],
         distances=distances,
-        accuracy=cross_validate(distances, pairs.genuine, pairs.fold),
+        accuracy=accuracy,
         tar_far_1e2=tar_at_far(distances, pairs.genuine, 1e-2),
         tar_far_1e3=tar_at_far(distances, pairs.genuine, 1e-3),
         eer=equal_error_rate(distances, pairs.genuine),
         auc=area_under_curve(distances, pairs.genuine),
+        against=McNemar.of(first.correct, accuracy.correct),
         **of_features,
     )
 

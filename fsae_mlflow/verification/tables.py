@@ -12,7 +12,7 @@ from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.features.clusters import Clusters
 from fsae_mlflow.report.tables import write_csv
 from fsae_mlflow.verification.pairs import COLUMNS, RowPairs
-from fsae_mlflow.verification.protocol import CrossValidation
+from fsae_mlflow.verification.protocol import CrossValidation, McNemar
 
 LABELS = {
     "original": "Original templates",
@@ -32,6 +32,8 @@ HEADER = [
     "TAR at FAR 1e-3",
     "EER",
     "AUC",
+    "Lost / gained",
+    "McNemar p",
     "FVU",
     "Cosine",
 ]
@@ -41,27 +43,24 @@ HEADER = [
 class Row:
     """One row of the table.
 
-    `distances`: squared Euclidean distance of each pair, 0…4. `l0`: mean number of the row's `n_features` that fire.
-    `fvu` and `cosine`: as in metrics.py, over the images of the pairs. The original row has no features, fvu 0 and
-    cosine 1.
+    `label`: the row's name in words. `distances`: squared Euclidean distance of each pair, 0…4. `against`: its decisions
+    beside those of the original row. `l0`: mean number of the row's `n_features` that fire. `fvu` and `cosine`: as in
+    metrics.py, over the images of the pairs. The original row has no features, fvu 0 and cosine 1.
     """
 
     name: str
+    label: str
     distances: Float64[np.ndarray, " pairs"]
     accuracy: CrossValidation
     tar_far_1e2: float
     tar_far_1e3: float
     eer: float
     auc: float
+    against: McNemar
     n_features: int = 0
     l0: float = 0.0
     fvu: float = 0.0
     cosine: float = 1.0
-
-    @property
-    def label(self) -> str:
-        """The row's name in words."""
-        return LABELS[self.name]
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -77,6 +76,9 @@ class Row:
             "tar_at_far_1e-3": self.tar_far_1e3,
             "eer": self.eer,
             "auc": self.auc,
+            "n_lost": float(self.against.n_lost),
+            "n_gained": float(self.against.n_gained),
+            "mcnemar_p": self.against.p,
             "n_features": float(self.n_features),
             "l0": self.l0,
             "fvu": self.fvu,
@@ -121,7 +123,8 @@ def markdown(evaluation: Evaluation) -> str:
     pairs = evaluation.pairs
     notes = [
         f"{len(pairs):,} pairs in {pairs.n_folds} folds; σ over folds with divisor k; standard error σ/√k; "
-        "Wilson interval over all pairs."
+        "Wilson interval over all pairs. Lost / gained: pairs that only the original templates, and only the row, decide "
+        "correctly, each fold at the row's own threshold; p of the exact McNemar test."
     ]
     if evaluation.clusters is not None:
         notes.append(
@@ -143,7 +146,10 @@ def _cells(row: Row) -> list[str]:
         f"{row.accuracy.standard_error:.4f}",
         f"{low:.4f} … {high:.4f}",
         *("too few pairs" if math.isnan(share) else f"{share:.4f}" for share in (row.tar_far_1e2, row.tar_far_1e3)),
-        *(f"{value:.4f}" for value in (row.eer, row.auc, row.fvu, row.cosine)),
+        *(f"{value:.4f}" for value in (row.eer, row.auc)),
+        f"{row.against.n_lost} / {row.against.n_gained}" if decoded else "–",
+        f"{row.against.p:.2g}" if decoded else "–",
+        *(f"{value:.4f}" for value in (row.fvu, row.cosine)),
     ]
 
 
