@@ -16,7 +16,9 @@ from fsae_mlflow.metrics import Fidelity
 from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.provenance import require_same_recognizer
 from fsae_mlflow.sae.base import SparseAutoencoder
+from fsae_mlflow.sae.directions import unit
 from fsae_mlflow.templates.set import TemplateSet
+from fsae_mlflow.verification.controls import energies, feature_controls, label, template_controls, to_fit_on
 from fsae_mlflow.verification.figures import write_figures
 from fsae_mlflow.verification.pairs import RowPairs, find_rows, make_pairs, pairs_path, read_pairs
 from fsae_mlflow.verification.protocol import (
@@ -27,8 +29,11 @@ from fsae_mlflow.verification.protocol import (
     squared_distances,
     tar_at_far,
 )
-from fsae_mlflow.verification.settings import EvaluateSettings
+from fsae_mlflow.verification.settings import CONTROLS, EvaluateSettings
 from fsae_mlflow.verification.tables import LABELS, Evaluation, Row, write_tables
+
+ORDER = ["high", "low", "all", *(f"{name}_{cluster}" for cluster in ("high", "low") for name in CONTROLS[:-1]), "mean"]
+"""The rows of the table after the original one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +62,7 @@ def evaluate(
     The clusters come from densities: those of `activity` (from describe) if given, else counted on `density_templates`
     if given, else stored in the SAE by its training, else counted on `templates`. A decoded template is W_dec f + b_dec
     over the cluster's features alone, in the recognizer's units. All templates are compared after L2 normalization.
-    Without an SAE only the original templates are verified.
+    Without an SAE only the original templates are verified. The controls that are asked for (controls.py) are rows too.
 
     Writes to `output`: table.csv and table.md (a line per row), folds.csv (accuracy and threshold of every fold),
     pairs.csv (every pair with its distances; it can be read again as a pairs file), and the figures table.png, roc.png
@@ -76,17 +81,51 @@ def evaluate(
     others = [templates.origin] + ([density_templates.origin] if density_templates else [])
     require_same_recognizer(sae.origin, *others, force=settings.force)
     sae = sae.to(choose_device(settings.device))
-    if activity is not None:
-        density, source = activity.density, f"{activity.n_faces:,} templates by describe"
-    else:
-        density, source = _density(sae, templates, density_templates, settings.batch_size)
+    density, source, activity = _seen(sae, templates, density_templates, activity, settings.batch_size)
     split = clusters(density)
     masks = {"high": split.high, "low": split.low, "all": np.ones(sae.d_sae, dtype=bool)}
-    for name, decoded in decode_masked(sae, original, masks, batch_size=settings.batch_size).items():
-        distances = squared_distances(decoded.templates[first], decoded.templates[second])
-        table.append(_row(name, distances, pairs, decoded, original=table[0]))
-    evaluation = Evaluation(rows=table, pairs=pairs, density=density, clusters=split, density_source=source)
+    notes = []
+    if "energy" in settings.control_names:
+        notes.append(
+            f"Energy (E[f²] ‖d‖²) measured on {source if activity else f'the {len(templates):,} verified templates'}."
+        )
+        activity = activity or survey(sae, templates, batch_size=settings.batch_size).activity
+    energy = energies(sae, activity) if activity else None
+    masks |= feature_controls(settings.control_names, split, energy, seed=settings.seed)
+    decoded = decode_masked(sae, original, masks, batch_size=settings.batch_size)
+    if {"pca", "mean"} & set(settings.control_names):
+        fitted, of = to_fit_on(templates, pairs, density_templates)
+        notes.append(f"Components and mean fitted on {of}.")
+        decoded |= _projected(settings, sae, original, fitted, decoded)
+    for name in sorted(decoded, key=ORDER.index):
+        one = decoded[name]
+        distances = squared_distances(one.templates[first], one.templates[second])
+        table.append(_row(name, distances, pairs, one, original=table[0]))
+    evaluation = Evaluation(
+        rows=table, pairs=pairs, density=density, clusters=split, density_source=source, notes=notes
+    )
     return _finished(evaluation, templates, output, on_metrics)
+
+
+def _projected(
+    settings: EvaluateSettings,
+    sae: SparseAutoencoder,
+    original: Float32[np.ndarray, "n d_in"],
+    fitted: Float32[np.ndarray, "m d_in"],
+    decoded: dict[str, Decoded],
+) -> dict[str, Decoded]:
+    """The controls that are no features, of the templates that a perfect SAE would decode."""
+    x, fitted = (unit(one) if sae.normalize else one for one in (original, fitted))
+    l0 = {cluster: decoded[cluster].l0 for cluster in ("high", "low")}
+    return {
+        name: Decoded(
+            templates=one.templates,
+            n_features=one.n_components,
+            l0=float(one.n_components),
+            fidelity=Fidelity.of(x, one.templates),
+        )
+        for name, one in template_controls(settings.control_names, x, fitted, l0).items()
+    }
 
 
 def _finished(evaluation: Evaluation, templates: TemplateSet, output: Path, on_metrics: OnMetrics | None) -> Evaluation:
@@ -102,7 +141,6 @@ def _row(
     pairs: RowPairs,
     decoded: Decoded | None = None,
     *,
-    label: str = "",
     original: Row | None = None,
 ) -> Row:
     of_features: dict[str, Any] = {}
@@ -117,7 +155,7 @@ def _row(
     first = original.accuracy if original else accuracy
     return Row(
         name=name,
-        label=label or LABELS[name],
+        label=LABELS.get(name) or label(name, decoded.n_features if decoded else 0),
         distances=distances,
         accuracy=accuracy,
         tar_far_1e2=tar_at_far(distances, pairs.genuine, 1e-2),
@@ -146,17 +184,27 @@ def choose_pairs(settings: EvaluateSettings, templates: TemplateSet) -> RowPairs
     )
 
 
-def _density(
-    sae: SparseAutoencoder, templates: TemplateSet, density_templates: TemplateSet | None, batch_size: int
-) -> tuple[Float64[np.ndarray, " d_sae"], str]:
-    """The densities that split the features into clusters, and which templates they were counted on."""
-    if density_templates is not None:
-        density = survey(sae, density_templates, batch_size=batch_size).activity.density
-        return density, f"{len(density_templates):,} given templates"
-    stored = sae.density.double().cpu().numpy()
-    if stored.any():
-        return stored, "the training templates"
-    return survey(sae, templates, batch_size=batch_size).activity.density, f"the {len(templates):,} verified templates"
+def _seen(
+    sae: SparseAutoencoder,
+    templates: TemplateSet,
+    density_templates: TemplateSet | None,
+    activity: Activity | None,
+    batch_size: int,
+) -> tuple[Float64[np.ndarray, " d_sae"], str, Activity | None]:
+    """The densities that split the features into clusters, which templates they were counted on, and, unless they are
+    stored in the SAE, how these fire the features.
+    """
+    if activity is not None:
+        source = f"{activity.n_faces:,} templates by describe"
+    elif density_templates is not None:
+        activity = survey(sae, density_templates, batch_size=batch_size).activity
+        source = f"{len(density_templates):,} given templates"
+    elif (stored := sae.density.double().cpu().numpy()).any():
+        return stored, "the training templates", None
+    else:
+        activity = survey(sae, templates, batch_size=batch_size).activity
+        source = f"the {len(templates):,} verified templates"
+    return activity.density, source, activity
 
 
 def decode_masked(

@@ -102,7 +102,9 @@ def _n_correct(
 
 @dataclass(frozen=True, kw_only=True)
 class McNemar:
-    """How two ways to decide the same pairs differ: pairs that only the first decides correctly, and only the second."""
+    """How two ways to decide the same pairs differ: the pairs that only the first decides correctly (`n_lost`), and
+    only the second (`n_gained`).
+    """
 
     n_lost: int
     n_gained: int

@@ -43,9 +43,9 @@ HEADER = [
 class Row:
     """One row of the table.
 
-    `label`: the row's name in words. `distances`: squared Euclidean distance of each pair, 0…4. `against`: its decisions
-    beside those of the original row. `l0`: mean number of the row's `n_features` that fire. `fvu` and `cosine`: as in
-    metrics.py, over the images of the pairs. The original row has no features, fvu 0 and cosine 1.
+    `label`: the row's name in words. `distances`: squared Euclidean distance of each pair, 0…4. `against`: the original
+    row's decisions and this row's. `l0`: mean number of the row's `n_features` (or components) that fire. `fvu` and
+    `cosine`: as in metrics.py, over the images of the pairs. The original row has no features, fvu 0 and cosine 1.
     """
 
     name: str
@@ -91,6 +91,7 @@ class Evaluation:
     """The rows of the table, the pairs they were measured on, and the files written.
 
     `density`: share of the templates (`density_source`) that fire each feature; it splits the features into `clusters`.
+    `notes`: sentences below the table.
     """
 
     rows: list[Row]
@@ -98,6 +99,7 @@ class Evaluation:
     density: Float64[np.ndarray, " d_sae"] | None = None
     clusters: Clusters | None = None
     density_source: str = ""
+    notes: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
 
     @property
@@ -123,8 +125,8 @@ def markdown(evaluation: Evaluation) -> str:
     pairs = evaluation.pairs
     notes = [
         f"{len(pairs):,} pairs in {pairs.n_folds} folds; σ over folds with divisor k; standard error σ/√k; "
-        "Wilson interval over all pairs. Lost / gained: pairs that only the original templates, and only the row, decide "
-        "correctly, each fold at the row's own threshold; p of the exact McNemar test."
+        "Wilson interval over all pairs. Lost / gained: pairs that only the original templates, and only the row's, "
+        "decide correctly, each fold at its own threshold; p of the exact McNemar test."
     ]
     if evaluation.clusters is not None:
         notes.append(
@@ -132,7 +134,7 @@ def markdown(evaluation: Evaluation) -> str:
         )
         if not evaluation.clusters.separated:
             notes.append("The densities have no valley; the split is Otsu's threshold, a convention.")
-    return table + "\n\n" + " ".join(notes) + "\n"
+    return table + "\n\n" + " ".join([*notes, *evaluation.notes]) + "\n"
 
 
 def _cells(row: Row) -> list[str]:
@@ -148,9 +150,13 @@ def _cells(row: Row) -> list[str]:
         *("too few pairs" if math.isnan(share) else f"{share:.4f}" for share in (row.tar_far_1e2, row.tar_far_1e3)),
         *(f"{value:.4f}" for value in (row.eer, row.auc)),
         f"{row.against.n_lost} / {row.against.n_gained}" if decoded else "–",
-        f"{row.against.p:.2g}" if decoded else "–",
+        _probability(row.against.p) if decoded else "–",
         *(f"{value:.4f}" for value in (row.fvu, row.cosine)),
     ]
+
+
+def _probability(p: float) -> str:
+    return "< 1e-300" if p < 1e-300 else f"{p:.2g}"
 
 
 def write_tables(evaluation: Evaluation, image_ids: Sequence[str], folder: Path) -> list[Path]:
