@@ -46,7 +46,8 @@ LOOK: dict[Any, Any] = {
 
 def pale(color: str) -> str:
     """The color halfway to white."""
-    return to_hex([(1 + part) / 2 for part in to_rgb(color)])
+    red, green, blue = ((1 + part) / 2 for part in to_rgb(color))
+    return to_hex((red, green, blue))
 
 
 @contextmanager

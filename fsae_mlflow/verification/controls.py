@@ -8,28 +8,21 @@ mean     the mean template in the place of each
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from fsae_mlflow.features.activity.summary import Activity
 from fsae_mlflow.features.clusters import Clusters
+from fsae_mlflow.metrics import Fidelity
 from fsae_mlflow.sae.base import SparseAutoencoder
-from fsae_mlflow.sae.directions import Whitening
+from fsae_mlflow.sae.directions import Whitening, unit
 from fsae_mlflow.templates.set import TemplateSet
+from fsae_mlflow.verification.decoding import Decoded
 from fsae_mlflow.verification.pairs import RowPairs
 
 MOST_FITTED = 100_000
 """Templates that principal components are fitted on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Projected:
-    """Templates described by `n_components` numbers each."""
-
-    templates: Float32[np.ndarray, "n d_in"]
-    n_components: int
 
 
 def feature_controls(
@@ -59,26 +52,37 @@ def energies(sae: SparseAutoencoder, activity: Activity) -> Float64[np.ndarray, 
 
 def template_controls(
     names: Sequence[str],
-    x: Float32[np.ndarray, "n d_in"],
+    templates: Float32[np.ndarray, "n d_in"],
     fitted: Float32[np.ndarray, "m d_in"],
     l0: Mapping[str, float],
-) -> dict[str, Projected]:
-    """The controls pca_high, pca_low and mean of templates x, as far as `names` has them; they are fitted on others.
+    *,
+    normalize: bool,
+) -> dict[str, Decoded]:
+    """The controls pca_high, pca_low and mean of raw templates, as far as `names` has them; they are fitted on others.
 
-    There are as many components as each cluster's rounded `l0`, at least one, and at most the effective dimension.
+    There are as many components as each cluster's rounded `l0`, at least one, and at most the effective dimension. All
+    templates are brought to unit length before where `normalize` is set, as the SAE's are.
     """
+    x, fitted = (unit(one) if normalize else one for one in (templates, fitted))
     mean = fitted.mean(axis=0, dtype=np.float64)
-    found = {}
+    estimates = {}
     if "pca" in names:
         n_components = {cluster: max(1, round(size)) for cluster, size in l0.items()}
         components = Whitening.of(fitted - mean, max(n_components.values())).components
         for cluster, n in n_components.items():
             kept = components[:n]
-            projected = mean + (x - mean) @ kept.T @ kept
-            found[f"pca_{cluster}"] = Projected(templates=projected.astype(np.float32), n_components=len(kept))
+            estimates[f"pca_{cluster}"] = mean + (x - mean) @ kept.T @ kept, len(kept)
     if "mean" in names:
-        found["mean"] = Projected(templates=np.tile(mean.astype(np.float32), (len(x), 1)), n_components=0)
-    return found
+        estimates["mean"] = np.tile(mean, (len(x), 1)), 0
+    return {
+        name: Decoded(
+            templates=(x_hat := estimate.astype(np.float32)),
+            n_features=n,
+            l0=float(n),
+            fidelity=Fidelity.of(x, x_hat),
+        )
+        for name, (estimate, n) in estimates.items()
+    }
 
 
 def to_fit_on(
@@ -112,5 +116,5 @@ def label(name: str, n: int) -> str:
     if kind == "energy":
         return f"Decoded from the {n:,} features of most energy (as many as {cluster} density)"
     if kind == "pca":
-        return f"Projected on {n:,} principal components (the L0 of {cluster} density)"
+        return f"Projected on {n:,} principal component{'s' if n > 1 else ''} (the L0 of {cluster} density)"
     return "The mean template for every face"

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import EXECUTION, settings
@@ -35,6 +35,15 @@ class EvaluateSettings:
         "latest; empty: as density_templates says.",
         EXECUTION,
     ] = ""
+    attributes: Annotated[
+        str,
+        "CSV or Parquet with labels of the verified faces, whose error rates are audited, joined by its column path; "
+        "the set's own extra columns count too.",
+        EXECUTION,
+    ] = ""
+    far: Annotated[
+        float, "False accept rate of the threshold that the audit decides at, chosen on other folds.", Gt(0), Lt(1)
+    ] = 1e-3
     controls: Annotated[
         str,
         "Controls beside the clusters, by commas: random (as many random features), energy (as many of most energy), "

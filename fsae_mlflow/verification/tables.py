@@ -4,13 +4,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64
 
 from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.features.clusters import Clusters
-from fsae_mlflow.report.tables import write_csv
+from fsae_mlflow.report.tables import probability, write_csv
 from fsae_mlflow.verification.pairs import COLUMNS, RowPairs
 from fsae_mlflow.verification.protocol import CrossValidation, McNemar
 
@@ -43,13 +44,14 @@ HEADER = [
 class Row:
     """One row of the table.
 
-    `label`: the row's name in words. `distances`: squared Euclidean distance of each pair, 0…4. `against`: the original
-    row's decisions and this row's. `l0`: mean number of the row's `n_features` (or components) that fire. `fvu` and
-    `cosine`: as in metrics.py, over the images of the pairs. The original row has no features, fvu 0 and cosine 1.
+    `distances`: squared Euclidean distance of each pair, 0…4. `against`: the original row's decisions and this row's.
+    `l0`: mean number of the row's `n_features` (or components) that fire. `fvu` and `cosine`: as in metrics.py, over
+    the images of the pairs. The original row has no features, fvu 0 and cosine 1. `title`: what the row is called in
+    words, where LABELS does not have its name.
     """
 
     name: str
-    label: str
+    title: str = ""
     distances: Float64[np.ndarray, " pairs"]
     accuracy: CrossValidation
     tar_far_1e2: float
@@ -61,6 +63,11 @@ class Row:
     l0: float = 0.0
     fvu: float = 0.0
     cosine: float = 1.0
+
+    @property
+    def label(self) -> str:
+        """The row's name in words."""
+        return self.title or LABELS[self.name]
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -86,12 +93,23 @@ class Row:
         }
 
 
+@runtime_checkable
+class Part(Protocol):
+    """Something that was measured beside the rows, and what it wrote."""
+
+    @property
+    def metrics(self) -> dict[str, float]: ...
+
+    @property
+    def files(self) -> list[Path]: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """The rows of the table, the pairs they were measured on, and the files written.
 
     `density`: share of the templates (`density_source`) that fire each feature; it splits the features into `clusters`.
-    `notes`: sentences below the table.
+    `parts`: what was measured beside the rows, with its own `metrics` and `files`. `notes`: sentences below the table.
     """
 
     rows: list[Row]
@@ -99,7 +117,8 @@ class Evaluation:
     density: Float64[np.ndarray, " d_sae"] | None = None
     clusters: Clusters | None = None
     density_source: str = ""
-    notes: list[str] = field(default_factory=list)
+    parts: Sequence[Part] = ()
+    notes: Sequence[str] = ()
     files: list[Path] = field(default_factory=list)
 
     @property
@@ -115,6 +134,8 @@ class Evaluation:
                 "n_low": float(self.clusters.low.sum()),
                 "n_dead": float(self.clusters.n_dead),
             }
+        for part in self.parts:
+            metrics |= part.metrics
         return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
@@ -150,13 +171,9 @@ def _cells(row: Row) -> list[str]:
         *("too few pairs" if math.isnan(share) else f"{share:.4f}" for share in (row.tar_far_1e2, row.tar_far_1e3)),
         *(f"{value:.4f}" for value in (row.eer, row.auc)),
         f"{row.against.n_lost} / {row.against.n_gained}" if decoded else "–",
-        _probability(row.against.p) if decoded else "–",
+        probability(row.against.p) if decoded else "–",
         *(f"{value:.4f}" for value in (row.fvu, row.cosine)),
     ]
-
-
-def _probability(p: float) -> str:
-    return "< 1e-300" if p < 1e-300 else f"{p:.2g}"
 
 
 def write_tables(evaluation: Evaluation, image_ids: Sequence[str], folder: Path) -> list[Path]:

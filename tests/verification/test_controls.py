@@ -10,6 +10,7 @@ import torch
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.features.activity.survey import survey
 from fsae_mlflow.features.clusters import Clusters
+from fsae_mlflow.metrics import Fidelity
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.verification.controls import energies, feature_controls, label, template_controls, to_fit_on
@@ -73,22 +74,28 @@ def test_energy_is_the_mean_square_of_what_a_feature_adds(template_set: Template
 
 def test_all_components_give_the_templates_back(template_set: TemplateSet) -> None:
     x = template_set.templates
-    found = template_controls(["pca"], x, x[:200], {"high": 16.2, "low": 1.4})
+    found = template_controls(["pca"], x, x[:200], {"high": 16.2, "low": 1.4}, normalize=False)
     assert list(found) == ["pca_high", "pca_low"]
-    assert (found["pca_high"].n_components, found["pca_low"].n_components) == (16, 1)
+    assert [(one.n_features, one.l0) for one in found.values()] == [(16, 16.0), (1, 1.0)]
     np.testing.assert_allclose(found["pca_high"].templates, x, atol=1e-4)
     # One component: all estimates lie on a line through the mean of the others, along their largest variance.
     mean = x[:200].mean(axis=0)
     estimates = found["pca_low"].templates - mean
     axis = np.linalg.svd(x[:200] - mean)[2][0]
     np.testing.assert_allclose(estimates, np.outer((x - mean) @ axis, axis), atol=1e-3)
-    assert template_controls(["pca"], x, x, {"high": 0.2, "low": 0.0})["pca_low"].n_components == 1
+    assert found["pca_low"].fidelity.fvu == pytest.approx(Fidelity.of(x, found["pca_low"].templates).fvu)
+    none = template_controls(["pca"], x, x, {"high": 0.2, "low": 0.0}, normalize=True)
+    assert none["pca_low"].n_features == 1
+    lengths = np.linalg.norm(
+        template_controls(["pca"], x, x, {"high": 16.0}, normalize=True)["pca_high"].templates, axis=1
+    )
+    np.testing.assert_allclose(lengths, 1, atol=1e-3)
 
 
 def test_the_mean_template_is_that_of_the_others(template_set: TemplateSet) -> None:
     x = template_set.templates
-    found = template_controls(["mean"], x[:5], x[100:], {"high": 1.0, "low": 1.0})
-    assert list(found) == ["mean"] and found["mean"].n_components == 0
+    found = template_controls(["mean"], x[:5], x[100:], {"high": 1.0, "low": 1.0}, normalize=False)
+    assert list(found) == ["mean"] and found["mean"].n_features == 0
     np.testing.assert_allclose(found["mean"].templates, np.tile(x[100:].mean(axis=0), (5, 1)), rtol=1e-5)
 
 
