@@ -184,7 +184,7 @@ def _in_common(one: Common, fired: FiredFeatures) -> Iterator[str]:
                 f"{found.in_wrong[place]:.4f}",
                 f"{found.in_others[place]:.4f}",
                 f"{found.lift[place]:.2f}" if np.isfinite(found.lift[place]) else "∞",
-                probability(found.p[place]),
-                probability(found.q[place]),
+                probability(float(found.p[place])),
+                probability(float(found.q[place])),
             ]
             yield "| " + " | ".join(cells) + " |"
