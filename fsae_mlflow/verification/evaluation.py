@@ -87,6 +87,8 @@ def evaluate(
         of = source if activity else f"the {len(templates):,} verified templates"
         notes.append(f"Energy (E[f²] ‖d‖²) measured on {of}.")
         activity = activity or survey(sae, templates, batch_size=settings.batch_size).activity
+    if "random" in settings.control_names:
+        notes.append(f"Random features drawn with seed {settings.seed}.")
     energy = energies(sae, activity) if activity else None
     masks |= feature_controls(settings.control_names, split, energy, seed=settings.seed)
     decoded = decode_masked(sae, original, masks, batch_size=settings.batch_size)

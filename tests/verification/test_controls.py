@@ -126,6 +126,7 @@ def test_each_cluster_is_beside_its_controls(evaluation: Evaluation, sae: Sparse
     mean = rows["mean"]
     assert (mean.accuracy.mean, mean.eer, mean.auc) == (0.5, 0.5, 0.5) and (mean.distances == 0).all()
     assert mean.fvu == pytest.approx(1, abs=0.05) and mean.n_features == mean.l0 == 0
+    assert evaluation.notes[1] == "Random features drawn with seed 0."
     assert evaluation.notes[0].startswith("Energy") and evaluation.notes[0].endswith("the 400 verified templates.")
 
 
