@@ -205,6 +205,29 @@ def test_a_training_on_labeled_faces_logs_its_readings(tmp_path: Path, jpeg: byt
 
 
 @pytest.mark.usefixtures("store")
+def test_controls_and_an_audit_are_logged(tmp_path: Path, jpeg: bytes) -> None:
+    templates = labeled_set(tmp_path / "labeled", jpeg)
+    torch.manual_seed(0)
+    save_sae(new_sae("topk", templates.width, 32, k=6), tmp_path / "sae", settings={}, templates={})
+    labels = tmp_path / "labels.csv"
+    given = {"templates": templates.folder, "sae": tmp_path / "sae", "attributes": labels, "folds": 2, "far": 0.1}
+    for every in (2, 5):  # other labels in the file of the same name
+        lines = [f"{name},{int(place % every == 0)}" for place, name in enumerate(templates.image_ids)]
+        labels.write_text("\n".join(["path,Hat", *lines]))
+        if every == 2:
+            succeed("describe", templates=templates.folder, sae=tmp_path / "sae", attributes=labels, controls="none")
+        run = succeed("evaluate_lfw", readings="latest", controls="random,energy,pca,mean", **given)
+    assert len(list((tmp_path / "outputs" / "evaluate_lfw").iterdir())) == 2
+    assert {"audit.csv", "audit.md", "audit.png", "audit_features.csv", "audit_readings.csv"} <= artifacts(run)
+    names = {"audit/fmr", "audit/fnmr", "audit/n_groups", "random_high/accuracy", "pca_low/mcnemar_p", "mean/n_lost"}
+    assert names <= run.data.metrics.keys() and run.data.metrics["audit/n_groups"] == 4
+    assert len(load_dict(f"{run.info.artifact_uri}/table.json")["data"]) == 11
+    labels.write_text("path,Hat\nnobody.jpg,1")
+    assert "no path in" in refuse("evaluate_lfw", **given)
+    assert "attributes: nowhere.csv cannot be read" in refuse("evaluate_lfw", **(given | {"attributes": "nowhere.csv"}))
+
+
+@pytest.mark.usefixtures("store")
 def test_a_sweep_without_a_feasible_trial_says_so(template_set: TemplateSet) -> None:
     sentence = refuse("sweep", n_trials=1, epochs=1, expansions="2", max_l0=0.001, templates=template_set.folder)
     assert sentence == "max_l0=0.001: every trial has a larger L0; increase max_l0, lam_max or n_trials."

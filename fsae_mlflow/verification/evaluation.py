@@ -1,44 +1,47 @@
 """The paper's table 1: verification with original templates and with templates decoded from an SAE's features."""
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Float64
 
 from fsae_mlflow.compute import choose_device
 from fsae_mlflow.features.activity.summary import Activity
-from fsae_mlflow.features.activity.survey import encoded, survey
+from fsae_mlflow.features.activity.survey import survey
 from fsae_mlflow.features.clusters import clusters
-from fsae_mlflow.metrics import Fidelity
+from fsae_mlflow.features.table import Description
 from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.provenance import require_same_recognizer
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.templates.set import TemplateSet
+from fsae_mlflow.verification.audit.stage import audit
 from fsae_mlflow.verification.chosen_pairs import choose_pairs
+from fsae_mlflow.verification.controls import energies, feature_controls, label, template_controls, to_fit_on
+from fsae_mlflow.verification.decoding import Decoded, decode_masked
 from fsae_mlflow.verification.figures import write_figures
 from fsae_mlflow.verification.pairs import RowPairs
 from fsae_mlflow.verification.protocol import (
+    McNemar,
     area_under_curve,
     cross_validate,
     equal_error_rate,
     squared_distances,
     tar_at_far,
 )
-from fsae_mlflow.verification.settings import EvaluateSettings
-from fsae_mlflow.verification.tables import Evaluation, Row, write_tables
+from fsae_mlflow.verification.settings import CONTROLS, EvaluateSettings
+from fsae_mlflow.verification.tables import LABELS, Evaluation, Row, write_tables
 
-
-@dataclass(frozen=True, kw_only=True)
-class Decoded:
-    """Templates decoded from `n_features` features alone, of which `l0` fire on average, and how close they are."""
-
-    templates: Float32[np.ndarray, "n d_in"]
-    n_features: int
-    l0: float
-    fidelity: Fidelity
+ORDER = [
+    "high",
+    "low",
+    "all",
+    "without",
+    *(f"{name}_{cluster}" for cluster in ("high", "low") for name in CONTROLS[:-1]),
+    "mean",
+]
+"""The rows of the table after the original one."""
 
 
 def evaluate(
@@ -48,16 +51,16 @@ def evaluate(
     sae: SparseAutoencoder | None,
     output: Path,
     density_templates: TemplateSet | None = None,
-    activity: Activity | None = None,
+    description: Description | None = None,
     on_metrics: OnMetrics | None = None,
 ) -> Evaluation:
     """Verify pairs of original templates, and of templates decoded from the high-density cluster, the low-density
     cluster and all features.
 
-    The clusters come from densities: those of `activity` (from describe) if given, else counted on `density_templates`
+    The clusters come from densities: those of `description` (by describe) if given, else counted on `density_templates`
     if given, else stored in the SAE by its training, else counted on `templates`. A decoded template is W_dec f + b_dec
     over the cluster's features alone, in the recognizer's units. All templates are compared after L2 normalization.
-    Without an SAE only the original templates are verified.
+    Without an SAE only the original templates are verified. The controls that are asked for (controls.py) are rows too.
 
     Writes to `output`: table.csv and table.md (a line per row), folds.csv (accuracy and threshold of every fold),
     pairs.csv (every pair with its distances; it can be read again as a pairs file), and the figures table.png, roc.png
@@ -72,25 +75,51 @@ def evaluate(
     first, second = np.searchsorted(rows, pairs.first), np.searchsorted(rows, pairs.second)
     table = [_row("original", squared_distances(original[first], original[second]), pairs)]
     if sae is None:
-        return _finished(Evaluation(rows=table, pairs=pairs), templates, output, on_metrics)
+        parts = audit(settings, table[0].distances, pairs, templates, output)
+        return _finished(Evaluation(rows=table, pairs=pairs, parts=parts), templates, output, on_metrics)
     others = [templates.origin] + ([density_templates.origin] if density_templates else [])
     require_same_recognizer(sae.origin, *others, force=settings.force)
     sae = sae.to(choose_device(settings.device))
-    if activity is not None:
-        density, source = activity.density, f"{activity.n_faces:,} templates by describe"
-    else:
-        density, source = _density(sae, templates, density_templates, settings.batch_size)
+    density, source, activity = _seen(sae, templates, density_templates, description, settings.batch_size)
     split = clusters(density)
     masks = {"high": split.high, "low": split.low, "all": np.ones(sae.d_sae, dtype=bool)}
-    for name, decoded in decode_masked(sae, original, masks, batch_size=settings.batch_size).items():
-        distances = squared_distances(decoded.templates[first], decoded.templates[second])
-        table.append(_row(name, distances, pairs, decoded))
-    evaluation = Evaluation(rows=table, pairs=pairs, density=density, clusters=split, density_source=source)
+    notes = []
+    if "energy" in settings.control_names:
+        of = source if activity else f"the {len(templates):,} verified templates"
+        notes.append(f"Energy (E[f²] ‖d‖²) measured on {of}.")
+        activity = activity or survey(sae, templates, batch_size=settings.batch_size).activity
+    if "random" in settings.control_names:
+        notes.append(f"Random features drawn with seed {settings.seed}.")
+    energy = energies(sae, activity) if activity else None
+    masks |= feature_controls(settings.control_names, split, energy, seed=settings.seed)
+    decoded = decode_masked(sae, original, masks, batch_size=settings.batch_size)
+    if {"pca", "mean"} & set(settings.control_names):
+        fitted, of = to_fit_on(templates, pairs, density_templates)
+        notes.append(f"Components and mean fitted on {of}.")
+        l0 = {cluster: decoded[cluster].l0 for cluster in ("high", "low")}
+        decoded |= template_controls(settings.control_names, original, fitted, l0, normalize=sae.normalize)
+    for name in sorted(decoded, key=ORDER.index):
+        one = decoded[name]
+        distances = squared_distances(one.templates[first], one.templates[second])
+        title = "" if name in LABELS else label(name, one.n_features)
+        table.append(_row(name, distances, pairs, one, title=title, original=table[0]))
+    readings = None if description is None else description.columns
+    parts = audit(settings, table[0].distances, pairs, templates, output, sae=sae, readings=readings)
+    evaluation = Evaluation(
+        rows=table,
+        pairs=pairs,
+        density=density,
+        clusters=split,
+        density_source=source,
+        notes=notes,
+        parts=parts,
+    )
     return _finished(evaluation, templates, output, on_metrics)
 
 
 def _finished(evaluation: Evaluation, templates: TemplateSet, output: Path, on_metrics: OnMetrics | None) -> Evaluation:
     files = write_tables(evaluation, templates.image_ids, output) + write_figures(evaluation, output)
+    files += [path for part in evaluation.parts for path in part.files]
     if on_metrics is not None:
         on_metrics(evaluation.metrics, 0)
     return dataclasses.replace(evaluation, files=files)
@@ -101,6 +130,9 @@ def _row(
     distances: Float64[np.ndarray, " pairs"],
     pairs: RowPairs,
     decoded: Decoded | None = None,
+    *,
+    title: str = "",
+    original: Row | None = None,
 ) -> Row:
     of_features: dict[str, Any] = {}
     if decoded is not None:
@@ -110,58 +142,41 @@ def _row(
             "fvu": decoded.fidelity.fvu,
             "cosine": decoded.fidelity.cosine,
         }
+    accuracy = cross_validate(distances, pairs.genuine, pairs.fold)
+    first = original.accuracy if original else accuracy
     return Row(
         name=name,
+        title=title,
         distances=distances,
-        accuracy=cross_validate(distances, pairs.genuine, pairs.fold),
+        accuracy=accuracy,
         tar_far_1e2=tar_at_far(distances, pairs.genuine, 1e-2),
         tar_far_1e3=tar_at_far(distances, pairs.genuine, 1e-3),
         eer=equal_error_rate(distances, pairs.genuine),
         auc=area_under_curve(distances, pairs.genuine),
+        against=McNemar.of(first.correct, accuracy.correct),
         **of_features,
     )
 
 
-def _density(
-    sae: SparseAutoencoder, templates: TemplateSet, density_templates: TemplateSet | None, batch_size: int
-) -> tuple[Float64[np.ndarray, " d_sae"], str]:
-    """The densities that split the features into clusters, and which templates they were counted on."""
-    if density_templates is not None:
-        density = survey(sae, density_templates, batch_size=batch_size).activity.density
-        return density, f"{len(density_templates):,} given templates"
-    stored = sae.density.double().cpu().numpy()
-    if stored.any():
-        return stored, "the training templates"
-    return survey(sae, templates, batch_size=batch_size).activity.density, f"the {len(templates):,} verified templates"
-
-
-def decode_masked(
+def _seen(
     sae: SparseAutoencoder,
-    templates: Float32[np.ndarray, "n d_in"],
-    masks: dict[str, Bool[np.ndarray, " d_sae"]],
-    *,
+    templates: TemplateSet,
+    density_templates: TemplateSet | None,
+    description: Description | None,
     batch_size: int,
-) -> dict[str, Decoded]:
-    """Decode raw templates from each mask's features alone (b_dec stays).
-
-    Fidelity is relative to what a perfect SAE would decode: the templates, of unit length where the SAE normalizes.
+) -> tuple[Float64[np.ndarray, " d_sae"], str, Activity | None]:
+    """The densities that split the features into clusters, which templates they were counted on, and, unless they are
+    stored in the SAE, how these fire the features.
     """
-    counts = np.zeros(sae.d_sae, np.int64)
-    fidelities = {name: Fidelity() for name in masks}
-    decoded: dict[str, list[np.ndarray]] = {name: [] for name in masks}
-    for batch in encoded(sae, templates, batch_size=batch_size, label="evaluate"):
-        counts += batch.entries.counts
-        target = batch.x / sae.scale + sae.center
-        for name, mask in masks.items():
-            x_hat = batch.encoder.decoded(batch.entries.of_features(mask)) / sae.scale + sae.center
-            fidelities[name].add(target, x_hat)
-            decoded[name].append(x_hat.cpu().numpy())
-    return {
-        name: Decoded(
-            templates=np.concatenate(decoded[name]),
-            n_features=int(mask.sum()),
-            l0=float(counts[mask].sum() / len(templates)),
-            fidelity=fidelities[name],
-        )
-        for name, mask in masks.items()
-    }
+    if description is not None:
+        activity = description.activity
+        source = f"{activity.n_faces:,} templates by describe"
+    elif density_templates is not None:
+        activity = survey(sae, density_templates, batch_size=batch_size).activity
+        source = f"{len(density_templates):,} given templates"
+    elif (stored := sae.density.double().cpu().numpy()).any():
+        return stored, "the training templates", None
+    else:
+        activity = survey(sae, templates, batch_size=batch_size).activity
+        source = f"the {len(templates):,} verified templates"
+    return activity.density, source, activity

@@ -2,10 +2,12 @@
 
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import EXECUTION, settings
+
+CONTROLS = ("random", "energy", "pca", "mean")
 
 
 @settings
@@ -33,21 +35,48 @@ class EvaluateSettings:
         "latest; empty: as density_templates says.",
         EXECUTION,
     ] = ""
+    attributes: Annotated[
+        str,
+        "CSV or Parquet with labels of the verified faces, whose error rates are audited, joined by its column path; "
+        "the set's own extra columns count too.",
+        EXECUTION,
+    ] = ""
+    far: Annotated[
+        float, "False accept rate of the threshold that the audit decides at, chosen on other folds.", Gt(0), Lt(1)
+    ] = 1e-3
+    controls: Annotated[
+        str,
+        "Controls beside the clusters, by commas: random (as many random features), energy (as many of most energy), "
+        "pca (as many principal components as the cluster's L0), mean (the mean template); or none.",
+    ] = "none"
     folds: Annotated[int, "Folds of the pairs that are made; a pairs file has its own.", Ge(2)] = 10
     pairs_per_fold: Annotated[
         int, "Largest number of genuine (and of impostor) pairs in a fold that is made.", Gt(0), Le(1_000_000)
     ] = 300
-    seed: Annotated[int, "Seed of the pairs that are made.", Ge(0)] = 0
+    seed: Annotated[int, "Seed of the pairs that are made, and of random features.", Ge(0)] = 0
     force: Annotated[bool, "Go on although SAE, templates and recognizer do not belong together.", EXECUTION] = False
     batch_size: Annotated[int, "Templates encoded at once.", Gt(0), EXECUTION] = 512
     device: Annotated[str, "auto, cpu or cuda.", EXECUTION] = "auto"
     output: Annotated[str, "Folder to write to; empty: outputs/evaluate_lfw/FINGERPRINT.", EXECUTION] = ""
 
-    def check(self) -> None:
-        """Rules that join fields.
+    @property
+    def control_names(self) -> list[str]:
+        """The controls that are asked for."""
+        return [] if self.controls in ("", "none") else [name.strip() for name in self.controls.split(",")]
 
-        Raises: UserError for readings beside density_templates, or without an SAE.
+    def check(self) -> None:
+        """Rules that join fields, and the names of the controls.
+
+        Raises: UserError for an unknown control, for controls or readings without an SAE, or for readings beside
+        density_templates.
         """
+        if unknown := [name for name in self.control_names if name not in CONTROLS]:
+            raise UserError(f"controls must be none or some of {', '.join(CONTROLS)}; one is {unknown[0]!r}.")
+        if self.control_names and self.sae == "none":
+            raise UserError(
+                "controls stand beside the clusters of an SAE's features, and sae is none; leave controls out, or give "
+                "an SAE."
+            )
         if self.readings and self.density_templates:
             raise UserError(
                 "readings and density_templates both say which densities split the features into clusters; leave one "

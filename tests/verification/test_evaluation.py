@@ -9,12 +9,14 @@ import torch
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.features.activity.survey import survey
+from fsae_mlflow.features.table import Description
 from fsae_mlflow.metrics import Fidelity
 from fsae_mlflow.sae.saved import load_sae, save_sae
 from fsae_mlflow.sae.variants.gated import GatedSAE
 from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
-from fsae_mlflow.verification.evaluation import decode_masked, evaluate
+from fsae_mlflow.verification.decoding import decode_masked
+from fsae_mlflow.verification.evaluation import evaluate
 from fsae_mlflow.verification.pairs import find_rows, read_pairs
 from fsae_mlflow.verification.settings import EvaluateSettings
 from fsae_mlflow.verification.tables import HEADER, LABELS, markdown
@@ -112,7 +114,8 @@ def test_the_densities_of_readings_come_first(
     activity = survey(sae, templates.templates[:50]).activity
     sae.density.copy_(torch.linspace(0.001, 0.9, 2 * WIDTH))
     monkeypatch.delattr("fsae_mlflow.verification.evaluation.survey")
-    found = evaluate(SETTINGS, templates=templates, sae=sae, output=tmp_path, activity=activity)
+    description = Description(activity=activity, columns={}, about={})
+    found = evaluate(SETTINGS, templates=templates, sae=sae, output=tmp_path, description=description)
     np.testing.assert_array_equal(found.density, activity.density)
     assert found.density_source == "50 templates by describe"
 
