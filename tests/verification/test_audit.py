@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy import stats
 
@@ -16,11 +17,13 @@ from fsae_mlflow.sae.entries import Entries
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.verification.audit.fired import FiredFeatures, kinds_of, over_represented
 from fsae_mlflow.verification.audit.groups import Decisions, Group, audit_groups
+from fsae_mlflow.verification.audit.stage import audit
 from fsae_mlflow.verification.audit.tables import Common, write_audit
 from fsae_mlflow.verification.evaluation import evaluate
-from fsae_mlflow.verification.pairs import RowPairs
+from fsae_mlflow.verification.pairs import RowPairs, make_pairs
 from fsae_mlflow.verification.protocol import wilson_interval
 from fsae_mlflow.verification.settings import EvaluateSettings
+from tests.sae.making import firing_sae
 from tests.template_sets import labeled_set
 
 FAR = 0.1
@@ -251,6 +254,32 @@ def test_a_sets_own_attributes_are_audited(labeled: TemplateSet, tmp_path: Path)
     assert found.metrics["audit/n_groups"] == 2 and found.metrics["audit/fmr"] == pytest.approx(0.1, abs=0.03)
     rates = [one.impostor.rate for one in found.parts[0].groups[1:] if one.has_fmr]
     assert found.metrics["audit/largest_fmr"] == max(rates)
+
+
+@pytest.mark.parametrize("n_wrong", [9, 10])
+def test_features_are_counted_in_wrong_decisions(labeled: TemplateSet, tmp_path: Path, n_wrong: int) -> None:
+    sae = firing_sae("gated", torch.from_numpy(labeled.templates), 12, density=0.4).eval().requires_grad_(False)
+    pairs = make_pairs(labeled.image_ids, labeled.identities, folds=2, pairs_per_fold=100)
+    # Impostor pairs lie at 1 to 2, so that those below about 1.1 are accepted; all but some genuine ones lie below.
+    distances = np.full(len(pairs), 0.5)
+    distances[~pairs.genuine] = np.random.default_rng(0).uniform(1, 2, 200)
+    distances[np.flatnonzero(pairs.genuine)[:n_wrong]] = 3.0
+    readings = {"reading": np.full(12, "unread", dtype=object), "confirmed": np.zeros(12, bool)}
+    audit(SETTINGS, distances, pairs, labeled, tmp_path, sae=sae, readings=readings)
+
+    accepted = Decisions.of(distances, pairs, np.ones(len(pairs), bool), SETTINGS.far).accepted
+    fires = sae.encode(torch.from_numpy(labeled.templates)).numpy() > 0
+    both, one = (combined(fires[pairs.first], fires[pairs.second]) for combined in (np.logical_and, np.logical_xor))
+    with (tmp_path / "audit_features.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    expected = {"false match": both[~pairs.genuine & accepted].mean(axis=0)}
+    if n_wrong == 10:
+        expected["false non-match"] = one[pairs.genuine & ~accepted].mean(axis=0)
+    assert {line["error"] for line in lines} == expected.keys()
+    for line in lines:
+        assert float(line["in_wrong"]) == pytest.approx(expected[line["error"]][int(line["feature"])])
+    said = "There are 9 among 200 pairs: too few errors" in (tmp_path / "audit.md").read_text()
+    assert said == (n_wrong == 9)
 
 
 def test_labels_of_few_people_are_too_few_rather_than_refused(labeled: TemplateSet, tmp_path: Path) -> None:
