@@ -1,14 +1,16 @@
 """Table and curves of what `sae_variants.py` wrote: held-out fvu and LFW accuracy against L0; or, of trainings that
-were read, the share of strongly read features against held-out fvu.
+were read, the share of strongly read features against held-out fvu, and the share found again in another seed.
 
     python benchmarks/sae_curves.py outputs/sae_variants.jsonl --plot docs/sae_curves.png
     python benchmarks/sae_curves.py outputs/sae_readable.jsonl --readings --plot docs/sae_readings.png
 
 Trainings that differ in their seed alone make one row (mean ± sample standard deviation) and one point (mean, with the
-range as a bar). Only trainings that were read on LFW are shown.
+range as a bar). Only trainings that were read on LFW are shown. Stability: the share of alive features whose match by
+direction in the SAE of another seed has a cosine above 0.7 (`sae_variants.py --keep`), over all pairs of seeds.
 """
 
 import argparse
+import itertools
 import json
 import re
 from collections import defaultdict
@@ -17,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from fsae_mlflow.features.comparison.matching import match_directions
 from fsae_mlflow.report import style
+from fsae_mlflow.sae.saved import load_sae
 
 Metrics = dict[str, list[Any]]
 SHOWN = {
@@ -54,6 +58,7 @@ READ_COLUMNS = {
     "strong features": ("n_strong", 0),
     "kinds": ("readings/n_kinds", 1),
     "probe k 5": ("probes/auroc_k5", 3),
+    "stability": ("stability", 3),
     "seconds": ("seconds", 0),
 }
 SCATTERED = ("heldout/fvu", "readings/strong_of_judged", "heldout/l0")
@@ -74,6 +79,8 @@ def main() -> None:
             name = re.sub(r"\s*\bseed=\d+", "", f"{result['training']} | {result['shared']}")
             for key, value in result.items():
                 groups[name][key].append(value)
+    for metrics in groups.values():
+        metrics["stability"] = found_again(metrics["sae"])
     columns = READ_COLUMNS if given.readings else COLUMNS
     print("| training | n | " + " | ".join(columns) + " |")
     print("|---" * (2 + len(columns)) + "|")
@@ -82,6 +89,13 @@ def main() -> None:
         print(f"| {name.split(' | ')[0]} | {len(metrics['lfw/fvu'])} | " + " | ".join(cells) + " |")
     if given.plot:
         (draw_readings if given.readings else draw)(groups, given.plot)
+
+
+def found_again(folders: list[str]) -> list[float]:
+    """The share, 0…1, of features found again by direction, for each two of the SAEs saved in these folders."""
+    saes = [(sae, (sae.density > 0).numpy()) for sae in map(load_sae, folders)]
+    pairs = itertools.combinations(saes, 2)
+    return [match_directions(a, b, alive_a, alive_b).found_again for (a, alive_a), (b, alive_b) in pairs]
 
 
 def spelled(values: list[float], digits: int) -> str:
