@@ -58,7 +58,9 @@ def test_a_computed_dictionary_is_an_sae_like_any_other(variant: str, sparse: Te
     export_saelens(loaded, tmp_path / "saelens")
 
 
-@pytest.mark.parametrize("another", [{"expansion": 2}, {"center": True}, {"normalize": True}, {"holdout": 0.3}, {"seed": 1}])
+@pytest.mark.parametrize(
+    "another", [{"expansion": 2}, {"center": True}, {"normalize": True}, {"holdout": 0.3}, {"seed": 1}]
+)
 def test_what_a_computed_dictionary_reads_changes_it(another: dict, sparse: TemplateSet, tmp_path: Path) -> None:
     one, other = computed("ica", sparse, tmp_path / "one"), computed("ica", sparse, tmp_path / "other", **another)
     assert not all(torch.equal(a, b) for a, b in zip(one.sae.parameters(), other.sae.parameters(), strict=True))
