@@ -7,8 +7,10 @@ Each line is one training: parameters of train_sae as key=value. What `--output`
 they are asked for, is not trained again. Settings are chosen by the held-out columns; --lfw_templates and --lfw_pairs
 add LFW's, to be read once, for what was chosen; --attributes adds the metrics of readings and probes, by a CSV or
 Parquet file of labels. A line may have preset=NAME. Controls: `control=pca variant=topk k=32` (principal components),
-`control=untrained …` (the SAE as it is initialized), `control=random_decoder …` (only the encoder learns).
-`sae_curves.py` makes a table and curves of the lines.
+`control=untrained …` (the SAE as it is initialized), `control=random_decoder …` (only the encoder learns),
+`control=raw variant=pca …` (the first dimensions of templates, signed, in place of the directions of the variant).
+`sae_curves.py` makes a table and curves of the lines; with `--keep FOLDER`, which saves each SAE, also of what is found
+again in another seed.
 """
 
 import argparse
@@ -29,8 +31,10 @@ from fsae_mlflow.features.describe import reading_metrics
 from fsae_mlflow.features.settings import DescribeSettings
 from fsae_mlflow.identities import holdout_rows
 from fsae_mlflow.metrics import Fidelity
-from fsae_mlflow.parameters import parse
+from fsae_mlflow.parameters import fingerprint, flat, parse
 from fsae_mlflow.sae.base import SparseAutoencoder
+from fsae_mlflow.sae.directions import DIRECTIONS
+from fsae_mlflow.sae.saved import save_sae
 from fsae_mlflow.sae.training import start as beginning
 from fsae_mlflow.sae.training.data import TrainingData
 from fsae_mlflow.sae.training.settings import TrainSettings
@@ -62,11 +66,12 @@ def main() -> None:
     parser.add_argument("--lfw_pairs")
     parser.add_argument("--attributes", default="")
     parser.add_argument("--output", type=Path, default=Path("outputs/sae_variants.jsonl"))
+    parser.add_argument("--keep", type=Path, help="Folder to save each SAE in.")
     parser.add_argument("--study", type=Path, help="File with a training in every line; # starts a comment.")
     parser.add_argument(
         "--shared",
         default="",
-        help="Parameters of every training whose variant has them and whose line does not give them.",
+        help="Parameters of every training whose variant has and reads them and whose line does not give them.",
     )
     parser.add_argument("trainings", nargs="*")
     given = parser.parse_args()
@@ -78,7 +83,9 @@ def main() -> None:
     for line in lines:
         work = {"training": line, "shared": given.shared, "templates": templates.digest}
         done = [json.loads(old) for old in given.output.open()] if given.output.exists() else []
-        if any(work.items() <= old.items() and (lfw is None or "lfw/fvu" in old) for old in done):
+        wanted = {"lfw/fvu"} if lfw else set()
+        wanted |= {"sae"} if given.keep else set()
+        if any(work.items() <= old.items() and wanted <= old.keys() for old in done):
             continue
         started = time.monotonic()
         shared, chosen = (dict(word.split("=", 1) for word in words.split()) for words in (given.shared, line))
@@ -91,6 +98,10 @@ def main() -> None:
             reading = DescribeSettings(attributes=given.attributes)
             metrics |= reading_metrics(reading, templates=templates, sae=contender.sae)
         result = work | metrics | seconds
+        if given.keep and contender.sae:
+            folder = given.keep / fingerprint(work)
+            save_sae(contender.sae, folder, settings=flat(settings), templates=templates.metadata)
+            result["sae"] = str(folder)
         print(
             json.dumps({key: round(value, 5) if isinstance(value, float) else value for key, value in result.items()})
         )
@@ -125,7 +136,9 @@ def untrained(settings: TrainSettings, templates: TemplateSet) -> Contender:
     """An SAE as training would begin with it."""
     held = holdout_rows(templates.identities, HOLDOUT, seed=settings.seed)
     space, sae = start(settings, TrainingData(templates, ~held, max_bytes=2**40))
-    return contender_of(space.in_template_space(sae).eval())
+    sae = space.in_template_space(sae).eval().requires_grad_(False)
+    sae.density.copy_((sae.encode(torch.from_numpy(templates.templates[~held])) > 0).double().mean(dim=0))
+    return contender_of(sae)
 
 
 def random_decoder(settings: TrainSettings, templates: TemplateSet) -> Contender:
@@ -141,6 +154,12 @@ def random_decoder(settings: TrainSettings, templates: TemplateSet) -> Contender
         variant = dataclasses.replace(variant, resample_every=0)
     with patch.object(beginning, "untrained", frozen):
         return trained(dataclasses.replace(settings, variant=variant, step="plain"), templates)
+
+
+def raw(settings: TrainSettings, templates: TemplateSet) -> Contender:
+    """A computed dictionary of which the directions are the first dimensions of templates, each with both signs."""
+    with patch.dict(DIRECTIONS, {str(settings.variant.directions): DIRECTIONS["raw"]}):
+        return trained(settings, templates)
 
 
 def pca(settings: TrainSettings, templates: TemplateSet) -> Contender:
@@ -159,7 +178,7 @@ def pca(settings: TrainSettings, templates: TemplateSet) -> Contender:
     return Contender(describe, settings.normalize, {})
 
 
-CONTROLS = {"none": trained, "untrained": untrained, "random_decoder": random_decoder, "pca": pca}
+CONTROLS = {"none": trained, "untrained": untrained, "random_decoder": random_decoder, "raw": raw, "pca": pca}
 
 
 def unit(rows: np.ndarray, wanted: bool) -> np.ndarray:

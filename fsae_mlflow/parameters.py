@@ -170,9 +170,19 @@ def _own_options(choice: str, kinds: Mapping[str, type]) -> Iterator[Option]:
     yield from found.values()
 
 
+def unread(known: Iterable[Option], kind: type) -> list[str]:
+    """Which of the known parameters do not decide the result where the settings class `kind` is chosen: all but those
+    that its class attribute `reads` names; none where it has no such attribute, or None.
+    """
+    reads = getattr(kind, "reads", None)
+    if reads is None:
+        return []
+    return [one.name for one in known if not (one.execution or one.one_of or one.choice or one.name in reads)]
+
+
 def parse(cls: type[T], values: Mapping[str, Any], *, preset: Mapping[str, Any] | None = None) -> T:
-    """The settings that flat values ask for. What they leave out comes from `preset`, as far as it fits the choices
-    made, else from the defaults.
+    """The settings that flat values ask for. What they leave out comes from `preset`, as far as the choices made have
+    and read it, else from the defaults.
 
     Raises: UserError naming the field, its requirement and the value; for a name that is misspelt, the nearest one; for
     a field of another choice, the choices that have it.
@@ -199,6 +209,8 @@ def parse(cls: type[T], values: Mapping[str, Any], *, preset: Mapping[str, Any] 
                 )
             if one.name in wanted and chosen in one.defaults:
                 own[one.name] = wanted[one.name]
+        ignored = unread(known, kinds[chosen])
+        given = {name: value for name, value in given.items() if name in values or name not in ignored}
         given[option.name] = parse(kinds[chosen], own)
     return cls(**given)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from fsae_mlflow.features.comparison.matching import FOUND_AGAIN, Matches
 from fsae_mlflow.features.comparison.stage import Comparison, Pair
@@ -14,6 +15,7 @@ from fsae_mlflow.sae.entries import Entries
 from fsae_mlflow.templates.set import TemplateSet
 
 N_MATCHES, N_FACES = 8, 6
+SIMILARITIES = np.linspace(0, 1, 201)
 LINES = (
     ("cosine", False, "same direction (cosine of decoder rows)", style.BLUE),
     ("correlation", False, "same faces (correlation of activations)", style.GREEN),
@@ -36,17 +38,23 @@ def stability_figure(comparison: Comparison, path: Path) -> Path:
             for pairs, look, of in ((comparison.pairs, "-", ""), (comparison.initial, "--", "untrained: ")):
                 found = [getattr(pair, kind) for pair in pairs if across == (pair.cosine is None)]
                 if found:
-                    points, share = _curve(found)
-                    axes.plot(points, 100 * share, look, color=color, label=of + label)
+                    axes.plot(SIMILARITIES, 100 * found_at(SIMILARITIES, found), look, color=color, label=of + label)
         axes.axvline(FOUND_AGAIN, color=style.GRAY, linewidth=0.8)
         axes.annotate("found again", (FOUND_AGAIN, 101), ha="center", color=style.GRAY, annotation_clip=False)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 100)
-        axes.set_xlabel("similarity of a feature with its match in another SAE, at least")
+        axes.set_xlabel("similarity of a feature with its match in another SAE, more than")
         axes.set_ylabel("share of features, %")
         axes.set_title(comparison.headline, pad=20)
-        axes.legend(loc="upper right", bbox_to_anchor=(1, 0.9))
+        axes.legend(loc="upper right", bbox_to_anchor=(1, 0.9), frameon=True, edgecolor="none", framealpha=1)
     return path
+
+
+def found_at(
+    similarities: Float64[np.ndarray, " n_points"], found: Sequence[Matches]
+) -> Float64[np.ndarray, " n_points"]:
+    """The share, 0…1, of features that have a match of more than each similarity; the mean over pairs of SAEs."""
+    return np.mean([(one.similarity[:, None] > similarities).sum(axis=0) / max(one.n, 1) for one in found], axis=0)
 
 
 def matches_figure(comparison: Comparison, sets: Sequence[TemplateSet], path: Path) -> Path:
@@ -94,14 +102,6 @@ def _all(pair: Pair) -> list[Matches]:
 
 def _n_alive(entries: Entries) -> int:
     return int((entries.counts > 0).sum())
-
-
-def _curve(found: Sequence[Matches]) -> tuple[np.ndarray, np.ndarray]:
-    """Similarities, and the share of features that have a match of at least that similarity."""
-    points = np.linspace(0, 1, 201)
-    similarity = np.sort(np.concatenate([one.similarity for one in found]))
-    n = sum(one.n for one in found)
-    return points, (len(similarity) - np.searchsorted(similarity, points)) / max(n, 1)
 
 
 def _tiles(comparison: Comparison, sets: Sequence[TemplateSet], number: int, feature: int) -> list[Tile]:

@@ -10,12 +10,14 @@ class VariantSettings:
     """The settings of one variant. Training asks these methods; a variant overrides what differs.
 
     `sae` names the variant's class as "module:Class". `directions` names those (sae/directions.py) that are computed
-    once, where nothing is trained. `l0_lags` says that L0 follows λ slowly, and hardly rises again.
+    once, where nothing is trained. `l0_lags` says that L0 follows λ slowly, and hardly rises again. `reads` names the
+    parameters of a training that decide the result; None: all.
     """
 
     sae: ClassVar[str]
     directions: ClassVar[str | None] = None
     l0_lags: ClassVar[bool] = False
+    reads: ClassVar[frozenset[str] | None] = None
 
     def sparsity_weight(self, step: int | None = None) -> float:
         """λ at a training step, without one after the warm-up; by default there is no sparsity term."""

@@ -2,8 +2,9 @@
 
 import pytest
 
-from fsae_mlflow.parameters import flat
+from fsae_mlflow.parameters import deciding, flat, parse
 from fsae_mlflow.sae.settings import VariantSettings
+from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sae.variants.registry import VARIANTS
 from fsae_mlflow.sae.variants.settings import GatedSettings
 from tests.sae.making import train_settings
@@ -99,6 +100,47 @@ def test_the_learning_rate_does_not_rise() -> None:
     assert train_settings(lr=1e-3, lr_end=1e-3).lr_end == 1e-3
     with pytest.raises(ValueError, match=r"lr_end must be at most lr \(0.001\); it is 0.002"):
         train_settings(lr=1e-3, lr_end=2e-3)
+
+
+# What only a training that takes steps reads, each with another value than its default.
+TRAINED_BY = {
+    "whiten": 4,
+    "init": "data",
+    "mixup": 0.5,
+    "lr": 0.01,
+    "lr_end": 1e-4,
+    "lr_schedule": "constant",
+    "lr_warmup": 5,
+    "weight_decay": 0.0,
+    "beta1": 0.8,
+    "beta2": 0.99,
+    "batch_size": 64,
+    "epochs": 3,
+    "keep": "best",
+    "step": "plain",
+}
+
+
+@pytest.mark.parametrize("variant", [name for name, kind in VARIANTS.items() if kind.directions])
+@pytest.mark.parametrize(("name", "value"), TRAINED_BY.items())
+def test_what_a_computed_dictionary_does_not_read_is_refused(variant: str, name: str, value: object) -> None:
+    with pytest.raises(ValueError) as refusal:
+        train_settings(variant=variant, **{name: value})
+    assert str(refusal.value) == (
+        f"{name} has no effect on variant={variant}, whose dictionary is computed, not trained; leave it out."
+    )
+    assert train_settings(variant=variant, **{name: DEFAULTS[name]}) == train_settings(variant=variant)
+    assert flat(parse(TrainSettings, {"variant": variant}, preset={name: value}))[name] == DEFAULTS[name]
+    assert flat(parse(TrainSettings, {"variant": "gated"}, preset={name: value}))[name] == value
+
+
+def test_a_computed_dictionary_takes_what_it_reads_and_how_it_runs() -> None:
+    others = {"expansion": 2, "center": True, "normalize": True, "holdout": 0.2, "seed": 1}
+    execution = {"checkpoint_seconds": 1.0, "device": "cpu", "describe": False}
+    for given in ({"variant": "ica"}, {}):
+        made = flat(parse(TrainSettings, others | execution | given, preset={"variant": "ica", "lr": 0.01}))
+        assert made == DEFAULTS | others | execution | {"variant": "ica", "target_l0": None}
+    assert {"variant", *TRAINED_BY, *others} == deciding(train_settings()).keys() - OWN_DEFAULTS["gated"].keys()
 
 
 def test_the_preset_holds_the_papers_settings() -> None:

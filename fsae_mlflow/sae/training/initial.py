@@ -25,17 +25,19 @@ def initial_sae(folder: Path, templates: TemplateSet) -> SparseAutoencoder | Non
     """The untrained SAE of the same settings and seed as the one in `folder`, scaled to its training rows of
     `templates`; to all rows, where it was trained on another set.
 
-    None, after a warning, where config.json does not hold the settings of a training with this version.
+    None where its directions were computed, not trained, and, after a warning, where config.json does not hold the
+    settings of a training with this version.
     """
     values = read_config(folder)["settings"]
     try:
         if not values.keys() >= NEEDED:
             raise UserError(f"it lacks {', '.join(sorted(NEEDED - values.keys()))}")
         settings = parse(TrainSettings, values)
-        if settings.variant.directions:
-            raise UserError("its directions are computed, not trained")
     except UserError as error:
         logger.warning("%s: the settings of its training are not known (%s), nor is what it began as.", folder, error)
+        return None
+    if settings.variant.directions:
+        logger.info("%s: its directions are computed, so that there is no untrained SAE to compare it with.", folder)
         return None
     rows = trained_on(folder, templates)
     data = TrainingData(templates, np.ones(len(templates), bool) if rows is None else rows, machine_memory())

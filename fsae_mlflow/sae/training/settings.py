@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Gt, Le, Lt
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.parameters import EXECUTION, settings
+from fsae_mlflow.parameters import EXECUTION, options, settings, unread
 from fsae_mlflow.sae.settings import VariantSettings
 from fsae_mlflow.sae.variants.registry import VARIANT
 from fsae_mlflow.sae.variants.settings import GatedSettings
@@ -125,6 +125,13 @@ class TrainSettings:
     output: Annotated[str, "Folder to write the SAE to; empty takes one under outputs/.", EXECUTION] = ""
 
     def check(self) -> None:
+        defaults = {option.name: option.default for option in options(type(self))}
+        for name in unread(options(type(self)), type(self.variant)):
+            if getattr(self, name) != defaults[name]:
+                raise UserError(
+                    f"{name} has no effect on variant={VARIANT.name_of(self.variant)}, whose dictionary is computed, "
+                    "not trained; leave it out."
+                )
         if self.lr_end > self.lr:
             raise UserError(f"lr_end must be at most lr ({self.lr}); it is {self.lr_end}.")
         if self.keep == "best" and not self.holdout:

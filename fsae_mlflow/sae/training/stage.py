@@ -129,10 +129,14 @@ def _saved(
     final |= fitted.metrics
     l0, target = final.get("heldout/l0", final["train/l0"]), settings.variant.l0_to_reach(templates.width)
     if ranks.leads and target is not None and not reached(l0, target):
+        advice = (
+            "take more templates or a smaller expansion"
+            if settings.variant.directions
+            else "take more steps (epochs, smaller batches), and where the two differ much, more templates, mixup=1 or "
+            "a smaller expansion"
+        )
         logger.warning(
-            "L0 is %.1f (%.1f on training people) and not target_l0 %g; take more steps (epochs, smaller batches), "
-            "and where the two differ much, more templates, mixup=1 or a smaller expansion.",
-            *(l0, final["train/l0"], target),
+            "L0 is %.1f (%.1f on training people) and not target_l0 %g; %s.", l0, final["train/l0"], target, advice
         )
     sae.density.copy_(torch.from_numpy(density))
     sae.cpu().eval().requires_grad_(False)

@@ -140,6 +140,7 @@ class ComputedSettings(VariantSettings):
     """Dictionaries that are computed from the templates: directions, one threshold, and the decoder that fits best."""
 
     sae: ClassVar[str] = "fsae_mlflow.sae.variants.computed:ComputedSAE"
+    reads: ClassVar[frozenset[str] | None] = frozenset({"expansion", "center", "normalize", "holdout", "seed"})
     target_l0: TargetL0 = None
 
     def l0_to_reach(self, d_in: int) -> float | None:

@@ -9,10 +9,11 @@ import torch
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.features.comparison import stage
+from fsae_mlflow.features.comparison.matching import FOUND_AGAIN, Matches
 from fsae_mlflow.features.comparison.stage import STABILITY, Compared, Comparison, compare, shared_rows
 from fsae_mlflow.features.settings import CompareSettings
 from fsae_mlflow.provenance import Origin
-from fsae_mlflow.report.stability import pair_table, write_figures
+from fsae_mlflow.report.stability import found_at, pair_table, write_figures
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.templates.set import TemplateSet
 from tests.sae.making import new_sae
@@ -174,3 +175,13 @@ def test_too_many_entries_are_refused(
 def test_names_that_do_not_fit_are_refused(values: dict[str, str], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         CompareSettings(**values)
+
+
+def test_the_curve_meets_the_share_found_again_of_the_headline() -> None:
+    nowhere = np.arange(4)
+    one, other = (
+        Matches(first=nowhere, second=nowhere, similarity=np.array(similarity), n=n, left_out=0.0)
+        for similarity, n in (([0.1, 0.7, 0.8, 0.9], 8), ([0.3, 0.3, 0.3, 0.75], 4))
+    )
+    assert found_at(np.array([0.0, 0.7, 0.85, 1.0]), [one, other]).tolist() == [0.75, 0.25, 0.0625, 0]
+    assert found_at(np.array([FOUND_AGAIN]), [one, other]) == np.mean([one.found_again, other.found_again])

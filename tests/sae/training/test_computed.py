@@ -12,6 +12,7 @@ from fsae_mlflow.errors import UserError
 from fsae_mlflow.sae.directions import Whitening, distinct, pursued, whitened
 from fsae_mlflow.sae.export import export_saelens
 from fsae_mlflow.sae.saved import load_sae
+from fsae_mlflow.sae.training import stage
 from fsae_mlflow.sae.training.stage import Trained, train
 from fsae_mlflow.sae.variants.registry import VARIANTS
 from fsae_mlflow.templates.set import TemplateSet
@@ -56,6 +57,23 @@ def test_a_computed_dictionary_is_an_sae_like_any_other(variant: str, sparse: Te
     again = computed(variant, sparse, tmp_path / "again")
     assert torch.equal(again.sae.W_dec, made.sae.W_dec)
     export_saelens(loaded, tmp_path / "saelens")
+
+
+@pytest.mark.parametrize(
+    "another", [{"expansion": 2}, {"center": True}, {"normalize": True}, {"holdout": 0.3}, {"seed": 1}]
+)
+def test_what_a_computed_dictionary_reads_changes_it(another: dict, sparse: TemplateSet, tmp_path: Path) -> None:
+    one, other = computed("ica", sparse, tmp_path / "one"), computed("ica", sparse, tmp_path / "other", **another)
+    assert not all(torch.equal(a, b) for a, b in zip(one.sae.parameters(), other.sae.parameters(), strict=True))
+    assert VARIANTS["ica"].reads is not None and another.keys() <= VARIANTS["ica"].reads
+
+
+def test_another_l0_than_the_target_is_told_without_advice_to_train(
+    sparse: TemplateSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(stage, "reached", lambda *_: False)
+    computed("pca", sparse, tmp_path)
+    assert "and not target_l0 2; take more templates or a smaller expansion." in caplog.text
 
 
 def test_independent_components_encode_as_those_of_sklearn(sparse: TemplateSet, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from fsae_mlflow.parameters import flat
 from fsae_mlflow.sae.saved import load_sae, save_sae
 from fsae_mlflow.sae.training.dimensions import warn_if_dense
 from fsae_mlflow.sae.training.initial import initial_sae
@@ -36,6 +37,16 @@ def test_without_the_settings_of_its_training_it_is_not_known(
         save_sae(new_sae("gated", 16, 32), tmp_path, settings=settings, templates={})
         assert initial_sae(tmp_path, template_set) is None
         assert reason in caplog.text
+
+
+def test_a_computed_dictionary_began_as_nothing(
+    template_set: TemplateSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = flat(train_settings(variant="ica", expansion=2))
+    save_sae(new_sae("ica", 16, 32), tmp_path, settings=settings, templates={})
+    with caplog.at_level(logging.INFO, logger="fsae_mlflow"):
+        assert initial_sae(tmp_path, template_set) is None
+    assert [record.levelname for record in caplog.records] == ["INFO"] and "are computed" in caplog.text
 
 
 @pytest.mark.parametrize(
