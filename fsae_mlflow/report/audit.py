@@ -46,7 +46,7 @@ def audit_figure(lines: Sequence[AuditLine], path: Path, *, fmr: float, fnmr: fl
 
     `fmr` is nan where it cannot be given.
     """
-    shown = sorted(lines, key=lambda line: -line.distance(fmr, fnmr))[:N_LINES]
+    shown = most_different(lines, fmr=fmr, fnmr=fnmr)
     with style.canvas(path, 10.0, 1.9 + 0.42 * len(shown)) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         _panel(left, [line.fmr for line in shown], fmr, "False matches: share of impostor pairs accepted")
@@ -67,6 +67,11 @@ def audit_figure(lines: Sequence[AuditLine], path: Path, *, fmr: float, fnmr: fl
         ]
         figure.legend(handles=marks, loc="outside lower left", ncols=3)
     return path
+
+
+def most_different(lines: Sequence[AuditLine], *, fmr: float, fnmr: float) -> list[AuditLine]:
+    """The 15 attributes whose groups differ most from all pairs, the largest difference first."""
+    return sorted(lines, key=lambda line: -line.distance(fmr, fnmr))[:N_LINES]
 
 
 def _panel(axes: Axes, rates: Sequence[tuple[Share | str, Share | str]], overall: float, label: str) -> None:

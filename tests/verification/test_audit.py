@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import stats
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.report.audit import AuditLine, Share, audit_figure
+from fsae_mlflow.report.audit import AuditLine, Share, audit_figure, most_different
 from fsae_mlflow.sae.entries import Entries
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.verification.audit.fired import FiredFeatures, kinds_of, over_represented
@@ -234,6 +234,8 @@ def test_attributes_that_differ_most_are_drawn_first(tmp_path: Path) -> None:
     assert [round(one.distance(0.01, 0.05), 6) for one in lines] == [0.1, 3.0, 0.0]
     unknown = AuditLine(attribute="", fmr=("too few pairs",) * 2, fnmr=("too few pairs",) * 2)
     assert unknown.distance(0.01, 0.05) == -1
+    order = [one.attribute for one in most_different([unknown, *lines] * 5, fmr=0.01, fnmr=0.05)]
+    assert order == ["far"] * 5 + ["near"] * 5 + ["unknown"] * 5
     assert is_drawn(audit_figure([*lines, unknown], tmp_path / "audit.png", fmr=0.01, fnmr=0.05, far=0.01))
     assert is_drawn(audit_figure([unknown], tmp_path / "none.png", fmr=math.nan, fnmr=math.nan, far=0.01))
     assert is_drawn(audit_figure(lines * 8, tmp_path / "many.png", fmr=0.01, fnmr=0.0, far=0.01))

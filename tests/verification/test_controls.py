@@ -13,6 +13,7 @@ from fsae_mlflow.features.clusters import Clusters
 from fsae_mlflow.metrics import Fidelity
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.templates.set import TemplateSet
+from fsae_mlflow.verification import figures
 from fsae_mlflow.verification.controls import energies, feature_controls, label, template_controls, to_fit_on
 from fsae_mlflow.verification.evaluation import evaluate
 from fsae_mlflow.verification.pairs import make_pairs
@@ -150,6 +151,21 @@ def test_energies_are_those_of_the_given_templates(
     assert found.notes[1] == "Components and mean fitted on 400 given templates."
     table = (tmp_path / "table.md").read_text()
     assert all(note in table for note in found.notes)
+
+
+def test_the_figures_leave_out_what_would_hide_the_rest(
+    evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[str]] = []
+    for name in ("accuracy_figure", "roc_figure"):
+        monkeypatch.setattr(
+            figures, name, lambda series, path, **_: drawn.append([one.label for one in series]) or path
+        )
+    figures.write_figures(evaluation, tmp_path)
+    points, curves = drawn
+    labels = [row.label for row in evaluation.rows]
+    assert points == labels[:-1]
+    assert curves == [*LABELS.values(), *(one for one in labels if "most energy" in one)]
 
 
 @pytest.mark.parametrize(
