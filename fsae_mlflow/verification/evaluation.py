@@ -1,22 +1,21 @@
 """The paper's table 1: verification with original templates and with templates decoded from an SAE's features."""
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Float64
 
 from fsae_mlflow.compute import choose_device
 from fsae_mlflow.features.activity.summary import Activity
-from fsae_mlflow.features.activity.survey import encoded, survey
+from fsae_mlflow.features.activity.survey import survey
 from fsae_mlflow.features.clusters import clusters
-from fsae_mlflow.metrics import Fidelity
 from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.provenance import require_same_recognizer
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.templates.set import TemplateSet
+from fsae_mlflow.verification.decoding import Decoded, decode_masked
 from fsae_mlflow.verification.figures import write_figures
 from fsae_mlflow.verification.pairs import RowPairs, find_rows, make_pairs, pairs_path, read_pairs
 from fsae_mlflow.verification.protocol import (
@@ -28,16 +27,6 @@ from fsae_mlflow.verification.protocol import (
 )
 from fsae_mlflow.verification.settings import EvaluateSettings
 from fsae_mlflow.verification.tables import Evaluation, Row, write_tables
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decoded:
-    """Templates decoded from `n_features` features alone, of which `l0` fire on average, and how close they are."""
-
-    templates: Float32[np.ndarray, "n d_in"]
-    n_features: int
-    l0: float
-    fidelity: Fidelity
 
 
 def evaluate(
@@ -149,35 +138,3 @@ def _density(
     if stored.any():
         return stored, "the training templates"
     return survey(sae, templates, batch_size=batch_size).activity.density, f"the {len(templates):,} verified templates"
-
-
-def decode_masked(
-    sae: SparseAutoencoder,
-    templates: Float32[np.ndarray, "n d_in"],
-    masks: dict[str, Bool[np.ndarray, " d_sae"]],
-    *,
-    batch_size: int,
-) -> dict[str, Decoded]:
-    """Decode raw templates from each mask's features alone (b_dec stays).
-
-    Fidelity is relative to what a perfect SAE would decode: the templates, of unit length where the SAE normalizes.
-    """
-    counts = np.zeros(sae.d_sae, np.int64)
-    fidelities = {name: Fidelity() for name in masks}
-    decoded: dict[str, list[np.ndarray]] = {name: [] for name in masks}
-    for batch in encoded(sae, templates, batch_size=batch_size, label="evaluate"):
-        counts += batch.entries.counts
-        target = batch.x / sae.scale + sae.center
-        for name, mask in masks.items():
-            x_hat = batch.encoder.decoded(batch.entries.of_features(mask)) / sae.scale + sae.center
-            fidelities[name].add(target, x_hat)
-            decoded[name].append(x_hat.cpu().numpy())
-    return {
-        name: Decoded(
-            templates=np.concatenate(decoded[name]),
-            n_features=int(mask.sum()),
-            l0=float(counts[mask].sum() / len(templates)),
-            fidelity=fidelities[name],
-        )
-        for name, mask in masks.items()
-    }

@@ -14,7 +14,8 @@ from fsae_mlflow.sae.saved import load_sae, save_sae
 from fsae_mlflow.sae.variants.gated import GatedSAE
 from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
-from fsae_mlflow.verification.evaluation import decode_masked, evaluate
+from fsae_mlflow.verification.decoding import decode_masked
+from fsae_mlflow.verification.evaluation import evaluate
 from fsae_mlflow.verification.pairs import find_rows, read_pairs
 from fsae_mlflow.verification.settings import EvaluateSettings
 from fsae_mlflow.verification.tables import HEADER, LABELS, markdown
