@@ -17,7 +17,10 @@ N_SAID, N_NEAREST = 5, 10
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Features to leave out, the attributes among the names that selected them, and the selection in words."""
+    """Features to leave out, the attributes that they stand for, and the selection in words.
+
+    `attributes` are those that were named; where none was, those that are confirmed of the features.
+    """
 
     features: Bool[np.ndarray, " d_sae"]
     attributes: list[str]
@@ -27,6 +30,11 @@ class Selection:
     def n(self) -> int:
         """The number of features."""
         return int(self.features.sum())
+
+    @property
+    def label(self) -> str:
+        """What is decoded, in words."""
+        return f"Decoded without {self.n:,} feature{'s' * (self.n != 1)} ({self.words})"
 
 
 def select_features(
@@ -55,10 +63,13 @@ def select_features(
                 "this SAE), or the features' numbers."
             )
         chosen |= _confirmed(kind, name, NAMES[kind](readings).astype(str))
+    attributes = list(dict.fromkeys(name for kind, name in named if kind == "attribute"))
+    if not attributes and readings is not None:
+        attributes = sorted(set(NAMES["attribute"](readings)[chosen].astype(str)) - {""})
     said = [*(f"{kind} {name}" for kind, name in named), *words]
     return Selection(
         features=chosen,
-        attributes=[name for kind, name in named if kind == "attribute"],
+        attributes=attributes,
         words=", ".join(said[:N_SAID] + ["…"] * (len(said) > N_SAID)),
     )
 

@@ -162,7 +162,14 @@ def write_with_columns(folder: Path, output: Path, columns: Mapping[str, np.ndar
 def read_activity(
     folder: Path | str, *, sae: str, d_sae: int, templates: TemplateSet | None = None, force: bool = False
 ) -> Activity:
-    """How the features of the SAE with the digest `sae` fire, as describe wrote it to `folder`.
+    """How the features of the SAE with the digest `sae` fire: `read_readings` without the meanings."""
+    return read_readings(folder, sae=sae, d_sae=d_sae, templates=templates, force=force).activity
+
+
+def read_readings(
+    folder: Path | str, *, sae: str, d_sae: int, templates: TemplateSet | None = None, force: bool = False
+) -> Description:
+    """How the features of the SAE with the digest `sae` fire and what they mean, as describe wrote it to `folder`.
 
     The rows of the faces are those of `templates`; None takes a description on any template set.
 
@@ -178,7 +185,7 @@ def read_activity(
             f"readings: {folder} has {len(activity.counts):,} features on {activity.n_faces:,} faces, and this run "
             f"needs {d_sae:,} on {n_faces:,}; run describe with these inputs."
         )
-    return activity
+    return description
 
 
 def readings_digest(folder: Path | str) -> str:

@@ -44,6 +44,11 @@ def open_templates(run: Run, name: str, *, context: str, parameter: str = "templ
     return templates
 
 
+def open_optional(run: Run, name: str, *, context: str, parameter: str) -> TemplateSet | None:
+    """The template set that `name` means, as `open_templates` finds it; None where no name is given."""
+    return open_templates(run, name, context=context, parameter=parameter) if name else None
+
+
 def note_templates(run: Run, templates: TemplateSet, *, context: str) -> None:
     """Log a template set, with its digest and source, in the run's list of datasets; `context` says what it is for."""
     name = templates.metadata.get("source", {}).get("name", templates.folder.name)

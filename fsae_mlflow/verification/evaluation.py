@@ -8,13 +8,16 @@ import numpy as np
 from jaxtyping import Float64
 
 from fsae_mlflow.compute import choose_device
-from fsae_mlflow.features.activity.summary import Activity
 from fsae_mlflow.features.activity.survey import survey
+from fsae_mlflow.features.attributes import read_attributes
 from fsae_mlflow.features.clusters import clusters
+from fsae_mlflow.features.suppression import select_features
+from fsae_mlflow.features.table import Description
 from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.provenance import require_same_recognizer
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.templates.set import TemplateSet
+from fsae_mlflow.verification.ablation.measurement import ablate
 from fsae_mlflow.verification.decoding import Decoded, decode_masked
 from fsae_mlflow.verification.figures import write_figures
 from fsae_mlflow.verification.pairs import RowPairs, find_rows, make_pairs, pairs_path, read_pairs
@@ -26,7 +29,8 @@ from fsae_mlflow.verification.protocol import (
     tar_at_far,
 )
 from fsae_mlflow.verification.settings import EvaluateSettings
-from fsae_mlflow.verification.tables import Evaluation, Row, write_tables
+from fsae_mlflow.verification.suppression.measurement import measure_suppression
+from fsae_mlflow.verification.tables import Evaluation, Part, Row, write_tables
 
 
 def evaluate(
@@ -36,23 +40,28 @@ def evaluate(
     sae: SparseAutoencoder | None,
     output: Path,
     density_templates: TemplateSet | None = None,
-    activity: Activity | None = None,
+    description: Description | None = None,
+    labeled: TemplateSet | None = None,
     on_metrics: OnMetrics | None = None,
 ) -> Evaluation:
     """Verify pairs of original templates, and of templates decoded from the high-density cluster, the low-density
     cluster and all features.
 
-    The clusters come from densities: those of `activity` (from describe) if given, else counted on `density_templates`
+    The clusters come from densities: those of `description` (by describe) if given, else counted on `density_templates`
     if given, else stored in the SAE by its training, else counted on `templates`. A decoded template is W_dec f + b_dec
     over the cluster's features alone, in the recognizer's units. All templates are compared after L2 normalization.
     Without an SAE only the original templates are verified.
+
+    With `without` there is one more row, and where attributes are given `measure_suppression` tells what is left of them
+    on the `labeled` templates (the verified ones, if there are none); with `ablation` `ablate` leaves out every feature.
 
     Writes to `output`: table.csv and table.md (a line per row), folds.csv (accuracy and threshold of every fold),
     pairs.csv (every pair with its distances; it can be read again as a pairs file), and the figures table.png, roc.png
     and density.png.
 
     Raises: UserError for pairs that do not fit the templates, where the templates' width differs from the SAE's d_in,
-    and for templates of another recognizer than the SAE's, unless `force` is set.
+    for features that `without` cannot mean, and for templates of another recognizer than the SAE's, unless `force` is
+    set.
     """
     pairs = choose_pairs(settings, templates)
     rows = pairs.rows
@@ -61,24 +70,43 @@ def evaluate(
     table = [_row("original", squared_distances(original[first], original[second]), pairs)]
     if sae is None:
         return _finished(Evaluation(rows=table, pairs=pairs), templates, output, on_metrics)
-    others = [templates.origin] + ([density_templates.origin] if density_templates else [])
+    others = [one.origin for one in (templates, density_templates, labeled) if one is not None]
     require_same_recognizer(sae.origin, *others, force=settings.force)
+    readings = None if description is None else description.columns
+    left_out = select_features(settings.without, sae.d_sae, readings) if settings.without else None
     sae = sae.to(choose_device(settings.device))
-    if activity is not None:
+    if description is not None:
+        activity = description.activity
         density, source = activity.density, f"{activity.n_faces:,} templates by describe"
     else:
         density, source = _density(sae, templates, density_templates, settings.batch_size)
     split = clusters(density)
     masks = {"high": split.high, "low": split.low, "all": np.ones(sae.d_sae, dtype=bool)}
+    if left_out is not None:
+        masks["without"] = ~left_out.features
     for name, decoded in decode_masked(sae, original, masks, batch_size=settings.batch_size).items():
         distances = squared_distances(decoded.templates[first], decoded.templates[second])
-        table.append(_row(name, distances, pairs, decoded))
-    evaluation = Evaluation(rows=table, pairs=pairs, density=density, clusters=split, density_source=source)
+        title = left_out.label if left_out is not None and name == "without" else ""
+        table.append(_row(name, distances, pairs, decoded, title=title))
+    parts: list[Part] = []
+    given = {"sae": sae, "templates": templates, "pairs": pairs, "output": output, "batch_size": settings.batch_size}
+    if left_out is not None and (settings.attributes or labeled is not None):
+        of_faces = labeled or templates
+        labels = read_attributes(settings.attributes, of_faces)
+        with_labels = {"labeled": of_faces, "labels": labels, "alive": density > 0, "seed": settings.seed}
+        if found := measure_suppression(left_out, **with_labels, **given):
+            parts.append(found)
+    if settings.ablation:
+        parts.append(ablate(readings, **given))
+    evaluation = Evaluation(
+        rows=table, pairs=pairs, density=density, clusters=split, density_source=source, parts=parts
+    )
     return _finished(evaluation, templates, output, on_metrics)
 
 
 def _finished(evaluation: Evaluation, templates: TemplateSet, output: Path, on_metrics: OnMetrics | None) -> Evaluation:
     files = write_tables(evaluation, templates.image_ids, output) + write_figures(evaluation, output)
+    files += [path for part in evaluation.parts for path in part.files]
     if on_metrics is not None:
         on_metrics(evaluation.metrics, 0)
     return dataclasses.replace(evaluation, files=files)
@@ -89,6 +117,8 @@ def _row(
     distances: Float64[np.ndarray, " pairs"],
     pairs: RowPairs,
     decoded: Decoded | None = None,
+    *,
+    title: str = "",
 ) -> Row:
     of_features: dict[str, Any] = {}
     if decoded is not None:
@@ -100,6 +130,7 @@ def _row(
         }
     return Row(
         name=name,
+        title=title,
         distances=distances,
         accuracy=cross_validate(distances, pairs.genuine, pairs.fold),
         tar_far_1e2=tar_at_far(distances, pairs.genuine, 1e-2),

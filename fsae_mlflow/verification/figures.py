@@ -26,5 +26,5 @@ def write_figures(evaluation: Evaluation, folder: Path) -> list[Path]:
 
 def _series(row: Row, evaluation: Evaluation) -> Series:
     far, tar = roc_curve(row.distances, evaluation.pairs.genuine)
-    color = style.COLORS[row.name]
+    color = style.COLORS.get(row.name, style.GRAY)
     return Series(label=row.label, color=color, accuracies=row.accuracy.accuracies, far=far, tar=tar, auc=row.auc)

@@ -33,6 +33,23 @@ class EvaluateSettings:
         "latest; empty: as density_templates says.",
         EXECUTION,
     ] = ""
+    without: Annotated[
+        str,
+        "Features to leave out in one more row: numbers, attribute:NAME, identity:NAME or pose:NAME, separated by "
+        "commas; names need readings.",
+    ] = ""
+    attributes: Annotated[
+        str, "CSV or Parquet with labels of faces, joined by its column path; the set's own extra columns count too."
+    ] = ""
+    labeled_templates: Annotated[
+        str,
+        "Template set of the labeled faces that tell what `without` leaves of an attribute: a folder, a run id, or "
+        "latest; empty: the verified templates.",
+        EXECUTION,
+    ] = ""
+    ablation: Annotated[
+        bool, "Whether to measure how verification changes where each feature, and each reading, is left out."
+    ] = False
     folds: Annotated[int, "Folds of the pairs that are made; a pairs file has its own.", Ge(2)] = 10
     pairs_per_fold: Annotated[
         int, "Largest number of genuine (and of impostor) pairs in a fold that is made.", Gt(0), Le(1_000_000)
@@ -46,7 +63,8 @@ class EvaluateSettings:
     def check(self) -> None:
         """Rules that join fields.
 
-        Raises: UserError for readings beside density_templates, or without an SAE.
+        Raises: UserError for readings beside density_templates, for what needs an SAE without one, and for labeled
+        templates that nothing is measured on.
         """
         if self.readings and self.density_templates:
             raise UserError(
@@ -55,3 +73,11 @@ class EvaluateSettings:
             )
         if self.readings and self.sae == "none":
             raise UserError("readings are those of an SAE, and sae is none; leave readings out, or give an SAE.")
+        if (self.without or self.ablation) and self.sae == "none":
+            name = "without" if self.without else "ablation"
+            raise UserError(f"{name} leaves out features of an SAE, and sae is none; leave {name} out, or give an SAE.")
+        if self.labeled_templates and not self.without:
+            raise UserError(
+                "labeled_templates tell what is left of an attribute where features are left out; give without, or "
+                "leave labeled_templates out."
+            )

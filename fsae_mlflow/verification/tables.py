@@ -1,9 +1,11 @@
 """The results of an evaluation: rows, metrics to log, and tables on disk."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float64
@@ -43,10 +45,11 @@ class Row:
 
     `distances`: squared Euclidean distance of each pair, 0…4. `l0`: mean number of the row's `n_features` that fire.
     `fvu` and `cosine`: as in metrics.py, over the images of the pairs. The original row has no features, fvu 0 and
-    cosine 1.
+    cosine 1. `title`: what the row is called in words, where LABELS does not have its name.
     """
 
     name: str
+    title: str = ""
     distances: Float64[np.ndarray, " pairs"]
     accuracy: CrossValidation
     tar_far_1e2: float
@@ -61,7 +64,7 @@ class Row:
     @property
     def label(self) -> str:
         """The row's name in words."""
-        return LABELS[self.name]
+        return self.title or LABELS[self.name]
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -84,11 +87,22 @@ class Row:
         }
 
 
+class Part(Protocol):
+    """Something that was measured beside the rows, and what it wrote."""
+
+    @property
+    def metrics(self) -> dict[str, float]: ...
+
+    @property
+    def files(self) -> list[Path]: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """The rows of the table, the pairs they were measured on, and the files written.
 
     `density`: share of the templates (`density_source`) that fire each feature; it splits the features into `clusters`.
+    `parts`: what was measured beside the rows, with its own `metrics` and `files`.
     """
 
     rows: list[Row]
@@ -96,6 +110,7 @@ class Evaluation:
     density: Float64[np.ndarray, " d_sae"] | None = None
     clusters: Clusters | None = None
     density_source: str = ""
+    parts: Sequence[Part] = ()
     files: list[Path] = field(default_factory=list)
 
     @property
@@ -111,7 +126,14 @@ class Evaluation:
                 "n_low": float(self.clusters.low.sum()),
                 "n_dead": float(self.clusters.n_dead),
             }
+        for part in self.parts:
+            metrics |= part.metrics
         return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def loggable(name: str) -> str:
+    """A name without the characters that a metric's name cannot have."""
+    return re.sub(r"[^\w. -]", "_", name)
 
 
 def markdown(evaluation: Evaluation) -> str:
