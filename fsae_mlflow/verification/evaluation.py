@@ -52,8 +52,9 @@ def evaluate(
     over the cluster's features alone, in the recognizer's units. All templates are compared after L2 normalization.
     Without an SAE only the original templates are verified.
 
-    With `without` there is one more row, and where attributes are given `measure_suppression` tells what is left of them
-    on the `labeled` templates (the verified ones, if there are none); with `ablation` `ablate` leaves out every feature.
+    With `without` there is one more row, and where attributes are given `measure_suppression` tells what is left of
+    them on the `labeled` templates (the verified ones, if there are none); with `ablation` `ablate` leaves out every
+    feature.
 
     Writes to `output`: table.csv and table.md (a line per row), folds.csv (accuracy and threshold of every fold),
     pairs.csv (every pair with its distances; it can be read again as a pairs file), and the figures table.png, roc.png

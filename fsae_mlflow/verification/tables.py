@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64
@@ -87,6 +87,7 @@ class Row:
         }
 
 
+@runtime_checkable
 class Part(Protocol):
     """Something that was measured beside the rows, and what it wrote."""
 

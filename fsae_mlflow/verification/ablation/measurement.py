@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64, Int64, Shaped
+from jaxtyping import Float32, Float64, Int64, Shaped
 from scipy import stats
 
 from fsae_mlflow.features.activity.survey import encoded
@@ -41,7 +41,10 @@ class Changes:
 
     @classmethod
     def of(
-        cls, n_pairs: Int64[np.ndarray, " n"], found: Float64[np.ndarray, "n 3 outs"], whole: Float64[np.ndarray, "3 outs"]
+        cls,
+        n_pairs: Int64[np.ndarray, " n"],
+        found: Float64[np.ndarray, "n 3 outs"],
+        whole: Float64[np.ndarray, "3 outs"],
     ) -> "Changes":
         """The changes from the rates `whole` to the rates `found`, of all pairs and of all but one fold.
 
@@ -98,35 +101,38 @@ class Ablation:
 class Verifier:
     """Pairs of decoded templates, ready to be verified again and again without some features.
 
-    Rates are TAR at FAR 1e-2 and 1e-3 and EER, of all pairs and of all but each fold.
+    `templates` are those of the pairs' rows. Rates are TAR at FAR 1e-2 and 1e-3 and EER, of all pairs and of all but
+    each fold.
     """
 
     def __init__(
-        self, sae: SparseAutoencoder, templates: TemplateSet, pairs: RowPairs, *, batch_size: int
+        self, sae: SparseAutoencoder, templates: Float32[np.ndarray, "n d_in"], pairs: RowPairs, *, batch_size: int
     ) -> None:
-        rows = pairs.rows
         entries, decoded = [], []
-        for batch in encoded(sae, templates.templates_of(rows), batch_size=batch_size, label="evaluate"):
+        for batch in encoded(sae, templates, batch_size=batch_size, label="ablation"):
             entries.append(batch.entries)
             decoded.append((batch.decoded / sae.scale + sae.center).cpu().numpy())
         self.entries, self.decoded = Entries.joined(entries), np.concatenate(decoded)
         self.W_dec = sae.W_dec.detach().cpu().numpy()
         # Per unit of activation a feature adds this share of its decoder row.
         self.values = self.entries.values.astype(np.float64) / float(sae.scale)
+        rows = pairs.rows
         self.first, self.second = np.searchsorted(rows, pairs.first), np.searchsorted(rows, pairs.second)
-        self.base = squared_distances(self.decoded[self.first], self.decoded[self.second])
-        inside = pairs.fold[:, None] != np.arange(pairs.n_folds)
-        inside = np.hstack([np.ones((len(pairs), 1), dtype=bool), inside])
+        self.set_pairs(pairs, squared_distances(self.decoded[self.first], self.decoded[self.second]))
+
+    def set_pairs(self, pairs: RowPairs, distances: Float64[np.ndarray, " pairs"]) -> None:
+        """Take over the pairs and their distances."""
+        inside = np.hstack([np.ones((len(pairs), 1), bool), pairs.fold[:, None] != np.arange(pairs.n_folds)])
         n_genuine, n_impostor = (inside[side].sum(axis=0) for side in (pairs.genuine, ~pairs.genuine))
         allowed = np.array([[allowed_impostors(far, n) for n in n_impostor.tolist()] for far in FARS])
-        order = np.argsort(self.base, kind="stable")
-        self._sides = order, self.base, pairs.genuine, pairs.fold, n_genuine, n_impostor, allowed
+        order = np.argsort(distances, kind="stable")
+        self._sides = order, distances, pairs.genuine, pairs.fold, n_genuine, n_impostor, allowed
         self.shape = len(RATES), len(n_genuine)
 
     @cached_property
     def whole(self) -> Float64[np.ndarray, "3 outs"]:
         """The rates with all features."""
-        return self._rates(np.zeros(0, np.int64), np.zeros(0))
+        return self.rates_with(np.zeros(0, np.int64), np.zeros(0))
 
     def without_each(self) -> tuple[Int64[np.ndarray, " d_sae"], Float64[np.ndarray, "d_sae 3 outs"]]:
         """For each feature: in how many pairs it fires, and the rates without it."""
@@ -150,12 +156,13 @@ class Verifier:
         fired = np.bincount(table.indices, minlength=len(left)) > 0
         pairs = np.flatnonzero(fired[self.first] | fired[self.second])
         distances = squared_distances(left[self.first[pairs]], left[self.second[pairs]])
-        return len(pairs), self._rates(pairs, distances)
+        return len(pairs), self.rates_with(pairs, distances)
 
-    def _rates(
+    def rates_with(
         self, pairs: Int64[np.ndarray, " n"], distances: Float64[np.ndarray, " n"]
     ) -> Float64[np.ndarray, "3 outs"]:
-        found, changed = np.empty(self.shape), np.zeros(len(self.base), dtype=bool)
+        """The rates where these pairs have other distances."""
+        found, changed = np.empty(self.shape), np.zeros(len(self._sides[0]), dtype=bool)
         changed[pairs] = True
         rates(pairs, distances, changed, self._sides, found)
         return found
@@ -176,7 +183,7 @@ def ablate(
     `readings` are the columns of features.parquet. Writes to `output` ablation.csv (a line a feature), and, of
     readings, ablation_readings.csv and ablation.png, of the 15 that change most.
     """
-    verifier = Verifier(sae, templates, pairs, batch_size=batch_size)
+    verifier = Verifier(sae, templates.templates_of(pairs.rows), pairs, batch_size=batch_size)
     features = Changes.of(*verifier.without_each(), verifier.whole)
     kinds, sentences = _read_as(readings, sae.d_sae)
     names = sorted(set(kinds.tolist()) - {""})

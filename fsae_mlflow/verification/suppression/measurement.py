@@ -183,7 +183,7 @@ def measure_suppression(
         + (", whose people are among those of the probes." if labeled.folder == templates.folder else ".")
     )
     suppression = Suppression(lines=lines, n_people=(n_train, n_test), note=note)
-    return replace(suppression, files=_write(suppression, selection, output))
+    return replace(suppression, files=_write(suppression, output))
 
 
 def _faces(selection: Selection, labeled: TemplateSet, labels: Labels, *, seed: int) -> Faces:
@@ -239,9 +239,7 @@ def _treated(
     drawn = np.random.default_rng(seed).permutation(left)[: selection.n]
     others = np.isin(np.arange(sae.d_sae), drawn)
     masks = {"all": np.ones(sae.d_sae, dtype=bool), "without": ~selection.features, "random": ~others}
-    decoded, paired = (
-        decode_masked(sae, some, masks, batch_size=batch_size) for some in (faces.templates, verified)
-    )
+    decoded, paired = (decode_masked(sae, some, masks, batch_size=batch_size) for some in (faces.templates, verified))
     for name, label in (
         ("all", "Decoded from all features"),
         ("without", selection.label),
@@ -255,7 +253,7 @@ def _unit(templates: Float32[np.ndarray, "n d"]) -> Float64[np.ndarray, "n d"]:
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float64).tiny)
 
 
-def _write(suppression: Suppression, selection: Selection, output: Path) -> list[Path]:
+def _write(suppression: Suppression, output: Path) -> list[Path]:
     lines = suppression.lines
     table = [["method", "attribute", *lines[0].metrics], *([o.method, o.attribute, *o.metrics.values()] for o in lines)]
     with atomic_write(output / "suppression.md") as temporary:

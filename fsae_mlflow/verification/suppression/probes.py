@@ -48,7 +48,9 @@ class Whitened:
 
     def linear(self, attribute: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " tested"]:
         """Scores of a logistic regression."""
-        return self._fitted(LogisticRegression(C=C, max_iter=1000), attribute).decision_function(self._tested(attribute))
+        return self._fitted(LogisticRegression(C=C, max_iter=1000), attribute).decision_function(
+            self._tested(attribute)
+        )
 
     def mlp(self, attribute: Float64[np.ndarray, " n"], *, seed: int) -> Float64[np.ndarray, " tested"]:
         """Scores of a network with one hidden layer, whose training a tenth of the training rows stops."""
