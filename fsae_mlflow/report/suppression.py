@@ -38,7 +38,7 @@ def suppression_figure(erasures: Sequence[Erasure], path: Path, *, n_test: int) 
             for place, one in enumerate(rows):
                 _point(left, place - 0.14, one.linear, color=style.BLUE, label="linear probe" if place == 0 else "")
                 _point(left, place + 0.14, one.mlp, color=style.VERMILION, label="MLP probe" if place == 0 else "")
-                _point(right, place, one.accuracy, color=style.INK)
+                _point(right, float(place), one.accuracy, color=style.INK)
                 right.annotate(f"{one.accuracy[0]:.4f}", (1.02, place), xycoords=("axes fraction", "data"), va="center")
             left.axvline(0.5, color=style.GRAY, linestyle=":", linewidth=1.2)
             left.set_yticks(range(len(rows)), [fill(one.label, 34) for one in rows])
