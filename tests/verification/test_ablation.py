@@ -183,6 +183,7 @@ def columns() -> dict[str, np.ndarray]:
     for name in PROPERTIES:
         names |= {f"{name}_confirmed": np.zeros(D_SAE, bool), f"{name}_rho": np.zeros(D_SAE)}
     names["identity_confirmed"] = np.arange(D_SAE) == 1
+    names["confirmed"] = smiling | names["identity_confirmed"]
     names["pose"] = np.full(D_SAE, "invariant")
     names["reading"] = np.where(np.arange(D_SAE) == 3, "dead", np.where(smiling, "Smiling", "unread"))
     return names

@@ -213,11 +213,10 @@ def _read_as(
     if readings is None:
         return np.full(d_sae, ""), [""] * d_sae
     sentences = readings["reading"].astype(str)
-    claims = [
-        "" if sentence == "dead" else first_claim({name: column[feature] for name, column in readings.items()}).kind
-        for feature, sentence in enumerate(sentences.tolist())
-    ]
-    return np.array(claims), sentences.tolist()
+    kinds = np.where(sentences == "dead", "", "unread").astype(object)
+    for feature in np.flatnonzero(readings["confirmed"]).tolist():
+        kinds[feature] = first_claim({name: column[feature] for name, column in readings.items()}).kind
+    return kinds, sentences.tolist()
 
 
 def _write(ablation: Ablation, sentences: Sequence[str], output: Path, *, n_pairs: int) -> list[Path]:
