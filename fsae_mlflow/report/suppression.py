@@ -6,6 +6,7 @@ from pathlib import Path
 from textwrap import fill
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from fsae_mlflow.report import style
 
@@ -49,6 +50,7 @@ def suppression_figure(erasures: Sequence[Erasure], path: Path, *, n_test: int) 
             left.legend(loc="upper center", bbox_to_anchor=(0.3, 1.0))
             right.set_title("What it costs")
             right.set_xlabel("verification accuracy")
+            right.xaxis.set_major_locator(MaxNLocator(4))
             for axes in (left, right):
                 axes.grid(axis="x")
                 axes.tick_params(axis="y", length=0)

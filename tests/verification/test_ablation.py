@@ -204,7 +204,8 @@ def test_features_and_readings_are_written(stored: TemplateSet, pairs: RowPairs,
     change = verifier.without(columns()["attribute"] == "Smiling")[1] - verifier.whole
     assert float(readings[0]["eer_change"]) == pytest.approx(change[2, 0])
     # The person is one feature: as a reading it changes what it changes alone.
-    assert [readings[1][name] for name in HEADER] == pytest.approx([lines[1][name] for name in HEADER])
+    both = ([float(line[name]) for name in HEADER] for line in (readings[1], lines[1]))
+    np.testing.assert_allclose(*both, atol=1e-12)
     assert found.metrics["ablation/Smiling/eer"] == pytest.approx(change[2, 0])
     assert found.metrics["ablation/features/eer_highest"] == max(float(line["eer_change"]) for line in lines)
     assert not any("1e-3" in name for name in found.metrics)
