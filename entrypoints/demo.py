@@ -8,7 +8,7 @@ from annotated_types import Ge
 from fsae_mlflow.parameters import settings
 from fsae_mlflow.tracking.command import command
 
-PICTURES = ("accepted.png", "readings.png", "density.png", "table.png", "features.png")
+PICTURES = ["accepted", "readings", "genuine-typical", "impostor-hardest", "density", "table", "features"]
 HEADLINES = (
     "n_faces", "images_per_second", "heldout/fvu", "heldout/l0", "train/alive", "readings/confirmed_of_alive",
     "readings/n_identities", "original/accuracy", "high/accuracy", "low/accuracy", "all/accuracy", "fires",
@@ -44,10 +44,12 @@ def main(settings, run):
         described.append(run_entry_point(run, "describe", built_on | {"controls": "none"}))
     except UserError as error:  # few people cannot be read
         click.echo(error)
+    readings = {"readings": described[0].id if described else "none"}
+    explained = run_entry_point(run, "explain", built_on | readings | {"far": 0.01})
     evaluated = run_entry_point(run, "evaluate_lfw", built_on | {"folds": settings.folds})
     visualized = run_entry_point(run, "visualize", built_on | {"n_features": 4, "steps": settings.steps})
-    for child in (extracted, trained, *described, evaluated, visualized):
-        run.copy_from(child, metrics=HEADLINES, artifacts=PICTURES)
+    for child in (extracted, trained, *described, explained, evaluated, visualized):
+        run.copy_from(child, metrics=HEADLINES, artifacts=[f"{name}.png" for name in PICTURES])
     metrics = run.metrics
     click.echo("\n".join(f"{name:>27}  {metrics[name]:.4g}" for name in HEADLINES if name in metrics))
     click.echo(f"\nLook at everything:  {run.ui_command}\nthen open {run.ui_address}")

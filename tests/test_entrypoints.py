@@ -5,6 +5,8 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -233,6 +235,29 @@ def test_a_training_on_labeled_faces_logs_its_readings(tmp_path: Path, jpeg: byt
 
 
 @pytest.mark.usefixtures("store")
+def test_controls_and_an_audit_are_logged(tmp_path: Path, jpeg: bytes) -> None:
+    templates = labeled_set(tmp_path / "labeled", jpeg)
+    torch.manual_seed(0)
+    save_sae(new_sae("topk", templates.width, 32, k=6), tmp_path / "sae", settings={}, templates={})
+    labels = tmp_path / "labels.csv"
+    given = {"templates": templates.folder, "sae": tmp_path / "sae", "attributes": labels, "folds": 2, "far": 0.1}
+    for every in (2, 5):  # other labels in the file of the same name
+        lines = [f"{name},{int(place % every == 0)}" for place, name in enumerate(templates.image_ids)]
+        labels.write_text("\n".join(["path,Hat", *lines]))
+        if every == 2:
+            succeed("describe", templates=templates.folder, sae=tmp_path / "sae", attributes=labels, controls="none")
+        run = succeed("evaluate_lfw", readings="latest", controls="random,energy,pca,mean", **given)
+    assert len(list((tmp_path / "outputs" / "evaluate_lfw").iterdir())) == 2
+    assert {"audit.csv", "audit.md", "audit.png", "audit_features.csv", "audit_readings.csv"} <= artifacts(run)
+    names = {"audit/fmr", "audit/fnmr", "audit/n_groups", "random_high/accuracy", "pca_low/mcnemar_p", "mean/n_lost"}
+    assert names <= run.data.metrics.keys() and run.data.metrics["audit/n_groups"] == 4
+    assert len(load_dict(f"{run.info.artifact_uri}/table.json")["data"]) == 11
+    labels.write_text("path,Hat\nnobody.jpg,1")
+    assert "no path in" in refuse("evaluate_lfw", **given)
+    assert "attributes: nowhere.csv cannot be read" in refuse("evaluate_lfw", **(given | {"attributes": "nowhere.csv"}))
+
+
+@pytest.mark.usefixtures("store")
 def test_a_sweep_without_a_feasible_trial_says_so(template_set: TemplateSet) -> None:
     sentence = refuse("sweep", n_trials=1, epochs=1, expansions="2", max_l0=0.001, templates=template_set.folder)
     assert sentence == "max_l0=0.001: every trial has a larger L0; increase max_l0, lam_max or n_trials."
@@ -290,3 +315,51 @@ def test_mistakes_end_in_one_sentence(
 def test_lam_below_zero_is_a_usage_error() -> None:
     result = invoke("train_sae", lam=-1)
     assert result.exit_code == 2 and "Error: lam must be greater than or equal to 0; it is -1.0." in result.output
+
+
+@pytest.mark.usefixtures("store")
+def test_pairs_and_pictures_are_explained(
+    extracted: TemplateSet, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr("fsae_mlflow.features.describe.FEWEST_PEOPLE", N_PEOPLE)
+    for name in ("one", "other"):
+        save_sae(new_sae("topk", extracted.width, 64, k=8), tmp_path / name, settings={}, templates={})
+    used = {"templates": extracted.folder, "sae": "one"}
+    quick = {"folds": 2, "far": 0.2, "n_copies": 1, "n_deleted": 8, "n_hidden": 3}
+    described = succeed("describe", controls="none", **used)
+
+    run = succeed("explain", **used, **quick)
+    names = {"genuine-typical", "genuine-hardest", "impostor-typical", "impostor-hardest"}
+    files = {f"{name}.{kind}" for name in names for kind in ("png", "json")}
+    assert files | {"contributions.parquet", "deletion.png"} <= artifacts(run)
+    assert run.data.tags["fsae.readings"] == f"runs:/{described.info.run_id}/readings"
+    assert 0 < run.data.metrics["original/far"] <= 0.2
+    measured = {"deletion/genuine/random_lead", "maps/blur/random_lead_low", "genuine/unexplained"}
+    assert measured <= run.data.metrics.keys()
+    table = pq.read_table(mlflow.artifacts.download_artifacts(f"{run.info.artifact_uri}/contributions.parquet"))
+    for name in sorted(names):
+        told = load_dict(f"{run.info.artifact_uri}/{name}.json")
+        assert told["genuine"] == name.startswith("genuine")
+        assert told["accepted"] == (told["similarity"] > told["threshold"]["cosine"])
+        parts = sum(part["contribution"] for part in told["features"]) + told["constant"]
+        assert parts == pytest.approx(told["decoded"], abs=1e-6)
+        assert parts + told["unexplained"] == pytest.approx(told["similarity"], abs=1e-6)
+        of_pair = table.filter((pc.field("image_id_a") == told["first"]) & (pc.field("image_id_b") == told["second"]))
+        assert sorted(of_pair["feature"].to_pylist()) == sorted(part["feature"] for part in told["features"])
+
+    stored, picture = extracted.image_ids[0], faces / extracted.image_ids[1]
+    run = succeed("explain", first=stored.removesuffix(".pgm"), second=picture, **used, **quick)
+    plain = quick | {"maps": False, "n_hidden": 0}
+    same = succeed("explain", first=stored, second=extracted.image_ids[1], **used, **plain)
+    told, expected = (load_dict(f"{one.info.artifact_uri}/pair.json") for one in (run, same))
+    assert (told["second"], expected["second"]) == (picture.name, extracted.image_ids[1]) and told["genuine"] is None
+    assert told["similarity"] == pytest.approx(expected["similarity"], abs=1e-3)
+
+    broken, beside = faces / "s1" / "broken.jpg", {"first": stored, **used, **quick}
+    assert refuse("explain", second=broken, **beside).startswith(f"{broken} gives no template: ")
+    assert "is not in" in refuse("explain", second="nobody.pgm", **beside)
+    assert "only the recognizer can make" in refuse("explain", second=picture, **beside | plain)
+    assert "takes at least 1,000 impostor pairs" in refuse("explain", **used | quick | {"far": 0.001})
+    assert refuse("explain", **used | quick | {"sae": "other"}).startswith("readings: they describe sae ")
+    assert "second must name a face too" in invoke("explain", **beside).output

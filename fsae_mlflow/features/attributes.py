@@ -35,13 +35,13 @@ class Labels:
     numbers: dict[str, Float64[np.ndarray, " n"]]
 
 
-def read_attributes(path: str, templates: TemplateSet) -> Labels:
+def read_attributes(path: str, templates: TemplateSet, *, fewest: int = FEWEST_PEOPLE) -> Labels:
     """The labels of a set's faces: its extra columns, and those of a CSV, TSV or Parquet file; "" reads no file.
 
     The file has the column path, the image_id of a face; a leading ./ and folders that all paths begin with need not be
     the same. A column of 0 and 1, −1 and 1, or true and false is boolean, any other numeric; infinite values are
-    unknown. Left out with a warning are the set's columns of text, and columns with fewer than 20 labeled people or
-    one value. A column of the file takes the place of the set's column of this name.
+    unknown. Left out with a warning are the set's columns of text, and columns with fewer than `fewest` labeled people
+    or one value. A column of the file takes the place of the set's column of this name.
 
     Raises: UserError naming the file where it cannot be read, has no column path or a path twice, has a column of text
     beside path and identity, labels no face of the set, or leaves no column.
@@ -52,12 +52,12 @@ def read_attributes(path: str, templates: TemplateSet) -> Labels:
             "templates: %s are columns of text, which are no attributes; they are left out", ", ".join(texts)
         )
     own = {name: _numbers(templates.column(name)) for name in templates.attributes if name not in texts}
-    found, _ = _usable(own, templates)
+    found, _ = _usable(own, templates, fewest)
     if path:
-        usable, faults = _usable(_joined(path, templates), templates)
+        usable, faults = _usable(_joined(path, templates), templates, fewest)
         if not usable:
             raise UserError(
-                f"attributes: {path} must have a column with two values and {FEWEST_PEOPLE} labeled people; "
+                f"attributes: {path} must have a column with two values and {fewest} labeled people; "
                 f"{'; '.join(faults[:3]) or 'it has no column of labels'}: give a "
                 "column in which both values occur, on faces of more people."
             )
@@ -80,14 +80,14 @@ def digest_of(path: str) -> str:
 
 
 def _usable(
-    columns: Mapping[str, Float64[np.ndarray, " n"]], templates: TemplateSet
+    columns: Mapping[str, Float64[np.ndarray, " n"]], templates: TemplateSet, fewest: int
 ) -> tuple[dict[str, Float64[np.ndarray, " n"]], list[str]]:
     """The columns that can be judged, and for each of the others a sentence, which is also a warning."""
     usable, faults = {}, []
     for name, values in columns.items():
         known = ~np.isnan(values)
         n_people = len(set(templates.identities[known]))
-        if n_people < FEWEST_PEOPLE:
+        if n_people < fewest:
             faults.append(f"{name} labels {n_people} people")
         elif np.ptp(values[known]) == 0:
             faults.append(f"{name} has the one value {values[known][0]:g}")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 from jaxtyping import Float64
@@ -10,6 +11,8 @@ from jaxtyping import Float64
 from fsae_mlflow.report import style
 
 SMALLEST_FAR = 1e-4
+CHARACTERS = 40
+"""The longest line of a label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +38,12 @@ def accuracy_figure(series: Sequence[Series], path: Path, *, title: str) -> Path
             axes.errorbar(mean, place, xerr=std, fmt="o", color=one.color, markersize=7, capsize=4, linewidth=1.8)
             at = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9, "annotation_clip": False}
             axes.annotate(f"{mean:.4f} ± {std:.4f}", (1.02, place), **at)
-        axes.set_yticks(range(len(series)), [one.label.replace(" from ", " from\n") for one in series])
+        axes.set_yticks(range(len(series)), ["\n".join(wrap(one.label, CHARACTERS)) for one in series])
         axes.set_ylim(len(series) - 0.5, -0.5)
-        axes.set_xlim(min(0.5, lowest) - 0.01, 1.005)
+        axes.set_xlim(lowest - 0.03 * (1 - lowest) - 0.001, 1 + 0.03 * (1 - lowest))
         axes.set_xlabel("verification accuracy (0.5 is chance)")
-        axes.set_title(title)
+        # Labels may be longer than the axes are wide: the title begins at the figure's edge.
+        axes.figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
         axes.tick_params(axis="y", length=0)
     return path
 

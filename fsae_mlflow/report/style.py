@@ -8,6 +8,7 @@ from typing import Any, Literal
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from fsae_mlflow.atomic import atomic_write
@@ -41,6 +42,12 @@ LOOK: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
+
+
+def pale(color: str) -> str:
+    """The color halfway to white."""
+    red, green, blue = ((1 + part) / 2 for part in to_rgb(color))
+    return to_hex((red, green, blue))
 
 
 @contextmanager

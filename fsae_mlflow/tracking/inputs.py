@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.features.table import FEATURES, TOP_FACES, readings_digest
+from fsae_mlflow.features.table import FEATURES, TOP_FACES, Description, read_description, readings_digest
 from fsae_mlflow.sae.saved import WEIGHTS, digest
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.tracking.runs import STAGE_TAG, Run
@@ -91,6 +91,28 @@ def find_readings(run: Run, name: str) -> Path:
     _note_origin(run, READINGS, found.origin, content)
     _note_dataset(run, READINGS, found.folder, content, READINGS)
     return found.folder
+
+
+def open_readings(
+    run: Run, name: str, *, sae: Path, templates: TemplateSet, shown: str, force: bool
+) -> tuple[Description | None, TemplateSet | None, str]:
+    """The readings of the SAE in the folder `sae` that `name` means, the template set whose faces show them, and the
+    readings' digest; for "none" nothing.
+
+    The faces are those of the set that `shown` means; where it is empty, of `templates`, if the readings are of it.
+
+    Raises: UserError as `find_readings`, and for readings of another SAE or set, unless `force` is set.
+    """
+    if name == "none":
+        return None, None, ""
+    folder = find_readings(run, name)
+    description = read_description(folder)
+    if shown:
+        faces = open_templates(run, shown, context=READINGS, parameter="reading_templates")
+    else:
+        faces = templates if description.about["templates"] == templates.digest else None
+    description.require_of(sae=digest(sae), templates=faces.digest if faces else "", force=force)
+    return description, faces, readings_digest(folder)
 
 
 def _note_origin(run: Run, parameter: str, origin: str, digest_of_it: str) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from fsae_mlflow.compute import choose_device
+from fsae_mlflow.features.activity.summary import Activity
 from fsae_mlflow.features.activity.survey import survey
 from fsae_mlflow.features.attributes import read_attributes
 from fsae_mlflow.features.clusters import clusters
@@ -18,19 +19,33 @@ from fsae_mlflow.provenance import require_same_recognizer
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.verification.ablation.measurement import ablate
+from fsae_mlflow.verification.audit.stage import audit
+from fsae_mlflow.verification.chosen_pairs import choose_pairs
+from fsae_mlflow.verification.controls import energies, feature_controls, label, template_controls, to_fit_on
 from fsae_mlflow.verification.decoding import Decoded, decode_masked
 from fsae_mlflow.verification.figures import write_figures
-from fsae_mlflow.verification.pairs import RowPairs, find_rows, make_pairs, pairs_path, read_pairs
+from fsae_mlflow.verification.pairs import RowPairs
 from fsae_mlflow.verification.protocol import (
+    McNemar,
     area_under_curve,
     cross_validate,
     equal_error_rate,
     squared_distances,
     tar_at_far,
 )
-from fsae_mlflow.verification.settings import EvaluateSettings
+from fsae_mlflow.verification.settings import CONTROLS, EvaluateSettings
 from fsae_mlflow.verification.suppression.measurement import measure_suppression
-from fsae_mlflow.verification.tables import Evaluation, Part, Row, write_tables
+from fsae_mlflow.verification.tables import LABELS, Evaluation, Part, Row, write_tables
+
+ORDER = [
+    "high",
+    "low",
+    "all",
+    "without",
+    *(f"{name}_{cluster}" for cluster in ("high", "low") for name in CONTROLS[:-1]),
+    "mean",
+]
+"""The rows of the table after the original one."""
 
 
 def evaluate(
@@ -50,7 +65,7 @@ def evaluate(
     The clusters come from densities: those of `description` (by describe) if given, else counted on `density_templates`
     if given, else stored in the SAE by its training, else counted on `templates`. A decoded template is W_dec f + b_dec
     over the cluster's features alone, in the recognizer's units. All templates are compared after L2 normalization.
-    Without an SAE only the original templates are verified.
+    Without an SAE only the original templates are verified. The controls that are asked for (controls.py) are rows too.
 
     With `without` there is one more row, and where attributes are given `measure_suppression` tells what is left of
     them on the `labeled` templates (the verified ones, if there are none); with `ablation` `ablate` leaves out every
@@ -70,27 +85,45 @@ def evaluate(
     first, second = np.searchsorted(rows, pairs.first), np.searchsorted(rows, pairs.second)
     table = [_row("original", squared_distances(original[first], original[second]), pairs)]
     if sae is None:
-        return _finished(Evaluation(rows=table, pairs=pairs), templates, output, on_metrics)
+        audits = audit(settings, table[0].distances, pairs, templates, output)
+        return _finished(Evaluation(rows=table, pairs=pairs, parts=audits), templates, output, on_metrics)
     others = [one.origin for one in (templates, density_templates, labeled) if one is not None]
     require_same_recognizer(sae.origin, *others, force=settings.force)
     readings = None if description is None else description.columns
     left_out = select_features(settings.without, sae.d_sae, readings) if settings.without else None
     sae = sae.to(choose_device(settings.device))
-    if description is not None:
-        activity = description.activity
-        density, source = activity.density, f"{activity.n_faces:,} templates by describe"
-    else:
-        density, source = _density(sae, templates, density_templates, settings.batch_size)
+    density, source, activity = _seen(sae, templates, density_templates, description, settings.batch_size)
     split = clusters(density)
     masks = {"high": split.high, "low": split.low, "all": np.ones(sae.d_sae, dtype=bool)}
+    notes = []
+    if "energy" in settings.control_names:
+        of = source if activity else f"the {len(templates):,} verified templates"
+        notes.append(f"Energy (E[f²] ‖d‖²) measured on {of}.")
+        activity = activity or survey(sae, templates, batch_size=settings.batch_size).activity
+    if "random" in settings.control_names:
+        notes.append(f"Random features drawn with seed {settings.seed}.")
+    energy = energies(sae, activity) if activity else None
+    masks |= feature_controls(settings.control_names, split, energy, seed=settings.seed)
     if left_out is not None:
         masks["without"] = ~left_out.features
-    for name, decoded in decode_masked(sae, original, masks, batch_size=settings.batch_size).items():
-        distances = squared_distances(decoded.templates[first], decoded.templates[second])
-        title = left_out.label if left_out is not None and name == "without" else ""
-        table.append(_row(name, distances, pairs, decoded, title=title))
+    decoded = decode_masked(sae, original, masks, batch_size=settings.batch_size)
+    if {"pca", "mean"} & set(settings.control_names):
+        fitted, of = to_fit_on(templates, pairs, density_templates)
+        notes.append(f"Components and mean fitted on {of}.")
+        l0 = {cluster: decoded[cluster].l0 for cluster in ("high", "low")}
+        decoded |= template_controls(settings.control_names, original, fitted, l0, normalize=sae.normalize)
+    for name in sorted(decoded, key=ORDER.index):
+        one = decoded[name]
+        distances = squared_distances(one.templates[first], one.templates[second])
+        if left_out is not None and name == "without":
+            title = left_out.label
+        else:
+            title = "" if name in LABELS else label(name, one.n_features)
+        table.append(_row(name, distances, pairs, one, title=title, original=table[0]))
     parts: list[Part] = []
     given = {"sae": sae, "templates": templates, "pairs": pairs, "output": output, "batch_size": settings.batch_size}
+    if labeled is None:
+        parts += audit(settings, table[0].distances, pairs, templates, output, sae=sae, readings=readings)
     if left_out is not None and (settings.attributes or labeled is not None):
         of_faces = labeled or templates
         labels = read_attributes(settings.attributes, of_faces)
@@ -100,7 +133,13 @@ def evaluate(
     if settings.ablation:
         parts.append(ablate(readings, **given))
     evaluation = Evaluation(
-        rows=table, pairs=pairs, density=density, clusters=split, density_source=source, parts=parts
+        rows=table,
+        pairs=pairs,
+        density=density,
+        clusters=split,
+        density_source=source,
+        notes=notes,
+        parts=parts,
     )
     return _finished(evaluation, templates, output, on_metrics)
 
@@ -120,6 +159,7 @@ def _row(
     decoded: Decoded | None = None,
     *,
     title: str = "",
+    original: Row | None = None,
 ) -> Row:
     of_features: dict[str, Any] = {}
     if decoded is not None:
@@ -129,44 +169,41 @@ def _row(
             "fvu": decoded.fidelity.fvu,
             "cosine": decoded.fidelity.cosine,
         }
+    accuracy = cross_validate(distances, pairs.genuine, pairs.fold)
+    first = original.accuracy if original else accuracy
     return Row(
         name=name,
         title=title,
         distances=distances,
-        accuracy=cross_validate(distances, pairs.genuine, pairs.fold),
+        accuracy=accuracy,
         tar_far_1e2=tar_at_far(distances, pairs.genuine, 1e-2),
         tar_far_1e3=tar_at_far(distances, pairs.genuine, 1e-3),
         eer=equal_error_rate(distances, pairs.genuine),
         auc=area_under_curve(distances, pairs.genuine),
+        against=McNemar.of(first.correct, accuracy.correct),
         **of_features,
     )
 
 
-def choose_pairs(settings: EvaluateSettings, templates: TemplateSet) -> RowPairs:
-    """The pairs that the settings ask for, as rows of `templates`.
-
-    Raises: UserError for a faulty pairs file, an image without a template, or too few identities to make pairs of.
+def _seen(
+    sae: SparseAutoencoder,
+    templates: TemplateSet,
+    density_templates: TemplateSet | None,
+    description: Description | None,
+    batch_size: int,
+) -> tuple[Float64[np.ndarray, " d_sae"], str, Activity | None]:
+    """The densities that split the features into clusters, which templates they were counted on, and, unless they are
+    stored in the SAE, how these fire the features.
     """
-    if settings.pairs:
-        path = pairs_path(settings.pairs)
-        return find_rows(read_pairs(path), templates, source=path)
-    return make_pairs(
-        templates.image_ids,
-        templates.identities,
-        folds=settings.folds,
-        pairs_per_fold=settings.pairs_per_fold,
-        seed=settings.seed,
-    )
-
-
-def _density(
-    sae: SparseAutoencoder, templates: TemplateSet, density_templates: TemplateSet | None, batch_size: int
-) -> tuple[Float64[np.ndarray, " d_sae"], str]:
-    """The densities that split the features into clusters, and which templates they were counted on."""
-    if density_templates is not None:
-        density = survey(sae, density_templates, batch_size=batch_size).activity.density
-        return density, f"{len(density_templates):,} given templates"
-    stored = sae.density.double().cpu().numpy()
-    if stored.any():
-        return stored, "the training templates"
-    return survey(sae, templates, batch_size=batch_size).activity.density, f"the {len(templates):,} verified templates"
+    if description is not None:
+        activity = description.activity
+        source = f"{activity.n_faces:,} templates by describe"
+    elif density_templates is not None:
+        activity = survey(sae, density_templates, batch_size=batch_size).activity
+        source = f"{len(density_templates):,} given templates"
+    elif (stored := sae.density.double().cpu().numpy()).any():
+        return stored, "the training templates", None
+    else:
+        activity = survey(sae, templates, batch_size=batch_size).activity
+        source = f"the {len(templates):,} verified templates"
+    return activity.density, source, activity

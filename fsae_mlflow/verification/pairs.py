@@ -162,7 +162,7 @@ def find_rows(pairs: Sequence[Pair], templates: TemplateSet, *, source: Path | s
         for side, image_id in enumerate((pair.image_id_a, pair.image_id_b)):
             row = rows.get(image_id)
             if row is None:
-                raise UserError(f"pairs: {source}, line {pair.line}: {_why_missing(image_id, templates)}")
+                raise UserError(f"pairs: {source}, line {pair.line}: {why_missing(image_id, templates)}")
             if row < 0:
                 raise UserError(
                     f"pairs: {source}, line {pair.line}: the image {image_id!r} matches several images of "
@@ -172,6 +172,17 @@ def find_rows(pairs: Sequence[Pair], templates: TemplateSet, *, source: Path | s
     _, fold = np.unique([pair.fold for pair in pairs], return_inverse=True)
     genuine = np.array([pair.genuine for pair in pairs], dtype=bool)
     return RowPairs(first=found[:, 0].copy(), second=found[:, 1].copy(), genuine=genuine, fold=fold.astype(np.int64))
+
+
+def find_row(image_id: str, templates: TemplateSet) -> int | None:
+    """The row of an image, named with or without its extension; None where the set has no such image.
+
+    Raises: UserError where the name fits several images.
+    """
+    row = _index(templates.image_ids).get(image_id)
+    if row == -1:
+        raise UserError(f"{image_id!r} fits several images of {templates.folder}; give its extension.")
+    return row
 
 
 def _index(image_ids: Sequence[str]) -> dict[str, int]:
@@ -185,7 +196,8 @@ def _index(image_ids: Sequence[str]) -> dict[str, int]:
     return stems | ids
 
 
-def _why_missing(image_id: str, templates: TemplateSet) -> str:
+def why_missing(image_id: str, templates: TemplateSet) -> str:
+    """Why an image has no template, and what to do."""
     for failed, reason in templates.failures:
         if image_id in (failed, str(PurePosixPath(failed).with_suffix(""))):
             return (

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
+from scipy.stats import binomtest
 
 from fsae_mlflow.errors import UserError
 
@@ -26,12 +27,18 @@ def squared_distances(
 
 @dataclass(frozen=True, kw_only=True)
 class CrossValidation:
-    """Accuracy, 0…1, of every fold at the threshold that was best on all other folds."""
+    """Accuracy, 0…1, of every fold at the threshold that was best on all other folds, and which of all pairs were
+    decided correctly.
+    """
 
     accuracies: Float64[np.ndarray, " folds"]
     thresholds: Float64[np.ndarray, " folds"]
-    n_pairs: int
-    n_correct: int
+    correct: Bool[np.ndarray, " pairs"]
+
+    @property
+    def n_correct(self) -> int:
+        """Number of pairs, of all folds, that were decided correctly."""
+        return int(self.correct.sum())
 
     @property
     def mean(self) -> float:
@@ -56,7 +63,7 @@ class CrossValidation:
     @property
     def wilson(self) -> tuple[float, float]:
         """95 % Wilson interval of the share of correct decisions, over the pairs of all folds."""
-        return wilson_interval(self.n_correct, self.n_pairs)
+        return wilson_interval(self.n_correct, len(self.correct))
 
 
 def cross_validate(
@@ -72,28 +79,48 @@ def cross_validate(
 
     Raises: UserError with fewer than two folds.
     """
-    folds = np.unique(fold)
+    folds, place = np.unique(fold, return_inverse=True)
     if len(folds) < 2:
         raise UserError(
             f"folds must be at least 2, since the threshold is chosen on the other folds; the pairs have {len(folds)}."
         )
-    correct = np.stack([_correct(distances[fold == k], genuine[fold == k], grid) for k in folds])
-    sizes = np.array([(fold == k).sum() for k in folds])
-    others = correct.sum(axis=0) - correct
-    best = others.argmax(axis=1)
-    measured = correct[np.arange(len(folds)), best]
-    return CrossValidation(
-        accuracies=measured / sizes, thresholds=grid[best], n_pairs=int(sizes.sum()), n_correct=int(measured.sum())
-    )
+    n_correct = np.stack([_n_correct(distances[fold == k], genuine[fold == k], grid) for k in folds])
+    thresholds = grid[(n_correct.sum(axis=0) - n_correct).argmax(axis=1)]
+    correct = (distances < thresholds[place]) == genuine
+    accuracies = np.bincount(place, weights=correct) / np.bincount(place)
+    return CrossValidation(accuracies=accuracies, thresholds=thresholds, correct=correct)
 
 
-def _correct(
+def _n_correct(
     distances: Float64[np.ndarray, " pairs"], genuine: Bool[np.ndarray, " pairs"], grid: Float64[np.ndarray, " t"]
 ) -> Int64[np.ndarray, " t"]:
     """How many pairs each threshold decides correctly."""
     accepted = np.searchsorted(np.sort(distances[genuine]), grid, side="left")
     wrongly = np.searchsorted(np.sort(distances[~genuine]), grid, side="left")
     return (accepted + (~genuine).sum() - wrongly).astype(np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class McNemar:
+    """How two ways to decide the same pairs differ: the pairs that only the first decides correctly (`n_lost`), and
+    only the second (`n_gained`).
+    """
+
+    n_lost: int
+    n_gained: int
+
+    @classmethod
+    def of(cls, first: Bool[np.ndarray, " pairs"], second: Bool[np.ndarray, " pairs"]) -> "McNemar":
+        """Compare which pairs were decided correctly."""
+        return cls(n_lost=int((first & ~second).sum()), n_gained=int((~first & second).sum()))
+
+    @property
+    def p(self) -> float:
+        """The probability, 0…1, of a difference at least as large, if both were equally often correct: the exact
+        two-sided test (McNemar 1947); 1 where no pair differs.
+        """
+        n = self.n_lost + self.n_gained
+        return float(binomtest(self.n_lost, n, 0.5).pvalue) if n else 1.0
 
 
 def wilson_interval(successes: int, trials: int, z: float = 1.959963984540054) -> tuple[float, float]:
@@ -104,17 +131,24 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959963984540054) -
     return max(0.0, center - half), min(1.0, center + half)
 
 
+def threshold_at_far(impostors: Float64[np.ndarray, " pairs"], far: float) -> float:
+    """The highest threshold that accepts at most the share `far` of impostor pairs, given their distances.
+
+    nan where there are fewer than 1/far impostor pairs, which cannot show such a rate.
+    """
+    allowed = allowed_impostors(far, len(impostors))
+    if allowed < 1:
+        return math.nan
+    return float(np.sort(impostors)[allowed]) if allowed < len(impostors) else math.inf
+
+
 def tar_at_far(distances: Float64[np.ndarray, " pairs"], genuine: Bool[np.ndarray, " pairs"], far: float) -> float:
     """Share of genuine pairs accepted at the highest threshold that accepts at most the share `far` of impostor pairs.
 
     nan where there are fewer than 1/far impostor pairs, which cannot show such a rate.
     """
-    impostors = np.sort(distances[~genuine])
-    allowed = allowed_impostors(far, len(impostors))
-    if allowed < 1:
-        return math.nan
-    threshold = impostors[allowed] if allowed < len(impostors) else math.inf
-    return float((distances[genuine] < threshold).mean())
+    threshold = threshold_at_far(distances[~genuine], far)
+    return math.nan if math.isnan(threshold) else float((distances[genuine] < threshold).mean())
 
 
 def allowed_impostors(far: float, n_impostors: int) -> int:

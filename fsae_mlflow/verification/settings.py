@@ -2,10 +2,12 @@
 
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import EXECUTION, settings
+
+CONTROLS = ("random", "energy", "pca", "mean")
 
 
 @settings
@@ -38,9 +40,6 @@ class EvaluateSettings:
         "Features to leave out in one more row: numbers, attribute:NAME, identity:NAME or pose:NAME, separated by "
         "commas; names need readings.",
     ] = ""
-    attributes: Annotated[
-        str, "CSV or Parquet with labels of faces, joined by its column path; the set's own extra columns count too."
-    ] = ""
     labeled_templates: Annotated[
         str,
         "Template set of the labeled faces that tell what `without` leaves of an attribute: a folder, a run id, or "
@@ -50,22 +49,48 @@ class EvaluateSettings:
     ablation: Annotated[
         bool, "Whether to measure how verification changes where each feature, and each reading, is left out."
     ] = False
+    attributes: Annotated[
+        str,
+        "CSV or Parquet with labels of faces, joined by its column path; the set's own extra columns count too. They "
+        "are of the verified faces, whose error rates are audited, or of labeled_templates.",
+        EXECUTION,
+    ] = ""
+    far: Annotated[
+        float, "False accept rate of the threshold that the audit decides at, chosen on other folds.", Gt(0), Lt(1)
+    ] = 1e-3
+    controls: Annotated[
+        str,
+        "Controls beside the clusters, by commas: random (as many random features), energy (as many of most energy), "
+        "pca (as many principal components as the cluster's L0), mean (the mean template); or none.",
+    ] = "none"
     folds: Annotated[int, "Folds of the pairs that are made; a pairs file has its own.", Ge(2)] = 10
     pairs_per_fold: Annotated[
         int, "Largest number of genuine (and of impostor) pairs in a fold that is made.", Gt(0), Le(1_000_000)
     ] = 300
-    seed: Annotated[int, "Seed of the pairs that are made.", Ge(0)] = 0
+    seed: Annotated[int, "Seed of the pairs that are made, and of random features.", Ge(0)] = 0
     force: Annotated[bool, "Go on although SAE, templates and recognizer do not belong together.", EXECUTION] = False
     batch_size: Annotated[int, "Templates encoded at once.", Gt(0), EXECUTION] = 512
     device: Annotated[str, "auto, cpu or cuda.", EXECUTION] = "auto"
     output: Annotated[str, "Folder to write to; empty: outputs/evaluate_lfw/FINGERPRINT.", EXECUTION] = ""
 
-    def check(self) -> None:
-        """Rules that join fields.
+    @property
+    def control_names(self) -> list[str]:
+        """The controls that are asked for."""
+        return [] if self.controls in ("", "none") else [name.strip() for name in self.controls.split(",")]
 
-        Raises: UserError for readings beside density_templates, for what needs an SAE without one, and for labeled
-        templates that nothing is measured on.
+    def check(self) -> None:
+        """Rules that join fields, and the names of the controls.
+
+        Raises: UserError for an unknown control, for what needs an SAE without one, for readings beside
+        density_templates, and for labeled templates that nothing is measured on.
         """
+        if unknown := [name for name in self.control_names if name not in CONTROLS]:
+            raise UserError(f"controls must be none or some of {', '.join(CONTROLS)}; one is {unknown[0]!r}.")
+        if self.control_names and self.sae == "none":
+            raise UserError(
+                "controls stand beside the clusters of an SAE's features, and sae is none; leave controls out, or give "
+                "an SAE."
+            )
         if self.readings and self.density_templates:
             raise UserError(
                 "readings and density_templates both say which densities split the features into clusters; leave one "

@@ -12,9 +12,9 @@ from jaxtyping import Float64
 
 from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.features.clusters import Clusters
-from fsae_mlflow.report.tables import write_csv
+from fsae_mlflow.report.tables import probability, write_csv
 from fsae_mlflow.verification.pairs import COLUMNS, RowPairs
-from fsae_mlflow.verification.protocol import CrossValidation
+from fsae_mlflow.verification.protocol import CrossValidation, McNemar
 
 LABELS = {
     "original": "Original templates",
@@ -34,6 +34,8 @@ HEADER = [
     "TAR at FAR 1e-3",
     "EER",
     "AUC",
+    "Lost / gained",
+    "McNemar p",
     "FVU",
     "Cosine",
 ]
@@ -43,9 +45,10 @@ HEADER = [
 class Row:
     """One row of the table.
 
-    `distances`: squared Euclidean distance of each pair, 0…4. `l0`: mean number of the row's `n_features` that fire.
-    `fvu` and `cosine`: as in metrics.py, over the images of the pairs. The original row has no features, fvu 0 and
-    cosine 1. `title`: what the row is called in words, where LABELS does not have its name.
+    `distances`: squared Euclidean distance of each pair, 0…4. `against`: the original row's decisions and this row's.
+    `l0`: mean number of the row's `n_features` (or components) that fire. `fvu` and `cosine`: as in metrics.py, over
+    the images of the pairs. The original row has no features, fvu 0 and cosine 1. `title`: what the row is called in
+    words, where LABELS does not have its name.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Row:
     tar_far_1e3: float
     eer: float
     auc: float
+    against: McNemar
     n_features: int = 0
     l0: float = 0.0
     fvu: float = 0.0
@@ -80,6 +84,9 @@ class Row:
             "tar_at_far_1e-3": self.tar_far_1e3,
             "eer": self.eer,
             "auc": self.auc,
+            "n_lost": float(self.against.n_lost),
+            "n_gained": float(self.against.n_gained),
+            "mcnemar_p": self.against.p,
             "n_features": float(self.n_features),
             "l0": self.l0,
             "fvu": self.fvu,
@@ -103,7 +110,7 @@ class Evaluation:
     """The rows of the table, the pairs they were measured on, and the files written.
 
     `density`: share of the templates (`density_source`) that fire each feature; it splits the features into `clusters`.
-    `parts`: what was measured beside the rows, with its own `metrics` and `files`.
+    `parts`: what was measured beside the rows, with its own `metrics` and `files`. `notes`: sentences below the table.
     """
 
     rows: list[Row]
@@ -112,6 +119,7 @@ class Evaluation:
     clusters: Clusters | None = None
     density_source: str = ""
     parts: Sequence[Part] = ()
+    notes: Sequence[str] = ()
     files: list[Path] = field(default_factory=list)
 
     @property
@@ -144,7 +152,8 @@ def markdown(evaluation: Evaluation) -> str:
     pairs = evaluation.pairs
     notes = [
         f"{len(pairs):,} pairs in {pairs.n_folds} folds; σ over folds with divisor k; standard error σ/√k; "
-        "Wilson interval over all pairs."
+        "Wilson interval over all pairs. Lost / gained: pairs that only the original templates, and only the row's, "
+        "decide correctly, each fold at its own threshold; p of the exact McNemar test."
     ]
     if evaluation.clusters is not None:
         notes.append(
@@ -152,7 +161,7 @@ def markdown(evaluation: Evaluation) -> str:
         )
         if not evaluation.clusters.separated:
             notes.append("The densities have no valley; the split is Otsu's threshold, a convention.")
-    return table + "\n\n" + " ".join(notes) + "\n"
+    return table + "\n\n" + " ".join([*notes, *evaluation.notes]) + "\n"
 
 
 def _cells(row: Row) -> list[str]:
@@ -166,7 +175,10 @@ def _cells(row: Row) -> list[str]:
         f"{row.accuracy.standard_error:.4f}",
         f"{low:.4f} … {high:.4f}",
         *("too few pairs" if math.isnan(share) else f"{share:.4f}" for share in (row.tar_far_1e2, row.tar_far_1e3)),
-        *(f"{value:.4f}" for value in (row.eer, row.auc, row.fvu, row.cosine)),
+        *(f"{value:.4f}" for value in (row.eer, row.auc)),
+        f"{row.against.n_lost} / {row.against.n_gained}" if decoded else "–",
+        probability(row.against.p) if decoded else "–",
+        *(f"{value:.4f}" for value in (row.fvu, row.cosine)),
     ]
 
 

@@ -113,9 +113,9 @@ def test_the_densities_of_readings_come_first(
 ) -> None:
     sae = exact_sae()
     activity = survey(sae, templates.templates[:50]).activity
-    description = Description(activity=activity, columns={}, about={})
     sae.density.copy_(torch.linspace(0.001, 0.9, 2 * WIDTH))
     monkeypatch.delattr("fsae_mlflow.verification.evaluation.survey")
+    description = Description(activity=activity, columns={}, about={})
     found = evaluate(SETTINGS, templates=templates, sae=sae, output=tmp_path, description=description)
     np.testing.assert_array_equal(found.density, activity.density)
     assert found.density_source == "50 templates by describe"

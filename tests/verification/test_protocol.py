@@ -8,6 +8,7 @@ from scipy import stats
 
 from fsae_mlflow.verification.protocol import (
     GRID,
+    McNemar,
     area_under_curve,
     cross_validate,
     equal_error_rate,
@@ -86,6 +87,39 @@ def test_constant_templates_give_one_half() -> None:
 def test_one_fold_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         cross_validate(np.zeros(4), np.array([True, False, True, False]), np.zeros(4, np.int64))
+
+
+def test_decisions_are_those_of_each_folds_own_threshold() -> None:
+    distances = np.array([0.5, 1.0, 2.5, 3.0])
+    genuine = np.array([True, False, True, False])
+    found = cross_validate(distances, genuine, np.array([3, 3, 7, 7]))
+    assert found.correct.tolist() == [True, False, False, True]
+    distances, genuine = scores()
+    fold = np.arange(600) % 10
+    found = cross_validate(distances, genuine, fold)
+    for k in range(10):
+        accepted = distances[fold == k] < found.thresholds[k]
+        np.testing.assert_array_equal(found.correct[fold == k], accepted == genuine[fold == k])
+        assert found.accuracies[k] == found.correct[fold == k].mean()
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_mcnemar_is_scipys_and_the_sum_of_the_binomial_tails(n_lost: int, n_gained: int) -> None:
+    first = np.array([True] * n_lost + [False] * n_gained + [True, True, False])
+    second = np.array([False] * n_lost + [True] * n_gained + [True, True, False])
+    found = McNemar.of(first, second)
+    assert (found.n_lost, found.n_gained) == (n_lost, n_gained)
+    n, fewer = n_lost + n_gained, min(n_lost, n_gained)
+    # As statsmodels computes it: twice the smaller tail, at most 1.
+    assert found.p == pytest.approx(min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n), rel=1e-9)
+    if n:
+        assert found.p == pytest.approx(stats.binomtest(n_gained, n, 0.5).pvalue, rel=1e-9)
+    assert McNemar.of(second, first).p == found.p
+
+
+def test_mcnemar_without_a_difference_is_1() -> None:
+    same = np.array([True, False])
+    assert McNemar.of(same, same).p == 1
 
 
 def test_wilson_solves_its_equation() -> None:

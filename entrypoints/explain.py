@@ -1,0 +1,54 @@
+"""Explain why two faces match."""
+
+from pathlib import Path
+
+import click
+
+from fsae_mlflow.explanation.settings import ExplainSettings
+from fsae_mlflow.tracking.command import command
+
+
+@command(ExplainSettings, stage="explain")
+def main(settings, run):
+    """Split the similarity of two faces into the features that make it, with what they mean and where they look."""
+    from fsae_mlflow.documents import sha256
+    from fsae_mlflow.explanation.stage import explain
+    from fsae_mlflow.locks import only_writer
+    from fsae_mlflow.parameters import deciding, fingerprint, output_folder
+    from fsae_mlflow.recognizers.registry import load_recognizer
+    from fsae_mlflow.sae.saved import digest, load_sae
+    from fsae_mlflow.tracking.inputs import find_sae, open_readings, open_templates
+    from fsae_mlflow.verification.pairs import pairs_path
+
+    templates = open_templates(run, settings.templates, context="explanation")
+    folder = find_sae(run, settings.sae)
+    description, shown, readings = open_readings(
+        *(run, settings.readings),
+        sae=folder,
+        templates=templates,
+        shown=settings.reading_templates,
+        force=settings.force,
+    )
+    made_by = templates.metadata.get("settings", {})
+    name, card = settings.recognizer or made_by.get("recognizer", ""), made_by.get("recognizer_card", "")
+    recognizer = load_recognizer(name, card=settings.recognizer_card or card) if settings.maps else None
+    files = [Path(settings.first), Path(settings.second), *([pairs_path(settings.pairs)] if settings.pairs else [])]
+    inputs = {
+        "templates": templates.digest,
+        "sae": digest(folder),
+        "readings": readings,
+        "shown": shown.digest if shown else "",
+        "files": [sha256(path) for path in files if path.is_file()],
+    }
+    output = output_folder("explain", settings.output, fingerprint(deciding(settings) | inputs))
+    given = {"templates": templates, "sae": load_sae(folder), "description": description, "shown": shown}
+    with only_writer(output):
+        explained = explain(settings, **given, recognizer=recognizer, output=output, on_metrics=run.on_metrics)
+    run.set_tags({"fsae.force": "true"} if settings.force else {})
+    for path in explained.files:
+        run.log_path(path)
+    click.echo("\n".join([*explained.headlines, str(output)]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""The account of one pair: its features, its strongest pairs of features, and what happens when features are off."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64, Int64
+
+from fsae_mlflow.errors import UserError
+from fsae_mlflow.explanation.contributions import Contributions, cosines
+from fsae_mlflow.explanation.results import Explanation, FeaturePair, FeaturePart, SwitchedOff, Threshold
+from fsae_mlflow.sae.base import SparseAutoencoder
+
+N_PAIRS = 10
+
+
+def threshold(cosine: Float64[np.ndarray, " pairs"], genuine: Bool[np.ndarray, " pairs"], *, far: float) -> Threshold:
+    """The lowest threshold that accepts at most the share `far` of the impostor pairs.
+
+    Raises: UserError for less than 1/far impostor pairs, which cannot show such a rate.
+    """
+    impostors = np.sort(cosine[~genuine])[::-1]
+    n_allowed = int(np.floor(far * len(impostors) + 1e-9))
+    if n_allowed < 1:
+        raise UserError(
+            f"far={far:g} takes at least {int(np.ceil(1 / far)):,} impostor pairs, and there are {len(impostors):,}; "
+            f"give far={1 / max(len(impostors), 1):.1g} or more, or more pairs."
+        )
+    limit = float(impostors[min(n_allowed, len(impostors) - 1)])
+    return Threshold(
+        cosine=limit,
+        far=float((impostors > limit).mean()),
+        tar=float((cosine[genuine] > limit).mean()),
+        n_impostors=len(impostors),
+        n_genuine=int(genuine.sum()),
+    )
+
+
+def account(
+    found: Contributions,
+    pair: int,
+    *,
+    sae: SparseAutoencoder,
+    name: str,
+    images: tuple[str, str],
+    genuine: bool | None,
+    thresholds: tuple[Threshold, Threshold],
+    readings: Sequence[str],
+    n_off: int,
+) -> Explanation:
+    """The explanation of one pair of `found`.
+
+    `thresholds`: for original and for decoded templates. `readings`: the sentence of each feature. `n_off`: how many
+    features are switched off one after the other.
+    """
+    place = found.of_pair(pair)
+    order = np.argsort(-found.value[place], kind="stable")
+    parts = [
+        FeaturePart(
+            feature=int(found.feature[entry]),
+            reading=str(readings[int(found.feature[entry])]),
+            contribution=float(found.value[entry]),
+            first=float(found.first[entry]),
+            second=float(found.second[entry]),
+            without=float(found.without[entry]),
+        )
+        for entry in (place.start + order).tolist()
+    ]
+    n_adding = int((found.value[place] > 0).sum())
+    counterfactual, n_until = _counterfactual(
+        found, pair, order[:n_adding], sae=sae, n_off=n_off, limit=thresholds[1].cosine
+    )
+    return Explanation(
+        name=name,
+        first=images[0],
+        second=images[1],
+        genuine=genuine,
+        similarity=float(found.original[pair]),
+        decoded=float(found.decoded[pair]),
+        constant=float(found.constant[pair]),
+        unexplained=float(found.unexplained[pair]),
+        threshold=thresholds[0],
+        decoded_threshold=thresholds[1],
+        features=parts,
+        pairs=feature_pairs(found, pair),
+        counterfactual=counterfactual,
+        n_until_rejected=n_until,
+    )
+
+
+def feature_pairs(found: Contributions, pair: int, *, most: int = N_PAIRS) -> list[FeaturePair]:
+    """The pairs of two different features, one of each face, that contribute most, up or down."""
+    matrix, (first, second) = pair_matrix(found, pair)
+    matrix = np.where(first[:, None] == second[None], 0.0, matrix)
+    strongest = np.argsort(-np.abs(matrix), axis=None, kind="stable")[:most]
+    at = zip(*np.unravel_index(strongest, matrix.shape), strict=True)
+    return [
+        FeaturePair(first=int(first[i]), second=int(second[j]), contribution=float(matrix[i, j]))
+        for i, j in at
+        if matrix[i, j]
+    ]
+
+
+def pair_matrix(
+    found: Contributions, pair: int
+) -> tuple[Float64[np.ndarray, "n m"], tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " m"]]]:
+    """f_aj f_bk d_j·d_k / (‖x̂_a‖ ‖x̂_b‖) of the features j of the first and k of the second face, and these features."""
+    place = found.of_pair(pair)
+    of_side = []
+    for activations in (found.first[place], found.second[place]):
+        features = found.feature[place][activations > 0].astype(np.int64)
+        parts = activations[activations > 0, None] * found.decoder.directions[features].astype(np.float64)
+        of_side.append((features, parts))
+    (first, a), (second, b) = of_side
+    return a @ b.T / found.lengths[pair].prod(), (first, second)
+
+
+@torch.no_grad()
+def _counterfactual(
+    found: Contributions,
+    pair: int,
+    adding: Int64[np.ndarray, " n"],
+    *,
+    sae: SparseAutoencoder,
+    n_off: int,
+    limit: float,
+) -> tuple[list[SwitchedOff], int | None]:
+    """What remains without the first 1 … `n_off` of the features that add, and how many until the cosine is `limit`."""
+    left = found.switched_off(pair, adding, np.arange(len(adding) + 1))
+    stated = cosines(*left)
+    rejected = np.flatnonzero(stated <= limit)
+    features = found.feature[found.of_pair(pair)][adding]
+    shown = left[:, 1 : n_off + 1]
+    templates = torch.from_numpy(shown.reshape(-1, shown.shape[2])).to(sae.W_dec)
+    encoded = sae.encode(templates)
+    again = sae.decode(encoded).cpu().numpy().reshape(shown.shape)
+    fires = (encoded > 0).reshape(2, shown.shape[1], -1).any(dim=0).cpu()
+    steps = [
+        SwitchedOff(
+            features=features[: n + 1].tolist(),
+            cosine=float(stated[n + 1]),
+            read_again=float(cosines(again[:1, n], again[1:, n])[0]),
+            n_firing_again=int(fires[n][torch.from_numpy(features[: n + 1].astype(np.int64))].sum()),
+        )
+        for n in range(shown.shape[1])
+    ]
+    n_until = int(rejected[0]) if len(rejected) and rejected[0] > 0 else None
+    return steps, n_until

@@ -1,0 +1,1 @@
+"""Whether explanations are faithful, measured: the order of features, and the maps on the faces."""

@@ -1,0 +1,74 @@
+"""Settings of explain."""
+
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from fsae_mlflow.errors import UserError
+from fsae_mlflow.parameters import EXECUTION, settings
+
+
+@settings
+class ExplainSettings:
+    """Why two faces match: their similarity, split into the features that make it."""
+
+    templates: Annotated[
+        str, "Template set of the faces and of the pairs: a folder, a run id, or latest.", EXECUTION
+    ] = "latest"
+    sae: Annotated[str, "Sparse autoencoder: a folder, a models:/ address, or latest.", EXECUTION] = "latest"
+    readings: Annotated[
+        str,
+        "What describe wrote of this SAE: a folder, a run id, latest, or none (features without a meaning).",
+        EXECUTION,
+    ] = "latest"
+    reading_templates: Annotated[
+        str,
+        "Template set that the readings were made on, whose faces are shown as top faces; empty: templates, where the "
+        "readings are of that set.",
+        EXECUTION,
+    ] = ""
+    first: Annotated[str, "One face: an image id of the template set, or a picture file."] = ""
+    second: Annotated[str, "The other face; without both, the hardest and the most typical pairs are explained."] = ""
+    pairs: Annotated[
+        str,
+        "Pairs that the threshold is chosen on: LFW's pairs.txt, its folder, or a table image_id_a, image_id_b, "
+        "genuine, fold; empty: made from identities.",
+    ] = ""
+    folds: Annotated[int, "Folds of the pairs that are made; a pairs file has its own.", Ge(2)] = 10
+    pairs_per_fold: Annotated[
+        int, "Largest number of genuine (and of impostor) pairs in a fold that is made.", Gt(0), Le(1_000_000)
+    ] = 300
+    far: Annotated[float, "Share of impostor pairs that the threshold accepts.", Gt(0), Lt(1)] = 1e-3
+    n_shared: Annotated[int, "Features shown that add most to the similarity.", Ge(1), Le(20)] = 5
+    n_opposing: Annotated[int, "Features shown that take most away from it.", Ge(0), Le(20)] = 3
+    maps: Annotated[bool, "Whether to show where on the faces the features look; it takes the recognizer."] = True
+    noise: Annotated[
+        float,
+        "Standard deviation of the noise in the copies of a face that its map is averaged over (1: white).",
+        Gt(0),
+    ] = 0.1
+    n_copies: Annotated[int, "Copies of a face that its map is averaged over.", Ge(1), Le(1024)] = 8
+    recognizer: Annotated[str, "Recognizer of the templates; empty: the one given to extract."] = ""
+    recognizer_card: Annotated[str, "JSON card of that recognizer; empty: the one given to extract."] = ""
+    n_deleted: Annotated[
+        int,
+        "Pairs on which it is measured how fast the similarity falls when features are switched off in the order that "
+        "an explanation has; 0: none.",
+        Ge(0),
+    ] = 200
+    n_hidden: Annotated[
+        int, "Faces on which it is measured how much a feature falls when the top tenth of its map is hidden.", Ge(0)
+    ] = 0
+    seed: Annotated[int, "Seed of the pairs that are made, of noise and of random orders.", Ge(0)] = 0
+    force: Annotated[bool, "Go on although SAE, templates and readings do not belong together.", EXECUTION] = False
+    batch_size: Annotated[int, "Templates encoded at once.", Gt(0), EXECUTION] = 512
+    device: Annotated[str, "auto, cpu or cuda.", EXECUTION] = "auto"
+    output: Annotated[str, "Folder to write to; empty: outputs/explain/FINGERPRINT.", EXECUTION] = ""
+
+    def check(self) -> None:
+        """Refuse one face without the other, and hidden maps without maps."""
+        if bool(self.first) != bool(self.second):
+            missing = "second" if self.first else "first"
+            raise UserError(f"{missing} must name a face too: a similarity is that of two faces.")
+        if self.n_hidden and not self.maps:
+            raise UserError("n_hidden measures maps, and maps is false; leave one of them out.")

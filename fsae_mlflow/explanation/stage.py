@@ -1,0 +1,198 @@
+"""The stage: two faces, or the most telling pairs of a template set → why they match."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Int64
+
+from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.compute import choose_device
+from fsae_mlflow.explanation.accounts import account, threshold
+from fsae_mlflow.explanation.contributions import Contributions, Decoder, contributions
+from fsae_mlflow.explanation.faces import Chosen, Face, find_face, telling_pairs
+from fsae_mlflow.explanation.faithfulness.deletion import deletion
+from fsae_mlflow.explanation.faithfulness.hiding import Hiding, hiding
+from fsae_mlflow.explanation.figure import Looks, draw, draw_deletion
+from fsae_mlflow.explanation.results import Explanation, Threshold, write_explanation
+from fsae_mlflow.explanation.saliency import Embed
+from fsae_mlflow.explanation.settings import ExplainSettings
+from fsae_mlflow.faces.aligned import to_float
+from fsae_mlflow.features.activity.survey import encoded
+from fsae_mlflow.features.table import Description
+from fsae_mlflow.progress import OnMetrics, progress
+from fsae_mlflow.provenance import require_same_recognizer
+from fsae_mlflow.recognizers.base import Recognizer
+from fsae_mlflow.sae.base import SparseAutoencoder
+from fsae_mlflow.sae.entries import Entries
+from fsae_mlflow.templates.set import TemplateSet
+from fsae_mlflow.verification.chosen_pairs import choose_pairs
+from fsae_mlflow.verification.pairs import RowPairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explained:
+    """The explanations, the metrics, and the files that were written."""
+
+    explanations: list[Explanation]
+    metrics: dict[str, float]
+    files: list[Path]
+
+    @property
+    def headlines(self) -> list[str]:
+        """The decision on each pair and the reading that adds most, a line each."""
+        return [
+            f"{one.name}: similarity {one.similarity:.3f}, {'accepted' if one.accepted else 'rejected'} at "
+            f"{one.threshold.cosine:.3f}; most by feature {one.features[0].feature} ({one.features[0].reading})"
+            for one in self.explanations
+        ]
+
+
+def explain(
+    settings: ExplainSettings,
+    *,
+    templates: TemplateSet,
+    sae: SparseAutoencoder,
+    description: Description | None,
+    shown: TemplateSet | None,
+    recognizer: Recognizer | None,
+    output: Path,
+    on_metrics: OnMetrics,
+) -> Explained:
+    """Explain two faces, or else the hardest and the most typical pair of one person and of two people.
+
+    `description`: what describe found of the SAE's features, on the faces of `shown` where it is given. `recognizer`:
+    that of the templates, for maps and for pictures that have no template.
+
+    Writes to `output`: NAME.png and NAME.json of each explained pair, contributions.parquet (of all pairs, a line for
+    each feature that fires on either face), and deletion.png where the order of the explanation was tried on pairs.
+    `on_metrics` gets the thresholds, how much of the similarity is explained, and how faithful the explanations are.
+
+    Raises: UserError for a face that is neither in the set nor a picture, for a picture without a face, for pairs that
+    do not fit the set or are too few for the FAR, and where templates, SAE and recognizer do not belong together,
+    unless `force` is set.
+    """
+    origins = [templates.origin, sae.origin, *([recognizer.origin] if recognizer else [])]
+    require_same_recognizer(*origins, force=settings.force)
+    device = choose_device(settings.device)
+    sae, recognizer = sae.to(device).eval(), recognizer.to(device) if recognizer else None
+    pairs = choose_pairs(settings, templates)
+    asked = [find_face(name, templates, recognizer) for name in (settings.first, settings.second) if name]
+    found = _contributions(settings, sae, templates, pairs, asked)
+    thresholds = [
+        threshold(cosine[: len(pairs)], pairs.genuine, far=settings.far) for cosine in (found.original, found.decoded)
+    ]
+    if asked:
+        chosen = [Chosen(name="pair", pair=len(pairs), faces=(asked[0], asked[1]))]
+    else:
+        chosen = telling_pairs(found, pairs, templates)
+    embed = _embed(templates, recognizer) if recognizer and settings.maps else None
+    looks = Looks(
+        settings=settings,
+        sae=sae,
+        embed=embed,
+        description=description,
+        shown=shown,
+        cosines=found.original[: len(pairs)],
+        genuine=pairs.genuine,
+    )
+    explanations, files = [], []
+    for one in progress(chosen, total=len(chosen), label="explain", unit="pairs"):
+        explanation = account(
+            found,
+            one.pair,
+            sae=sae,
+            name=one.name,
+            images=(one.faces[0].name, one.faces[1].name),
+            genuine=one.genuine,
+            thresholds=(thresholds[0], thresholds[1]),
+            readings=description.columns["reading"].tolist() if description else ["not read"] * sae.d_sae,
+            n_off=settings.n_shared,
+        )
+        files += [
+            draw(explanation, one, looks, output / f"{one.name}.png"),
+            write_explanation(explanation, output / f"{one.name}.json"),
+        ]
+        explanations.append(explanation)
+    files.append(_write_contributions(found, pairs, templates, output / "contributions.parquet"))
+    metrics = _metrics(found, pairs, thresholds)
+    if settings.n_deleted:
+        some = _evenly(pairs, settings.n_deleted)
+        tried = deletion(found.of_pairs(some), genuine=pairs.genuine[some], seed=settings.seed)
+        metrics |= tried.metrics
+        files.append(draw_deletion(tried, output / "deletion.png"))
+    if settings.n_hidden and embed:
+        metrics |= _hidden(settings, templates, pairs, sae, embed).metrics
+    on_metrics(metrics, 0)
+    return Explained(explanations=explanations, metrics=metrics, files=files)
+
+
+def _contributions(
+    settings: ExplainSettings, sae: SparseAutoencoder, templates: TemplateSet, pairs: RowPairs, asked: Sequence[Face]
+) -> Contributions:
+    """The contributions of all pairs, and, last, of the two faces that were asked for."""
+    rows = pairs.rows
+    x = np.concatenate([templates.templates_of(rows), *(face.template[None] for face in asked)])
+    first, second = (np.searchsorted(rows, side) for side in (pairs.first, pairs.second))
+    if asked:
+        first, second = np.append(first, len(rows)), np.append(second, len(rows) + 1)
+    batches = encoded(sae, x, batch_size=settings.batch_size, label="encode")
+    return contributions(Decoder.of(sae), Entries.joined([one.entries for one in batches]), x, first, second)
+
+
+def _embed(templates: TemplateSet, recognizer: Recognizer) -> Embed:
+    """Templates as those of the set were made: with `flip` means over a face and its mirror image."""
+    if not templates.metadata.get("settings", {}).get("flip"):
+        return recognizer
+    return lambda faces: (recognizer(faces) + recognizer(faces.flip(-1))) / 2
+
+
+def _evenly(pairs: RowPairs, n: int) -> Int64[np.ndarray, " some"]:
+    """At most `n` pairs, evenly over all of them, in their order."""
+    return np.unique(np.linspace(0, len(pairs) - 1, min(n, len(pairs))).round().astype(np.int64))
+
+
+def _hidden(
+    settings: ExplainSettings, templates: TemplateSet, pairs: RowPairs, sae: SparseAutoencoder, embed: Embed
+) -> Hiding:
+    """How faithful the maps are, on faces evenly over those of the pairs."""
+    rows = pairs.rows
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(settings.n_hidden, len(rows))).round().astype(np.int64))]
+    faces = to_float(np.stack([np.asarray(face) for face in templates.faces(rows)])).to(sae.W_dec.device)
+    return hiding(faces, embed=embed, sae=sae, noise=settings.noise, n_copies=settings.n_copies, seed=settings.seed)
+
+
+def _metrics(found: Contributions, pairs: RowPairs, thresholds: Sequence[Threshold]) -> dict[str, float]:
+    n, metrics = len(pairs), {}
+    for name, one in zip(("original", "decoded"), thresholds, strict=True):
+        metrics |= {f"{name}/threshold": one.cosine, f"{name}/far": one.far, f"{name}/tar": one.tar}
+    for kind, mask in (("genuine", pairs.genuine), ("impostor", ~pairs.genuine)):
+        for name, values in (
+            ("similarity", found.original),
+            ("constant", found.constant),
+            ("unexplained", found.unexplained),
+        ):
+            metrics[f"{kind}/{name}"] = float(values[:n][mask].mean())
+    return metrics
+
+
+def _write_contributions(found: Contributions, pairs: RowPairs, templates: TemplateSet, path: Path) -> Path:
+    """Write all pairs' contributions, a line for each feature that fires on either face."""
+    last = found.indptr[len(pairs)]
+    pair, ids = found.pair[:last], np.array(templates.image_ids, dtype=object)
+    columns = {
+        "image_id_a": pa.DictionaryArray.from_arrays(pairs.first[pair], ids),
+        "image_id_b": pa.DictionaryArray.from_arrays(pairs.second[pair], ids),
+        "genuine": pairs.genuine[pair],
+        "feature": found.feature[:last],
+        "activation_a": found.first[:last].astype(np.float32),
+        "activation_b": found.second[:last].astype(np.float32),
+        "contribution": found.value[:last].astype(np.float32),
+        "cosine_without": found.without[:last].astype(np.float32),
+    }
+    with atomic_write(path) as temporary:
+        pq.write_table(pa.table(columns), temporary)
+    return path

@@ -1,0 +1,1 @@
+"""Whose faces are confused: error rates by attribute, and the features that wrong decisions have in common."""
