@@ -21,6 +21,7 @@ def main(settings, run):
     folder = None if settings.sae == "none" else find_sae(run, settings.sae)
     sae = load_sae(folder) if folder else None
     counted = open_optional(run, settings.density_templates, context="density", parameter="density_templates")
+    labeled = open_optional(run, settings.labeled_templates, context="labels", parameter="labeled_templates")
     readings = find_readings(run, settings.readings) if settings.readings else None
     description = None
     if readings and folder and sae:
@@ -29,6 +30,7 @@ def main(settings, run):
         "templates": templates.digest,
         "sae": digest(folder) if folder else "",
         "density_templates": counted.digest if counted else "",
+        "labeled_templates": labeled.digest if labeled else "",
         "attributes": digest_of(settings.attributes),
         "readings": readings_digest(readings) if readings else "",
         "pairs": sha256(path) if settings.pairs and (path := pairs_path(settings.pairs)).is_file() else "",
@@ -42,6 +44,7 @@ def main(settings, run):
             output=output,
             density_templates=counted,
             description=description,
+            labeled=labeled,
             on_metrics=run.on_metrics,
         )
     run.set_tags({"fsae.force": "true"} if settings.force else {})

@@ -162,6 +162,36 @@ def test_readings_are_read_in_place_of_encoding(
 
 
 @pytest.mark.usefixtures("store")
+def test_what_is_left_of_an_attribute_and_what_features_are_good_for(tmp_path: Path, jpeg: bytes) -> None:
+    templates = labeled_set(tmp_path / "labeled", jpeg)
+    training = {"templates": templates.folder, "variant": "topk", "k": 4, "epochs": 20, "expansion": 3, "lr": 0.01}
+    succeed("train_sae", **training)
+    described = succeed("describe", templates=templates.folder, controls="none")
+    readings = Path(mlflow.artifacts.download_artifacts(f"{described.info.artifact_uri}/readings"))
+    columns = read_description(readings).columns
+    assert (columns["attribute"][columns["attribute_confirmed"]] == "glasses").any()
+
+    given = {"templates": templates.folder, "readings": "latest", "folds": 4}
+    run = succeed(
+        "evaluate_lfw", without="attribute:glasses", labeled_templates=templates.folder, ablation=True, **given
+    )
+    files = {"suppression.csv", "suppression.md", "suppression.png", "ablation.csv", "ablation_readings.csv"}
+    assert files | {"ablation.png"} <= artifacts(run)
+    assert run.data.metrics["without/glasses/original/auroc_linear"] > 0.95
+    assert abs(run.data.metrics["without/glasses/leace/auroc_linear"] - 0.5) < 0.2
+    assert {"without/accuracy", "ablation/glasses/eer", "ablation/features/eer_highest"} <= run.data.metrics.keys()
+    assert run.data.tags["fsae.labeled_templates.digest"] == templates.digest
+    assert load_dict(f"{run.info.artifact_uri}/table.json")["data"][-1][0].startswith("Decoded without ")
+
+    assert "no feature has the confirmed attribute 'hat'; there are glasses." in refuse(
+        "evaluate_lfw", without="attribute:hat", **given
+    )
+    assert "d_sae is 24" in refuse("evaluate_lfw", without="24", **given)
+    given.pop("readings")
+    assert "give readings" in refuse("evaluate_lfw", without="attribute:glasses", **given)
+
+
+@pytest.mark.usefixtures("store")
 def test_features_are_found_again_in_the_sae_of_another_seed(template_set: TemplateSet, tmp_path: Path) -> None:
     used = {"templates": template_set.folder, "variant": "topk", "k": 4, "epochs": 3, "expansion": 2, "lr": 0.01}
     runs = [succeed("train_sae", seed=seed, register=False, **used).info.run_id for seed in (0, 1)]

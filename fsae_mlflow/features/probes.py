@@ -64,7 +64,7 @@ def probes(
     """
     table = entries.table(entries.values)
     eligible = Groups.of(entries.of_rows(~confirm), people[~confirm]).n_people >= FEWEST_PEOPLE
-    judged = [name for name, labels in booleans.items() if _can_be_probed(labels, people, confirm)]
+    judged = [name for name, labels in booleans.items() if can_be_probed(labels, people, confirm)]
     if not eligible.any():
         judged = []
     base, auroc, precision = [], [], []
@@ -110,9 +110,10 @@ def mean_difference(entries: Entries, has: Bool[np.ndarray, " n_rows"]) -> Float
         return np.where(difference == 0, 0.0, difference / deviation)
 
 
-def _can_be_probed(
+def can_be_probed(
     labels: Float64[np.ndarray, " n_rows"], people: Int64[np.ndarray, " n_rows"], confirm: Bool[np.ndarray, " n_rows"]
 ) -> bool:
+    """Whether ten people have an attribute (0 or 1, nan where unknown) and ten lack it, on either side."""
     groups = ((labels == value) & (confirm == side) for value in (0, 1) for side in (False, True))
     return all(len(np.unique(people[group])) >= FEWEST_PEOPLE for group in groups)
 

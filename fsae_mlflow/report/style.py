@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from fsae_mlflow.atomic import atomic_write
 
 # Okabe and Ito's palette, distinguishable with color blindness.
-BLUE, GREEN, VERMILION = "#0072B2", "#009E73", "#D55E00"
+BLUE, GREEN, VERMILION, PURPLE = "#0072B2", "#009E73", "#D55E00", "#CC79A7"
 INK, GRAY, PALE = "#222222", "#767676", "#E4E4E4"
 
-COLORS = {"original": INK, "high": VERMILION, "low": BLUE, "all": GREEN}
+COLORS = {"original": INK, "high": VERMILION, "low": BLUE, "all": GREEN, "without": PURPLE}
 DPI = 160
 
 LOOK: dict[Any, Any] = {

@@ -59,10 +59,11 @@ def register_sae(run: Run, sae: SparseAutoencoder, folder: Path, *, name: str, a
     """Log the SAE saved in `folder` as a pyfunc model of the run, register it as `name`, and return the model version.
 
     The model's input is templates (n, d_in) in the recognizer's units; its parameter `output` selects `features`
-    (n, d_sae) or `reconstruction` (n, d_in). The model's metadata and the registered version's tags have the version of
-    this package as `fsae_mlflow`; the tag `fsae.digest` has the weights' digest, and a version of the same weights is
-    used again. Without a `name` the model is logged and not registered, and the result is "". It is also "" where the
-    server does not answer: the journal has the registration then, for `entrypoints.upload`.
+    (n, d_sae) or `reconstruction` (n, d_in), and `without`, feature numbers by commas, sets features to 0. The model's
+    metadata and the registered version's tags have the version of this package as `fsae_mlflow`; the tag `fsae.digest`
+    has the weights' digest, and a version of the same weights is used again. Without a `name` the model is logged and
+    not registered, and the result is "". It is also "" where the server does not answer: the journal has the
+    registration then, for `entrypoints.upload`.
 
     Raises: UserError where the registry refuses; the SAE stays in `folder`.
     """
@@ -121,7 +122,7 @@ def _log_model(sae: SparseAutoencoder, folder: Path, name: str) -> str:
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, sae.d_in))]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]),
-        params=ParamSchema([ParamSpec("output", "string", "features")]),
+        params=ParamSchema([ParamSpec("output", "string", "features"), ParamSpec("without", "string", "")]),
     )
     with tempfile.TemporaryDirectory() as temporary:
         code, files = Path(temporary) / "fsae_mlflow", Path(temporary) / SAE

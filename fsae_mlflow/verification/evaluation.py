@@ -10,12 +10,15 @@ from jaxtyping import Float64
 from fsae_mlflow.compute import choose_device
 from fsae_mlflow.features.activity.summary import Activity
 from fsae_mlflow.features.activity.survey import survey
+from fsae_mlflow.features.attributes import read_attributes
 from fsae_mlflow.features.clusters import clusters
+from fsae_mlflow.features.suppression import select_features
 from fsae_mlflow.features.table import Description
 from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.provenance import require_same_recognizer
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.templates.set import TemplateSet
+from fsae_mlflow.verification.ablation.measurement import ablate
 from fsae_mlflow.verification.audit.stage import audit
 from fsae_mlflow.verification.chosen_pairs import choose_pairs
 from fsae_mlflow.verification.controls import energies, feature_controls, label, template_controls, to_fit_on
@@ -31,7 +34,8 @@ from fsae_mlflow.verification.protocol import (
     tar_at_far,
 )
 from fsae_mlflow.verification.settings import CONTROLS, EvaluateSettings
-from fsae_mlflow.verification.tables import LABELS, Evaluation, Row, write_tables
+from fsae_mlflow.verification.suppression.measurement import measure_suppression
+from fsae_mlflow.verification.tables import LABELS, Evaluation, Part, Row, write_tables
 
 ORDER = [
     "high",
@@ -52,6 +56,7 @@ def evaluate(
     output: Path,
     density_templates: TemplateSet | None = None,
     description: Description | None = None,
+    labeled: TemplateSet | None = None,
     on_metrics: OnMetrics | None = None,
 ) -> Evaluation:
     """Verify pairs of original templates, and of templates decoded from the high-density cluster, the low-density
@@ -62,12 +67,17 @@ def evaluate(
     over the cluster's features alone, in the recognizer's units. All templates are compared after L2 normalization.
     Without an SAE only the original templates are verified. The controls that are asked for (controls.py) are rows too.
 
+    With `without` there is one more row, and where attributes are given `measure_suppression` tells what is left of
+    them on the `labeled` templates (the verified ones, if there are none); with `ablation` `ablate` leaves out every
+    feature.
+
     Writes to `output`: table.csv and table.md (a line per row), folds.csv (accuracy and threshold of every fold),
     pairs.csv (every pair with its distances; it can be read again as a pairs file), and the figures table.png, roc.png
     and density.png.
 
     Raises: UserError for pairs that do not fit the templates, where the templates' width differs from the SAE's d_in,
-    and for templates of another recognizer than the SAE's, unless `force` is set.
+    for features that `without` cannot mean, and for templates of another recognizer than the SAE's, unless `force` is
+    set.
     """
     pairs = choose_pairs(settings, templates)
     rows = pairs.rows
@@ -75,10 +85,12 @@ def evaluate(
     first, second = np.searchsorted(rows, pairs.first), np.searchsorted(rows, pairs.second)
     table = [_row("original", squared_distances(original[first], original[second]), pairs)]
     if sae is None:
-        parts = audit(settings, table[0].distances, pairs, templates, output)
-        return _finished(Evaluation(rows=table, pairs=pairs, parts=parts), templates, output, on_metrics)
-    others = [templates.origin] + ([density_templates.origin] if density_templates else [])
+        audits = audit(settings, table[0].distances, pairs, templates, output)
+        return _finished(Evaluation(rows=table, pairs=pairs, parts=audits), templates, output, on_metrics)
+    others = [one.origin for one in (templates, density_templates, labeled) if one is not None]
     require_same_recognizer(sae.origin, *others, force=settings.force)
+    readings = None if description is None else description.columns
+    left_out = select_features(settings.without, sae.d_sae, readings) if settings.without else None
     sae = sae.to(choose_device(settings.device))
     density, source, activity = _seen(sae, templates, density_templates, description, settings.batch_size)
     split = clusters(density)
@@ -92,6 +104,8 @@ def evaluate(
         notes.append(f"Random features drawn with seed {settings.seed}.")
     energy = energies(sae, activity) if activity else None
     masks |= feature_controls(settings.control_names, split, energy, seed=settings.seed)
+    if left_out is not None:
+        masks["without"] = ~left_out.features
     decoded = decode_masked(sae, original, masks, batch_size=settings.batch_size)
     if {"pca", "mean"} & set(settings.control_names):
         fitted, of = to_fit_on(templates, pairs, density_templates)
@@ -101,10 +115,23 @@ def evaluate(
     for name in sorted(decoded, key=ORDER.index):
         one = decoded[name]
         distances = squared_distances(one.templates[first], one.templates[second])
-        title = "" if name in LABELS else label(name, one.n_features)
+        if left_out is not None and name == "without":
+            title = left_out.label
+        else:
+            title = "" if name in LABELS else label(name, one.n_features)
         table.append(_row(name, distances, pairs, one, title=title, original=table[0]))
-    readings = None if description is None else description.columns
-    parts = audit(settings, table[0].distances, pairs, templates, output, sae=sae, readings=readings)
+    parts: list[Part] = []
+    given = {"sae": sae, "templates": templates, "pairs": pairs, "output": output, "batch_size": settings.batch_size}
+    if labeled is None:
+        parts += audit(settings, table[0].distances, pairs, templates, output, sae=sae, readings=readings)
+    if left_out is not None and (settings.attributes or labeled is not None):
+        of_faces = labeled or templates
+        labels = read_attributes(settings.attributes, of_faces)
+        with_labels = {"labeled": of_faces, "labels": labels, "alive": density > 0, "seed": settings.seed}
+        if found := measure_suppression(left_out, **with_labels, **given):
+            parts.append(found)
+    if settings.ablation:
+        parts.append(ablate(readings, **given))
     evaluation = Evaluation(
         rows=table,
         pairs=pairs,

@@ -136,7 +136,7 @@ def threshold_at_far(impostors: Float64[np.ndarray, " pairs"], far: float) -> fl
 
     nan where there are fewer than 1/far impostor pairs, which cannot show such a rate.
     """
-    allowed = math.floor(far * len(impostors) + 1e-9)
+    allowed = allowed_impostors(far, len(impostors))
     if allowed < 1:
         return math.nan
     return float(np.sort(impostors)[allowed]) if allowed < len(impostors) else math.inf
@@ -149,6 +149,11 @@ def tar_at_far(distances: Float64[np.ndarray, " pairs"], genuine: Bool[np.ndarra
     """
     threshold = threshold_at_far(distances[~genuine], far)
     return math.nan if math.isnan(threshold) else float((distances[genuine] < threshold).mean())
+
+
+def allowed_impostors(far: float, n_impostors: int) -> int:
+    """The largest number of impostor pairs that may be accepted at a FAR; 0 where they cannot show it."""
+    return math.floor(far * n_impostors + 1e-9)
 
 
 def roc_curve(

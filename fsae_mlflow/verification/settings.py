@@ -35,10 +35,24 @@ class EvaluateSettings:
         "latest; empty: as density_templates says.",
         EXECUTION,
     ] = ""
+    without: Annotated[
+        str,
+        "Features to leave out in one more row: numbers, attribute:NAME, identity:NAME or pose:NAME, separated by "
+        "commas; names need readings.",
+    ] = ""
+    labeled_templates: Annotated[
+        str,
+        "Template set of the labeled faces that tell what `without` leaves of an attribute: a folder, a run id, or "
+        "latest; empty: the verified templates.",
+        EXECUTION,
+    ] = ""
+    ablation: Annotated[
+        bool, "Whether to measure how verification changes where each feature, and each reading, is left out."
+    ] = False
     attributes: Annotated[
         str,
-        "CSV or Parquet with labels of the verified faces, whose error rates are audited, joined by its column path; "
-        "the set's own extra columns count too.",
+        "CSV or Parquet with labels of faces, joined by its column path; the set's own extra columns count too. They "
+        "are of the verified faces, whose error rates are audited, or of labeled_templates.",
         EXECUTION,
     ] = ""
     far: Annotated[
@@ -67,8 +81,8 @@ class EvaluateSettings:
     def check(self) -> None:
         """Rules that join fields, and the names of the controls.
 
-        Raises: UserError for an unknown control, for controls or readings without an SAE, or for readings beside
-        density_templates.
+        Raises: UserError for an unknown control, for what needs an SAE without one, for readings beside
+        density_templates, and for labeled templates that nothing is measured on.
         """
         if unknown := [name for name in self.control_names if name not in CONTROLS]:
             raise UserError(f"controls must be none or some of {', '.join(CONTROLS)}; one is {unknown[0]!r}.")
@@ -84,3 +98,11 @@ class EvaluateSettings:
             )
         if self.readings and self.sae == "none":
             raise UserError("readings are those of an SAE, and sae is none; leave readings out, or give an SAE.")
+        if (self.without or self.ablation) and self.sae == "none":
+            name = "without" if self.without else "ablation"
+            raise UserError(f"{name} leaves out features of an SAE, and sae is none; leave {name} out, or give an SAE.")
+        if self.labeled_templates and not self.without:
+            raise UserError(
+                "labeled_templates tell what is left of an attribute where features are left out; give without, or "
+                "leave labeled_templates out."
+            )

@@ -1,6 +1,7 @@
 """The results of an evaluation: rows, metrics to log, and tables on disk."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,6 +138,11 @@ class Evaluation:
         for part in self.parts:
             metrics |= part.metrics
         return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def loggable(name: str) -> str:
+    """A name without the characters that a metric's name cannot have."""
+    return re.sub(r"[^\w. -]", "_", name)
 
 
 def markdown(evaluation: Evaluation) -> str:

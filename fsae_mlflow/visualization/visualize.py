@@ -1,6 +1,5 @@
 """The stage: chosen features → optimized images, beside the real faces that fire the same features most."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from fsae_mlflow.provenance import require_same_recognizer
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.report.tables import write_csv
 from fsae_mlflow.sae.base import SparseAutoencoder
+from fsae_mlflow.sae.numbers import feature_numbers
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.visualization.assessment import Reference, assess, save_image
 from fsae_mlflow.visualization.figures import write_grid
@@ -116,11 +116,7 @@ def named_features(features: str, d_sae: int) -> list[int]:
     if features == "best":
         return []
     words = [word.strip() for word in features.split(",")]
-    if unknown := [word for word in words if not re.fullmatch("[0-9]{1,9}", word) or int(word) >= d_sae]:
-        raise UserError(
-            f"features must be best, or numbers from 0 to {d_sae - 1} separated by commas; one is {unknown[0]!r}."
-        )
-    chosen = list(dict.fromkeys(int(word) for word in words))
+    chosen = feature_numbers(words, d_sae, must="features must be best, or ")
     if len(chosen) > LARGEST_GRID:
         raise UserError(
             f"features must name at most {LARGEST_GRID}, which one figure can show; it names {len(chosen)}."

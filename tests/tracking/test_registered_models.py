@@ -8,9 +8,11 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 import fsae_mlflow
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.sae.saved import digest, load_sae
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.tracking.registry import REQUIREMENTS, register_sae
@@ -67,6 +69,29 @@ def test_a_registered_model_has_its_version_its_code_and_its_requirements(
     assert files and all(path.is_relative_to(tmp_path) for path in files)
     known = sys.stdlib_module_names | {"fsae_mlflow"} | {name.replace("-", "_") for name in REQUIREMENTS}
     assert set().union(*map(imported, files)) <= known
+
+
+@pytest.mark.usefixtures("store")
+def test_a_registered_model_leaves_out_features(templates: np.ndarray) -> None:
+    sae = load_sae(GATED)
+    with mlflow.start_run(experiment_id=mlflow.set_experiment("e").experiment_id) as active:
+        register_sae(Run(active, "test"), sae, GATED, name="small")
+    model = mlflow.pyfunc.load_model("models:/small/1")
+    features = model.predict(templates)
+    fired = np.argsort(-(features > 0).sum(axis=0))[:2].tolist()
+    without = {"without": f"{fired[0]}, {fired[1]}"}
+    left = model.predict(templates, params=without)
+    assert (features[:, fired] > 0).any() and not left[:, fired].any()
+    features[:, fired] = 0
+    np.testing.assert_array_equal(left, features)
+    reconstruction = model.predict(templates, params=without | {"output": "reconstruction"})
+    np.testing.assert_allclose(reconstruction, sae.decode(torch.from_numpy(features)).numpy(), rtol=1e-5, atol=1e-6)
+    for wrong, sentence in (
+        ({"without": "attribute:Male"}, "names what features mean, which a registered model does not know; give their"),
+        ({"without": str(sae.d_sae)}, f"without must be numbers from 0 to {sae.d_sae - 1} .*d_sae is {sae.d_sae}"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            model.predict(templates, params=wrong)
 
 
 def imported(path: Path) -> set[str]:

@@ -18,6 +18,7 @@ from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.verification.decoding import decode_masked
 from fsae_mlflow.verification.evaluation import evaluate
 from fsae_mlflow.verification.pairs import find_rows, read_pairs
+from fsae_mlflow.verification.protocol import squared_distances
 from fsae_mlflow.verification.settings import EvaluateSettings
 from fsae_mlflow.verification.tables import HEADER, LABELS, markdown
 from tests.template_sets import TemplateWriter, face_row
@@ -128,6 +129,48 @@ def test_readings_beside_density_templates_or_without_an_sae_are_refused(other: 
     assert EvaluateSettings(**other) and EvaluateSettings(readings="folder")
     with pytest.raises(UserError, match=sentence):
         EvaluateSettings(readings="folder", **other)
+
+
+def test_without_is_one_more_row_of_the_other_features(templates: TemplateSet, tmp_path: Path) -> None:
+    sae, settings = exact_sae(), dataclasses.replace(SETTINGS, without="0, 5")
+    found = evaluate(settings, templates=templates, sae=sae, output=tmp_path)
+    assert [row.name for row in found.rows] == ["original", "high", "low", "all", "without"]
+    row = found.rows[-1]
+    assert row.label == "Decoded without 2 features (0, 5)" and row.n_features == 2 * WIDTH - 2
+    # Only the parts of these features are missing: all others are decoded as before.
+    features = sae.encode(torch.from_numpy(templates.templates)).numpy()
+    parts = features[:, [0, 5]] @ sae.W_dec.numpy()[[0, 5]] / float(sae.scale)
+    kept = np.isin(np.arange(2 * WIDTH), (0, 5), invert=True)
+    decoded = decode_masked(sae, templates.templates, {"all": kept | True, "without": kept}, batch_size=7)
+    np.testing.assert_allclose(decoded["all"].templates - decoded["without"].templates, parts, atol=1e-5)
+    x_hat = (features * kept) @ sae.W_dec.numpy() / float(sae.scale) + (sae.b_dec / sae.scale).numpy()
+    first, second = found.pairs.first, found.pairs.second
+    np.testing.assert_allclose(row.distances, squared_distances(x_hat[first], x_hat[second]), atol=1e-5)
+    assert "without/accuracy" in found.metrics and "(0, 5)" in (tmp_path / "table.md").read_text()
+
+
+def test_names_in_without_are_those_of_the_description(templates: TemplateSet, tmp_path: Path) -> None:
+    sae, settings = exact_sae(), dataclasses.replace(SETTINGS, without="attribute:Male")
+    with pytest.raises(UserError, match="give readings"):
+        evaluate(settings, templates=templates, sae=sae, output=tmp_path)
+    male = np.arange(2 * WIDTH) == 3
+    columns = {"attribute": np.where(male, "Male", ""), "attribute_confirmed": male}
+    description = Description(activity=survey(sae, templates.templates).activity, columns=columns, about={})
+    found = evaluate(settings, templates=templates, sae=sae, output=tmp_path, description=description)
+    assert found.rows[-1].label == "Decoded without 1 feature (attribute Male)"
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"without": "1", "sae": "none"}, "without leaves out features of an SAE, and sae is none"),
+        ({"ablation": True, "sae": "none"}, "ablation leaves out features of an SAE, and sae is none"),
+        ({"labeled_templates": "set"}, "give without, or leave labeled_templates out"),
+    ],
+)
+def test_what_cannot_be_left_out_is_refused(values: dict[str, object], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        EvaluateSettings(**values)
 
 
 def test_without_an_sae_one_row_is_measured(templates: TemplateSet, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""How verification changes where features are left out, each by itself and each reading."""

@@ -1,0 +1,1 @@
+"""What is left of an attribute in templates that should not tell it, and what that costs."""
