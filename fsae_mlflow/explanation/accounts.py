@@ -10,6 +10,7 @@ from fsae_mlflow.errors import UserError
 from fsae_mlflow.explanation.contributions import Contributions, cosines
 from fsae_mlflow.explanation.results import Explanation, FeaturePair, FeaturePart, SwitchedOff, Threshold
 from fsae_mlflow.sae.base import SparseAutoencoder
+from fsae_mlflow.verification.protocol import allowed_impostors
 
 N_PAIRS = 10
 
@@ -20,7 +21,7 @@ def threshold(cosine: Float64[np.ndarray, " pairs"], genuine: Bool[np.ndarray, "
     Raises: UserError for less than 1/far impostor pairs, which cannot show such a rate.
     """
     impostors = np.sort(cosine[~genuine])[::-1]
-    n_allowed = int(np.floor(far * len(impostors) + 1e-9))
+    n_allowed = allowed_impostors(far, len(impostors))
     if n_allowed < 1:
         raise UserError(
             f"far={far:g} takes at least {int(np.ceil(1 / far)):,} impostor pairs, and there are {len(impostors):,}; "
@@ -47,11 +48,12 @@ def account(
     thresholds: tuple[Threshold, Threshold],
     readings: Sequence[str],
     n_off: int,
+    without: Bool[np.ndarray, " d_sae"] | None = None,
 ) -> Explanation:
     """The explanation of one pair of `found`.
 
-    `thresholds`: for original and for decoded templates. `readings`: the sentence of each feature. `n_off`: how many
-    features are switched off one after the other.
+    `thresholds`: for original and for decoded templates. `readings`: the sentence of each feature. One after the other
+    are switched off the `n_off` features that add most, or those of `without`.
     """
     place = found.of_pair(pair)
     order = np.argsort(-found.value[place], kind="stable")
@@ -66,9 +68,10 @@ def account(
         )
         for entry in (place.start + order).tolist()
     ]
-    n_adding = int((found.value[place] > 0).sum())
+    adding = order[: int((found.value[place] > 0).sum())]
+    off = adding if without is None else order[without[found.feature[place][order]]]
     counterfactual, n_until = _counterfactual(
-        found, pair, order[:n_adding], sae=sae, n_off=n_off, limit=thresholds[1].cosine
+        found, pair, off, sae=sae, n_off=n_off if without is None else len(off), limit=thresholds[1].cosine
     )
     return Explanation(
         name=name,
@@ -119,18 +122,20 @@ def pair_matrix(
 def _counterfactual(
     found: Contributions,
     pair: int,
-    adding: Int64[np.ndarray, " n"],
+    off: Int64[np.ndarray, " n"],
     *,
     sae: SparseAutoencoder,
     n_off: int,
     limit: float,
 ) -> tuple[list[SwitchedOff], int | None]:
-    """What remains without the first 1 … `n_off` of the features that add, and how many until the cosine is `limit`."""
-    left = found.switched_off(pair, adding, np.arange(len(adding) + 1))
+    """What remains without the first 1 … `n_off` of the entries `off`, and after how many the cosine is `limit`."""
+    left = found.switched_off(pair, off, np.arange(len(off) + 1))
     stated = cosines(*left)
     rejected = np.flatnonzero(stated <= limit)
-    features = found.feature[found.of_pair(pair)][adding]
+    features = found.feature[found.of_pair(pair)][off]
     shown = left[:, 1 : n_off + 1]
+    if not shown.shape[1]:
+        return [], None
     templates = torch.from_numpy(shown.reshape(-1, shown.shape[2])).to(sae.W_dec)
     encoded = sae.encode(templates)
     again = sae.decode(encoded).cpu().numpy().reshape(shown.shape)

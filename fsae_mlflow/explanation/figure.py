@@ -73,7 +73,7 @@ def draw(explanation: Explanation, chosen: Chosen, looks: Looks, path: Path) -> 
         adding=rows[: len(adding)],
         taking=rows[len(adding) :],
         sums=_sums(explanation, parts),
-        closing=_closing(explanation),
+        closing=_closing(explanation, settings.without),
         maps_heading="where it looks on either face" if looks.embed else "",
         top_heading="faces that fire it most" if any(row.top for row in rows) else "",
     )
@@ -130,19 +130,21 @@ def _sums(told: Explanation, shown: Sequence[FeaturePart]) -> list[tuple[str, fl
     ]
 
 
-def _closing(told: Explanation) -> str:
+def _closing(told: Explanation, without: str) -> str:
+    """What the counterfactual says; `without`: the features that were asked for."""
+    chosen = "that without names" if without else "that add most"
     if not told.counterfactual:
-        return ""
+        return "Neither face fires a feature that without names." if without else ""
     last = told.counterfactual[-1]
     n = len(last.features)
-    which = "that feature" if n == 1 else f"the {n} features that add most"
+    which = f"the feature {chosen.replace('add', 'adds')}" if n == 1 else f"the {n} features {chosen}"
     sentence = (
         f"Switched off: without {which}, the similarity of the decoded templates is {last.cosine:.3f} in place of "
         f"{told.decoded:.3f} ({last.read_again:.3f} when the changed templates are encoded and decoded again)."
     )
     limit = f"{told.decoded_threshold.cosine:.3f}, the threshold of decoded templates"
     if told.n_until_rejected:
-        sentence += f" {told.n_until_rejected} of the features that add most must be off until it falls below {limit}."
+        sentence += f" {told.n_until_rejected} of the features {chosen} must be off until it falls below {limit}."
     elif told.accepted and told.decoded <= told.decoded_threshold.cosine:
         sentence += f" The decoded templates are below {limit}: without what the SAE leaves unexplained it is rejected."
     return sentence.replace("-", "−")

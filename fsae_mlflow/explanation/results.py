@@ -48,8 +48,8 @@ class FeaturePair:
 
 @dataclass(frozen=True, kw_only=True)
 class SwitchedOff:
-    """The decoded templates without the first features that add most: the cosine that their formula gives, and the one
-    after they are encoded and decoded again; `n_firing_again` of these features fire then on either face.
+    """The decoded templates without some features: the cosine that their formula gives, and the one after they are
+    encoded and decoded again; `n_firing_again` of these features fire then on either face.
     """
 
     features: list[int]
@@ -67,7 +67,7 @@ class Explanation:
     original one is above it. `genuine`: whether both are one person, where that is known. `threshold`: for original
     templates; `decoded_threshold`: for decoded ones, at the same FAR. `features`: all, the one that adds most first;
     `pairs`: the strongest of two different features. `counterfactual`: features switched off one after the other.
-    `n_until_rejected`: how many of those that add most must be, until the decoded templates are rejected; None where
+    `n_until_rejected`: how many of them must be, in this order, until the decoded templates are rejected; None where
     they are rejected anyway, or never.
     """
 

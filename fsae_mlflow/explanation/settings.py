@@ -41,6 +41,11 @@ class ExplainSettings:
     far: Annotated[float, "Share of impostor pairs that the threshold accepts.", Gt(0), Lt(1)] = 1e-3
     n_shared: Annotated[int, "Features shown that add most to the similarity.", Ge(1), Le(20)] = 5
     n_opposing: Annotated[int, "Features shown that take most away from it.", Ge(0), Le(20)] = 3
+    without: Annotated[
+        str,
+        "Features that the counterfactual switches off, one after the other: numbers, attribute:NAME, identity:NAME, "
+        "pose:NAME, by commas; empty: those that add most.",
+    ] = ""
     maps: Annotated[bool, "Whether to show where on the faces the features look; it takes the recognizer."] = True
     noise: Annotated[
         float,

@@ -22,6 +22,7 @@ from fsae_mlflow.explanation.saliency import Embed
 from fsae_mlflow.explanation.settings import ExplainSettings
 from fsae_mlflow.faces.aligned import to_float
 from fsae_mlflow.features.activity.survey import encoded
+from fsae_mlflow.features.suppression import select_features
 from fsae_mlflow.features.table import Description
 from fsae_mlflow.progress import OnMetrics, progress
 from fsae_mlflow.provenance import require_same_recognizer
@@ -99,6 +100,9 @@ def explain(
         cosines=found.original[: len(pairs)],
         genuine=pairs.genuine,
     )
+    columns = description.columns if description else None
+    readings = columns["reading"].tolist() if columns else ["not read"] * sae.d_sae
+    without = select_features(settings.without, sae.d_sae, columns).features if settings.without else None
     explanations, files = [], []
     for one in progress(chosen, total=len(chosen), label="explain", unit="pairs"):
         explanation = account(
@@ -109,8 +113,9 @@ def explain(
             images=(one.faces[0].name, one.faces[1].name),
             genuine=one.genuine,
             thresholds=(thresholds[0], thresholds[1]),
-            readings=description.columns["reading"].tolist() if description else ["not read"] * sae.d_sae,
+            readings=readings,
             n_off=settings.n_shared,
+            without=without,
         )
         files += [
             draw(explanation, one, looks, output / f"{one.name}.png"),

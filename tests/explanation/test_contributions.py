@@ -125,7 +125,9 @@ def test_some_pairs_of_many_are_the_same_pairs(found: Contributions) -> None:
         assert some.decoded[new] == found.decoded[old] and (some.rows[new] == found.rows[old]).all()
 
 
-def told(sae: SparseAutoencoder, found: Contributions, pair: int, limit: float) -> Explanation:
+def told(
+    sae: SparseAutoencoder, found: Contributions, pair: int, limit: float, without: np.ndarray | None = None
+) -> Explanation:
     cosine, genuine = np.linspace(-1, 1, 20), np.arange(20) >= 10
     plain = threshold(cosine, genuine, far=0.1)
     at = type(plain)(**{**vars(plain), "cosine": limit})
@@ -139,6 +141,7 @@ def told(sae: SparseAutoencoder, found: Contributions, pair: int, limit: float) 
         readings=readings,
         n_off=4,
         thresholds=(at, at),
+        without=without,
     )
 
 
@@ -172,6 +175,18 @@ def test_the_account_of_a_pair_states_its_numbers_and_its_counterfactual(
     assert told(sae, found, pair, float(found.decoded[pair]) + 0.1).n_until_rejected is None
     assert [one.contribution for one in explanation.opposing(2)] == sorted(values)[:2]
     assert all(one.contribution > 0 for one in explanation.shared(100))
+
+
+def test_features_that_are_named_are_switched_off(sae: SparseAutoencoder, found: Contributions) -> None:
+    plain = told(sae, found, 1, -1.0)
+    weakest = {part.feature for part in plain.features[-3:]}
+    absent = next(feature for feature in range(D_SAE) if feature not in [part.feature for part in plain.features])
+    without = np.isin(np.arange(D_SAE), [*weakest, absent])
+    steps = told(sae, found, 1, -1.0, without).counterfactual
+    assert len(steps) == 3 and set(steps[-1].features) == weakest
+    x_hat = decoded(sae, np.flatnonzero(without))[found.rows[1]]
+    assert steps[-1].cosine == pytest.approx(cosines(x_hat[:1], x_hat[1:])[0], abs=1e-6)
+    assert told(sae, found, 1, -1.0, np.arange(D_SAE) == absent).counterfactual == []
 
 
 def test_a_threshold_accepts_at_most_the_far_and_says_what_it_accepts() -> None:
