@@ -22,18 +22,16 @@ def main(settings, run):
 
     templates = open_templates(run, settings.templates, context="explanation")
     folder = find_sae(run, settings.sae)
-    description, shown, readings = open_readings(
-        *(run, settings.readings),
-        sae=folder,
-        templates=templates,
-        shown=settings.reading_templates,
-        force=settings.force,
-    )
+    sae = load_sae(folder)
+    given = {"sae": folder, "d_sae": sae.d_sae, "templates": templates, "shown": settings.reading_templates}
+    description, shown, readings = open_readings(run, settings.readings, **given)
     made_by = templates.metadata.get("settings", {})
     name, card = settings.recognizer or made_by.get("recognizer", ""), made_by.get("recognizer_card", "")
-    recognizer = load_recognizer(name, card=settings.recognizer_card or card) if settings.maps else None
     files = [Path(settings.first), Path(settings.second), *([pairs_path(settings.pairs)] if settings.pairs else [])]
+    pictures = any(path.is_file() for path in files[:2])
+    recognizer = load_recognizer(name, card=settings.recognizer_card or card) if settings.maps or pictures else None
     inputs = {
+        "recognizer": recognizer.origin.digest if recognizer else "",
         "templates": templates.digest,
         "sae": digest(folder),
         "readings": readings,
@@ -41,7 +39,7 @@ def main(settings, run):
         "files": [sha256(path) for path in files if path.is_file()],
     }
     output = output_folder("explain", settings.output, fingerprint(deciding(settings) | inputs))
-    given = {"templates": templates, "sae": load_sae(folder), "description": description, "shown": shown}
+    given = {"templates": templates, "sae": sae, "description": description, "shown": shown}
     with only_writer(output):
         explained = explain(settings, **given, recognizer=recognizer, output=output, on_metrics=run.on_metrics)
     run.set_tags({"fsae.force": "true"} if settings.force else {})

@@ -25,7 +25,7 @@ def threshold(cosine: Float64[np.ndarray, " pairs"], genuine: Bool[np.ndarray, "
     if n_allowed < 1:
         raise UserError(
             f"far={far:g} takes at least {int(np.ceil(1 / far)):,} impostor pairs, and there are {len(impostors):,}; "
-            f"give far={1 / max(len(impostors), 1):.1g} or more, or more pairs."
+            f"give a far of at least {np.ceil(1e4 / max(len(impostors), 1)) / 1e4:g}, or more pairs."
         )
     limit = float(impostors[min(n_allowed, len(impostors) - 1)])
     return Threshold(
@@ -53,7 +53,7 @@ def account(
     """The explanation of one pair of `found`.
 
     `thresholds`: for original and for decoded templates. `readings`: the sentence of each feature. One after the other
-    are switched off the `n_off` features that add most, or those of `without`.
+    are switched off the `n_off` features that add most, or at once those of `without`.
     """
     place = found.of_pair(pair)
     order = np.argsort(-found.value[place], kind="stable")
@@ -69,10 +69,12 @@ def account(
         for entry in (place.start + order).tolist()
     ]
     adding = order[: int((found.value[place] > 0).sum())]
-    off = adding if without is None else order[without[found.feature[place][order]]]
-    counterfactual, n_until = _counterfactual(
-        found, pair, off, sae=sae, n_off=n_off if without is None else len(off), limit=thresholds[1].cosine
-    )
+    if without is None:
+        off, steps, limit = adding, np.arange(1, min(n_off, len(adding)) + 1), thresholds[1].cosine
+    else:
+        off = order[without[found.feature[place][order]]]
+        steps, limit = np.array([len(off)] if len(off) else [], np.int64), -np.inf
+    counterfactual, n_until = _counterfactual(found, pair, off, steps, sae=sae, limit=limit)
     return Explanation(
         name=name,
         first=images[0],
@@ -123,31 +125,29 @@ def _counterfactual(
     found: Contributions,
     pair: int,
     off: Int64[np.ndarray, " n"],
+    steps: Int64[np.ndarray, " steps"],
     *,
     sae: SparseAutoencoder,
-    n_off: int,
     limit: float,
 ) -> tuple[list[SwitchedOff], int | None]:
-    """What remains without the first 1 … `n_off` of the entries `off`, and after how many the cosine is `limit`."""
+    """What remains without the first of the entries `off`, as many as each of `steps` says, and after how many of them
+    the cosine is at most `limit`.
+    """
     left = found.switched_off(pair, off, np.arange(len(off) + 1))
     stated = cosines(*left)
     rejected = np.flatnonzero(stated <= limit)
-    features = found.feature[found.of_pair(pair)][off]
-    shown = left[:, 1 : n_off + 1]
-    if not shown.shape[1]:
-        return [], None
-    templates = torch.from_numpy(shown.reshape(-1, shown.shape[2])).to(sae.W_dec)
-    encoded = sae.encode(templates)
-    again = sae.decode(encoded).cpu().numpy().reshape(shown.shape)
-    fires = (encoded > 0).reshape(2, shown.shape[1], -1).any(dim=0).cpu()
-    steps = [
-        SwitchedOff(
-            features=features[: n + 1].tolist(),
-            cosine=float(stated[n + 1]),
-            read_again=float(cosines(again[:1, n], again[1:, n])[0]),
-            n_firing_again=int(fires[n][torch.from_numpy(features[: n + 1].astype(np.int64))].sum()),
+    features = found.feature[found.of_pair(pair)][off].astype(np.int64)
+    told = []
+    for n in steps.tolist():
+        encoded = sae.encode(torch.from_numpy(left[:, n]).to(sae.W_dec))
+        again = sae.decode(encoded).cpu().numpy()
+        fires = (encoded.cpu()[:, torch.from_numpy(features[:n])] > 0).any(dim=0)
+        told.append(
+            SwitchedOff(
+                features=features[:n].tolist(),
+                cosine=float(stated[n]),
+                read_again=float(cosines(again[:1], again[1:])[0]),
+                n_firing_again=int(fires.sum()),
+            )
         )
-        for n in range(shown.shape[1])
-    ]
-    n_until = int(rejected[0]) if len(rejected) and rejected[0] > 0 else None
-    return steps, n_until
+    return told, int(rejected[0]) if len(rejected) and rejected[0] > 0 else None

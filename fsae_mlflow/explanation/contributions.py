@@ -22,6 +22,8 @@ from fsae_mlflow.sae.entries import Entries
 from fsae_mlflow.sae.fused.kernels import parallel_for
 
 TINY = np.finfo(np.float64).tiny
+ZERO = 1e-12
+"""A squared norm below this share of the whole one is rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,13 +105,17 @@ class Contributions:
 
     @cached_property
     def without(self) -> Float64[np.ndarray, " n"]:
-        """The cosine of the decoded templates where this feature alone is switched off on both faces."""
+        """The cosine of the decoded templates where this feature alone is switched off on both faces; 0 where
+        nothing is left of a template.
+        """
         one, other = self.lengths[self.pair].T
         dot = self.decoded[self.pair] * one * other
         dot -= self.first * self.along_second + self.second * self.along_first - self.first * self.second * self.squared
         one = one**2 - 2 * self.first * self.along_first + self.first**2 * self.squared
         other = other**2 - 2 * self.second * self.along_second + self.second**2 * self.squared
-        return dot / np.sqrt(np.maximum(one * other, TINY))
+        whole = np.square(self.lengths[self.pair])
+        nothing = (one <= ZERO * whole[:, 0]) | (other <= ZERO * whole[:, 1])
+        return np.where(nothing, 0.0, dot / np.sqrt(np.where(nothing, 1.0, one * other)))
 
     def of_pair(self, pair: int) -> slice:
         """Where the entries of a pair stand."""

@@ -1,6 +1,7 @@
 """The faces of an explanation: those that a user names, or pairs that show what the recognizer decides."""
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,15 @@ from fsae_mlflow.explanation.contributions import Contributions
 from fsae_mlflow.extraction.single import extract_one
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.templates.set import TemplateSet
-from fsae_mlflow.verification.pairs import RowPairs, find_row, why_missing
+from fsae_mlflow.verification.pairs import RowPairs, find_row
 
 
 @dataclass(frozen=True, kw_only=True)
 class Face:
-    """A face: its name, its aligned picture and its raw template."""
+    """A face: its name, its identity where it is known, its aligned picture and its raw template."""
 
     name: str
+    identity: str | None
     picture: Image.Image
     template: Float32[np.ndarray, " d_in"]
 
@@ -43,12 +45,17 @@ def find_face(name: str, templates: TemplateSet, recognizer: Recognizer | None) 
     if row is not None:
         return _face_of_row(templates, row)
     if not Path(name).is_file():
-        reason = why_missing(name, templates)
-        raise UserError(f"first and second must name images of the template set, or picture files: {reason}")
+        nearest = ", ".join(get_close_matches(name, templates.image_ids, n=3, cutoff=0.5))
+        raise UserError(
+            f"{name!r} is neither an image of {templates.folder} nor a picture file; "
+            + (f"the nearest images are {nearest}." if nearest else "give an image id or the path of a picture.")
+        )
     if recognizer is None:
-        raise UserError(f"{name} is a picture without a template, which only the recognizer can make; give maps=true.")
+        raise UserError(
+            f"{name} is a picture without a template, which only the recognizer can make; give the recognizer."
+        )
     pixels, template = extract_one(Path(name), templates.metadata.get("settings", {}), recognizer)
-    return Face(name=Path(name).name, picture=Image.fromarray(pixels), template=template)
+    return Face(name=Path(name).name, identity=None, picture=Image.fromarray(pixels), template=template)
 
 
 def telling_pairs(found: Contributions, pairs: RowPairs, templates: TemplateSet) -> list[Chosen]:
@@ -69,4 +76,9 @@ def telling_pairs(found: Contributions, pairs: RowPairs, templates: TemplateSet)
 
 def _face_of_row(templates: TemplateSet, row: int) -> Face:
     at = np.array([row])
-    return Face(name=templates.image_ids[row], picture=templates.faces(at)[0], template=templates.templates_of(at)[0])
+    return Face(
+        name=templates.image_ids[row],
+        identity=str(templates.identities[row]),
+        picture=templates.faces(at)[0],
+        template=templates.templates_of(at)[0],
+    )

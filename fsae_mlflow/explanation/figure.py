@@ -21,14 +21,15 @@ from fsae_mlflow.report.explanation import N_FACES, ExplanationSheet, FeatureRow
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.templates.set import TemplateSet
 
-NOTHING = "No meaning was confirmed"
+UNREAD = ("unread", "not read")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Looks:
     """Where pictures come from: maps through `embed` and the SAE, top faces of `description` from the set `shown`.
 
-    `cosines` and `genuine`: the given pairs, on whose scale the pair is shown.
+    `cosines` and `genuine`: the given pairs, on whose scale the pair is shown. `named`: the features that `without`
+    names, in words.
     """
 
     settings: ExplainSettings
@@ -38,6 +39,7 @@ class Looks:
     shown: TemplateSet | None
     cosines: Float64[np.ndarray, " pairs"]
     genuine: Bool[np.ndarray, " pairs"]
+    named: str
 
 
 def draw(explanation: Explanation, chosen: Chosen, looks: Looks, path: Path) -> Path:
@@ -73,7 +75,7 @@ def draw(explanation: Explanation, chosen: Chosen, looks: Looks, path: Path) -> 
         adding=rows[: len(adding)],
         taking=rows[len(adding) :],
         sums=_sums(explanation, parts),
-        closing=_closing(explanation, settings.without),
+        closing=_closing(explanation, looks.named),
         maps_heading="where it looks on either face" if looks.embed else "",
         top_heading="faces that fire it most" if any(row.top for row in rows) else "",
     )
@@ -94,29 +96,33 @@ def draw_deletion(tried: Deletion, path: Path) -> Path:
 def _title(told: Explanation) -> str:
     decision = "accepted as one person" if told.accepted else "rejected as two people"
     if told.genuine is None:
-        return f"Similarity {told.similarity:.3f}: {decision}"
+        return f"Similarity {_plain(told.similarity)}: {decision}"
     right = "rightly" if told.genuine == told.accepted else "wrongly"
-    return f"Similarity {told.similarity:.3f}: {right} {decision}"
+    return f"Similarity {_plain(told.similarity)}: {right} {decision}"
 
 
 def _subtitle(told: Explanation) -> str:
-    limit = told.threshold
+    limit, decoded = told.threshold, told.decoded_threshold.cosine
+    alone = "accepted" if told.decoded > decoded else "rejected"
     return (
-        f"Pairs are accepted above {limit.cosine:.3f}, which accepts {100 * limit.far:.2g} % of {limit.n_impostors:,} "
-        f"pairs of two people and {100 * limit.tar:.3g} % of {limit.n_genuine:,} pairs of one person."
+        f"Pairs are accepted above {_plain(limit.cosine)}: {100 * limit.far:.2g} % of {limit.n_impostors:,} "
+        f"pairs of two people and {100 * limit.tar:.3g} % of {limit.n_genuine:,} pairs of one person. The SAE explains "
+        f"{_plain(told.decoded)} of the similarity: alone, that is {alone} (threshold {_plain(decoded)})."
     )
 
 
 def _reading(part: FeaturePart) -> dict[str, str]:
     """What is read first, and the rest; a reading's parts are divided by semicolons outside parentheses."""
     first, *rest = re.split(r"; (?![^(]*\))", part.reading.rstrip("."))
-    return {"reading": NOTHING if first == "unread" else first, "more": "; ".join(rest)}
+    first = f"Resembles {first[0].lower()}{first[1:]}" if first.startswith("Person ") else first
+    return {"reading": "" if first in UNREAD else first, "more": "; ".join(rest)}
 
 
 def _sums(told: Explanation, shown: Sequence[FeaturePart]) -> list[tuple[str, float]]:
-    """The parts of the similarity that have no row of their own."""
+    """The parts of the similarity; the features that have a row of their own are one of them."""
     numbers = {part.feature for part in shown}
     rest = [part.contribution for part in told.features if part.feature not in numbers]
+    of_shown = [(f"the {len(shown)} features shown", sum(part.contribution for part in shown))]
     adding, taking = [value for value in rest if value > 0], [value for value in rest if value <= 0]
     features = [
         (f"{len(values)} other feature{'s' if len(values) > 1 else ''} that {verb}", sum(values))
@@ -124,30 +130,36 @@ def _sums(told: Explanation, shown: Sequence[FeaturePart]) -> list[tuple[str, fl
         if values
     ]
     return [
+        *of_shown,
         *features,
         ("what all decoded templates have in common", told.constant),
         ("what the SAE leaves unexplained", told.unexplained),
     ]
 
 
-def _closing(told: Explanation, without: str) -> str:
-    """What the counterfactual says; `without`: the features that were asked for."""
-    chosen = "that without names" if without else "that add most"
+def _closing(told: Explanation, named: str) -> str:
+    """What the counterfactual says; `named`: the features that `without` names, in words."""
     if not told.counterfactual:
-        return "Neither face fires a feature that without names." if without else ""
+        return f"Neither face fires a feature of: {named}." if named else ""
     last = told.counterfactual[-1]
     n = len(last.features)
-    which = f"the feature {chosen.replace('add', 'adds')}" if n == 1 else f"the {n} features {chosen}"
-    sentence = (
-        f"Switched off: without {which}, the similarity of the decoded templates is {last.cosine:.3f} in place of "
-        f"{told.decoded:.3f} ({last.read_again:.3f} when the changed templates are encoded and decoded again)."
+    which = f"the {n} feature{'s' * (n > 1)} of {named} that fire here" if named else f"the {n} features that add most"
+    cosine, before, again, limit = (
+        _plain(value) for value in (last.cosine, told.decoded, last.read_again, told.decoded_threshold.cosine)
     )
-    limit = f"{told.decoded_threshold.cosine:.3f}, the threshold of decoded templates"
+    sentence = (
+        f"Switched off: without {which}, the similarity of the decoded templates is {cosine} in place of {before} "
+        f"({again} when the changed templates are encoded and decoded again)."
+    )
     if told.n_until_rejected:
-        sentence += f" {told.n_until_rejected} of the features {chosen} must be off until it falls below {limit}."
-    elif told.accepted and told.decoded <= told.decoded_threshold.cosine:
-        sentence += f" The decoded templates are below {limit}: without what the SAE leaves unexplained it is rejected."
-    return sentence.replace("-", "−")
+        sentence += (
+            f" After the first {told.n_until_rejected} it falls below {limit}, the threshold of decoded templates."
+        )
+    return sentence
+
+
+def _plain(value: float) -> str:
+    return f"{value:.3f}".replace("-", "−")
 
 
 def _maps(face: Face, features: list[int], looks: Looks) -> dict[int, Image.Image]:

@@ -43,8 +43,8 @@ class ExplainSettings:
     n_opposing: Annotated[int, "Features shown that take most away from it.", Ge(0), Le(20)] = 3
     without: Annotated[
         str,
-        "Features that the counterfactual switches off, one after the other: numbers, attribute:NAME, identity:NAME, "
-        "pose:NAME, by commas; empty: those that add most.",
+        "Features that the counterfactual switches off: numbers, attribute:NAME, identity:NAME, pose:NAME, by commas; "
+        "empty: those that add most, one after the other.",
     ] = ""
     maps: Annotated[bool, "Whether to show where on the faces the features look; it takes the recognizer."] = True
     noise: Annotated[
@@ -65,7 +65,7 @@ class ExplainSettings:
         int, "Faces on which it is measured how much a feature falls when the top tenth of its map is hidden.", Ge(0)
     ] = 0
     seed: Annotated[int, "Seed of the pairs that are made, of noise and of random orders.", Ge(0)] = 0
-    force: Annotated[bool, "Go on although SAE, templates and readings do not belong together.", EXECUTION] = False
+    force: Annotated[bool, "Go on although SAE and templates do not belong together.", EXECUTION] = False
     batch_size: Annotated[int, "Templates encoded at once.", Gt(0), EXECUTION] = 512
     device: Annotated[str, "auto, cpu or cuda.", EXECUTION] = "auto"
     output: Annotated[str, "Folder to write to; empty: outputs/explain/FINGERPRINT.", EXECUTION] = ""

@@ -1,6 +1,6 @@
 """The stage: two faces, or the most telling pairs of a template set → why they match."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,20 +36,27 @@ from fsae_mlflow.verification.pairs import RowPairs
 
 @dataclass(frozen=True, kw_only=True)
 class Explained:
-    """The explanations, the metrics, and the files that were written."""
+    """The explanations, the metrics, and the files that were written; `named`: the features of `without`, in words."""
 
     explanations: list[Explanation]
     metrics: dict[str, float]
     files: list[Path]
+    named: str = ""
 
     @property
     def headlines(self) -> list[str]:
-        """The decision on each pair and the reading that adds most, a line each."""
-        return [
-            f"{one.name}: similarity {one.similarity:.3f}, {'accepted' if one.accepted else 'rejected'} at "
-            f"{one.threshold.cosine:.3f}; most by feature {one.features[0].feature} ({one.features[0].reading})"
-            for one in self.explanations
-        ]
+        """A line each pair: the decision, what adds most, and what is left without the features of `named`."""
+        return [line for one in self.explanations for line in self._lines(one)]
+
+    def _lines(self, one: Explanation) -> Iterator[str]:
+        decision = "accepted" if one.accepted else "rejected"
+        most = (
+            f"most by feature {one.features[0].feature} ({one.features[0].reading})" if one.features else "none fires"
+        )
+        yield f"{one.name}: similarity {one.similarity:.3f}, {decision} at {one.threshold.cosine:.3f}; {most}"
+        if self.named and one.counterfactual:
+            n, cosine = len(one.counterfactual[0].features), one.counterfactual[0].cosine
+            yield f"decoded without {n} features of {self.named}: {cosine:.3f} in place of {one.decoded:.3f}"
 
 
 def explain(
@@ -87,10 +94,15 @@ def explain(
         threshold(cosine[: len(pairs)], pairs.genuine, far=settings.far) for cosine in (found.original, found.decoded)
     ]
     if asked:
-        chosen = [Chosen(name="pair", pair=len(pairs), faces=(asked[0], asked[1]))]
+        known = asked[0].identity is not None and asked[1].identity is not None
+        genuine = asked[0].identity == asked[1].identity if known else None
+        chosen = [Chosen(name="pair", pair=len(pairs), faces=(asked[0], asked[1]), genuine=genuine)]
     else:
         chosen = telling_pairs(found, pairs, templates)
     embed = _embed(templates, recognizer) if recognizer and settings.maps else None
+    columns = description.columns if description else None
+    readings = columns["reading"].tolist() if columns else ["not read"] * sae.d_sae
+    off = select_features(settings.without, sae.d_sae, columns) if settings.without else None
     looks = Looks(
         settings=settings,
         sae=sae,
@@ -99,10 +111,8 @@ def explain(
         shown=shown,
         cosines=found.original[: len(pairs)],
         genuine=pairs.genuine,
+        named=off.words if off else "",
     )
-    columns = description.columns if description else None
-    readings = columns["reading"].tolist() if columns else ["not read"] * sae.d_sae
-    without = select_features(settings.without, sae.d_sae, columns).features if settings.without else None
     explanations, files = [], []
     for one in progress(chosen, total=len(chosen), label="explain", unit="pairs"):
         explanation = account(
@@ -115,7 +125,7 @@ def explain(
             thresholds=(thresholds[0], thresholds[1]),
             readings=readings,
             n_off=settings.n_shared,
-            without=without,
+            without=off.features if off else None,
         )
         files += [
             draw(explanation, one, looks, output / f"{one.name}.png"),
@@ -132,7 +142,7 @@ def explain(
     if settings.n_hidden and embed:
         metrics |= _hidden(settings, templates, pairs, sae, embed).metrics
     on_metrics(metrics, 0)
-    return Explained(explanations=explanations, metrics=metrics, files=files)
+    return Explained(explanations=explanations, metrics=metrics, files=files, named=looks.named)
 
 
 def _contributions(

@@ -23,17 +23,19 @@ def extract_one(
 ) -> tuple[FacePixels, Float32[np.ndarray, " d"]]:
     """The aligned face of a picture and its template, with the settings that a template set stores (`made_with`).
 
-    Of several faces it takes the one that these settings say; where they say all, the most central one.
+    Of several faces it takes the one that these settings say; where they say all, the most central one. It never takes
+    a central crop in place of a face.
 
     Raises: UserError for a picture that cannot be read, or without a face.
     """
     known = {field.name for field in dataclasses.fields(ExtractSettings)}
     settings = ExtractSettings(**{name: value for name, value in made_with.items() if name in known})
-    if settings.face == "all":
-        settings = dataclasses.replace(settings, face="central")
+    settings = dataclasses.replace(
+        settings, face="central" if settings.face == "all" else settings.face, no_face="record"
+    )
     picture = read(Picture(str(path), path.stem, Location.of(str(path))))
     faces, failures = face_cutter(settings, device=recognizer.mean.device)([picture])
     if failures:
-        raise UserError(f"{path} gives no template: {failures[0][1]} Give a picture in which the face is well seen.")
+        raise UserError(f"{path} gives no template: {failures[0][1]} Give another picture of this face.")
     face = faces[0].pixels
     return face, embed(face[None], recognizer, flip=settings.flip)[0]

@@ -29,9 +29,10 @@ CHARACTERS, SMALL_CHARACTERS = 42, 56
 """The longest line of what is read first, and of the rest, so that they end before the bars."""
 ADDS, TAKES = style.BLUE, style.VERMILION
 N_BINS = 60
+NOTHING = "no meaning was confirmed"
 FOOTNOTE = """\
 Bold: what was found of a feature on some people and confirmed on others. Orange: pixels that, blurred, weaken the \
-feature on this face. Shaded above: similarities of the given pairs."""
+feature on this face. A face fires a feature where its activation is above 0. Shaded above: the given pairs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,8 @@ class Scale:
 
 @dataclass(frozen=True, kw_only=True)
 class ExplanationSheet:
-    """Everything that is drawn. `sums` are the remaining parts of the similarity; all values sum to `scale.similarity`.
+    """Everything that is drawn. `sums` are the parts of the similarity, of which the features shown are one, and sum to
+    `scale.similarity`.
 
     `maps_heading` and `top_heading` are empty where there are no maps and no top faces.
     """
@@ -120,7 +122,7 @@ def draw_explanation(sheet: ExplanationSheet, path: Path) -> Path:
             _number(axes, at, value, style.INK)
         at = sums + len(sheet.sums) * LINE + 0.04
         axes.plot([MARGIN, FIRST_MAP - 0.15], [at - 0.03] * 2, color=style.INK, linewidth=0.8)
-        _write(axes, MARGIN, at, "similarity: the sum of all numbers above", fontsize=9.5, fontweight="bold")
+        _write(axes, MARGIN, at, "similarity: the sum of these", fontsize=9.5, fontweight="bold")
         _number(axes, at, sheet.scale.similarity, style.INK)
         _write(axes, MARGIN, at + LINE + 0.12, "\n".join(closing), fontsize=9.5)
         _write(axes, MARGIN, height - 0.25, FOOTNOTE, color=style.GRAY)
@@ -158,9 +160,11 @@ def _number(axes: Axes, top: float, value: float, color: str, **look: Any) -> No
 
 def _row(axes: Axes, top: float, row: FeatureRow, bars: Bars) -> None:
     lines = wrap(row.reading, CHARACTERS, max_lines=2, placeholder=" …")
+    if not lines:
+        _write(axes, MARGIN, top + 0.02, NOTHING, fontsize=9.5, color=style.GRAY)
     more = wrap(row.more, SMALL_CHARACTERS, max_lines=2, placeholder=" …")
     _write(axes, MARGIN, top + 0.02, "\n".join(lines), fontsize=9.5, fontweight="bold")
-    _write(axes, MARGIN, top + 0.05 + 0.165 * len(lines), "\n".join([row.name, *more]), color=style.GRAY)
+    _write(axes, MARGIN, top + 0.05 + 0.165 * max(len(lines), 1), "\n".join([row.name, *more]), color=style.GRAY)
     bars.draw(axes, top + 0.26, 0.26, row.value, ADDS if row.value > 0 else TAKES)
     for place, picture in enumerate(row.maps):
         left = FIRST_MAP + place * STEP

@@ -1,5 +1,6 @@
 """The inputs of a run: template sets, SAEs and readings, named by a folder, a run, a model or `latest`."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.features.table import FEATURES, TOP_FACES, Description, read_description, readings_digest
+from fsae_mlflow.features.table import (
+    FEATURES,
+    TOP_FACES,
+    Description,
+    read_description,
+    read_readings,
+    readings_digest,
+)
 from fsae_mlflow.sae.saved import WEIGHTS, digest
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.tracking.runs import STAGE_TAG, Run
@@ -20,6 +28,8 @@ from fsae_mlflow.tracking.runs import STAGE_TAG, Run
 TEMPLATES = "templates"
 SAE = "sae"
 READINGS = "readings"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,25 +104,26 @@ def find_readings(run: Run, name: str) -> Path:
 
 
 def open_readings(
-    run: Run, name: str, *, sae: Path, templates: TemplateSet, shown: str, force: bool
+    run: Run, name: str, *, sae: Path, d_sae: int, templates: TemplateSet, shown: str
 ) -> tuple[Description | None, TemplateSet | None, str]:
     """The readings of the SAE in the folder `sae` that `name` means, the template set whose faces show them, and the
     readings' digest; for "none" nothing.
 
     The faces are those of the set that `shown` means; where it is empty, of `templates`, if the readings are of it.
 
-    Raises: UserError as `find_readings`, and for readings of another SAE or set, unless `force` is set.
+    Raises: UserError as `find_readings`, and for readings of another SAE or set.
     """
     if name == "none":
         return None, None, ""
     folder = find_readings(run, name)
-    description = read_description(folder)
     if shown:
         faces = open_templates(run, shown, context=READINGS, parameter="reading_templates")
+    elif read_description(folder).about["templates"] == templates.digest:
+        faces = templates
     else:
-        faces = templates if description.about["templates"] == templates.digest else None
-    description.require_of(sae=digest(sae), templates=faces.digest if faces else "", force=force)
-    return description, faces, readings_digest(folder)
+        faces = None
+        logger.info("reading_templates: the readings are of another template set; name it to see its faces too.")
+    return read_readings(folder, sae=digest(sae), d_sae=d_sae, templates=faces), faces, readings_digest(folder)
 
 
 def _note_origin(run: Run, parameter: str, origin: str, digest_of_it: str) -> None:

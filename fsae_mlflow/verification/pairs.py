@@ -162,7 +162,7 @@ def find_rows(pairs: Sequence[Pair], templates: TemplateSet, *, source: Path | s
         for side, image_id in enumerate((pair.image_id_a, pair.image_id_b)):
             row = rows.get(image_id)
             if row is None:
-                raise UserError(f"pairs: {source}, line {pair.line}: {why_missing(image_id, templates)}")
+                raise UserError(f"pairs: {source}, line {pair.line}: {_why_missing(image_id, templates)}")
             if row < 0:
                 raise UserError(
                     f"pairs: {source}, line {pair.line}: the image {image_id!r} matches several images of "
@@ -196,8 +196,7 @@ def _index(image_ids: Sequence[str]) -> dict[str, int]:
     return stems | ids
 
 
-def why_missing(image_id: str, templates: TemplateSet) -> str:
-    """Why an image has no template, and what to do."""
+def _why_missing(image_id: str, templates: TemplateSet) -> str:
     for failed, reason in templates.failures:
         if image_id in (failed, str(PurePosixPath(failed).with_suffix(""))):
             return (

@@ -6,6 +6,7 @@ from fsae_mlflow.errors import UserError
 from fsae_mlflow.explanation.accounts import account, feature_pairs, pair_matrix, threshold
 from fsae_mlflow.explanation.contributions import Contributions, Decoder, contributions, cosines
 from fsae_mlflow.explanation.results import Explanation
+from fsae_mlflow.explanation.stage import Explained
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.entries import Entries
 from fsae_mlflow.sae.variants.registry import untrained
@@ -182,8 +183,9 @@ def test_features_that_are_named_are_switched_off(sae: SparseAutoencoder, found:
     weakest = {part.feature for part in plain.features[-3:]}
     absent = next(feature for feature in range(D_SAE) if feature not in [part.feature for part in plain.features])
     without = np.isin(np.arange(D_SAE), [*weakest, absent])
-    steps = told(sae, found, 1, -1.0, without).counterfactual
-    assert len(steps) == 3 and set(steps[-1].features) == weakest
+    named = told(sae, found, 1, 1.0, without)
+    steps = named.counterfactual
+    assert len(steps) == 1 and set(steps[0].features) == weakest and named.n_until_rejected is None
     x_hat = decoded(sae, np.flatnonzero(without))[found.rows[1]]
     assert steps[-1].cosine == pytest.approx(cosines(x_hat[:1], x_hat[1:])[0], abs=1e-6)
     assert told(sae, found, 1, -1.0, np.arange(D_SAE) == absent).counterfactual == []
@@ -197,9 +199,13 @@ def test_a_threshold_accepts_at_most_the_far_and_says_what_it_accepts() -> None:
     assert at.tar == (cosine[genuine] > at.cosine).mean() == 0.5
     assert (at.n_impostors, at.n_genuine) == (100, 4)
     with pytest.raises(
-        UserError, match=r"far=0\.001 takes at least 1,000 impostor pairs, and there are 100; give far=0\.01"
+        UserError,
+        match=r"takes at least 1,000 impostor pairs, and there are 100; give a far of at least 0\.01",
     ):
         threshold(cosine, genuine, far=0.001)
+    with pytest.raises(UserError, match=r"give a far of at least 0\.0034,"):
+        threshold(np.linspace(-1, 1, 301), np.arange(301) == 300, far=0.003)
+    assert threshold(np.linspace(-1, 1, 301), np.arange(301) == 300, far=0.0034).far > 0
 
 
 def test_a_face_that_fires_nothing_has_a_cosine_of_the_constant() -> None:
@@ -208,3 +214,17 @@ def test_a_face_that_fires_nothing_has_a_cosine_of_the_constant() -> None:
     found = contributions(Decoder.of(sae), entries, TEMPLATES[:2], np.array([0]), np.array([1]))
     assert len(found.feature) == 0 and found.decoded[0] == pytest.approx(1) == pytest.approx(found.constant[0])
     assert feature_pairs(found, 0) == []
+    nothing = told(sae, found, 0, 0.5)
+    assert nothing.features == nothing.counterfactual == [] and nothing.n_until_rejected is None
+    assert "none fires" in Explained(explanations=[nothing], metrics={}, files=[]).headlines[0]
+
+
+def test_a_template_that_is_nothing_without_a_feature_has_no_direction() -> None:
+    sae = random_sae(GatedSettings(), normalize=False)
+    sae.b_dec.zero_()
+    sae.center.zero_()
+    features = np.zeros((2, D_SAE), np.float32)
+    features[:, 3] = 1.7
+    features[1, 5] = 0.3
+    found = contributions(Decoder.of(sae), Entries.of(features), TEMPLATES[:2], np.array([0]), np.array([1]))
+    assert found.without[0] == 0 and np.abs(found.without).max() <= 1

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from fsae_mlflow.explanation.contributions import Decoder, contributions
+from fsae_mlflow.explanation.faithfulness.bootstrap import interval_of_mean
 from fsae_mlflow.explanation.faithfulness.deletion import EXPLANATION, ORDERS, SHARES, deletion
 from fsae_mlflow.explanation.faithfulness.hiding import OWN, hiding, top_share
 from fsae_mlflow.explanation.saliency import blurred, saliency_maps, smoothed
@@ -11,7 +12,6 @@ from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.entries import Entries
 from fsae_mlflow.sae.variants.registry import untrained
 from fsae_mlflow.sae.variants.settings import ReluSettings
-from fsae_mlflow.verification.bootstrap import interval_of_mean
 
 SIZE, N_SQUARES = 64, 4
 FACES = torch.from_numpy(np.random.default_rng(0).random((3, 3, SIZE, SIZE), dtype=np.float32))

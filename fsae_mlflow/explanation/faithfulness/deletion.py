@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from fsae_mlflow.explanation.contributions import Contributions, cosines
-from fsae_mlflow.verification.bootstrap import interval_of_mean
+from fsae_mlflow.explanation.faithfulness.bootstrap import interval_of_mean
 
 SHARES: Float64[np.ndarray, " steps"] = np.linspace(0, 1, 41)
 """Shares of a pair's features that are switched off."""

@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from fsae_mlflow.errors import UserError
+from fsae_mlflow.explanation.faithfulness.bootstrap import interval_of_mean
 from fsae_mlflow.explanation.saliency import Embed, blurred, saliency_maps, smoothed
 from fsae_mlflow.progress import progress
 from fsae_mlflow.sae.base import SparseAutoencoder
-from fsae_mlflow.verification.bootstrap import interval_of_mean
 
 SHARE = 0.1
 FACES_AT_ONCE = 64
@@ -56,15 +57,24 @@ def hiding(
     n_copies: int,
     seed: int,
 ) -> Hiding:
-    """Hide a tenth of each face (RGB, 0…1) and measure the feature that it fires most."""
-    maps, features = [], []
+    """Hide a tenth of each face (RGB, 0…1) and measure the feature that it fires most; faces without one are left out.
+
+    Raises: UserError where fewer than two faces fire a feature.
+    """
+    maps, features, kept = [], [], []
     for number, face in enumerate(progress(list(faces), total=len(faces), label="maps", unit="faces")):
         with torch.no_grad():
-            strongest = sae.encode(embed(face[None]))[0].topk(2).indices.tolist()
-        features.append(strongest)
+            strongest = sae.encode(embed(face[None]))[0].topk(2)
+        if not strongest.values[0] > 0:
+            continue
+        kept.append(number)
+        features.append(strongest.indices.tolist())
         maps.append(
-            saliency_maps(face, strongest, embed=embed, sae=sae, noise=noise, n_copies=n_copies, seed=seed + number)
+            saliency_maps(face, features[-1], embed=embed, sae=sae, noise=noise, n_copies=n_copies, seed=seed + number)
         )
+    if len(kept) < 2:
+        raise UserError(f"n_hidden takes two faces that fire a feature; {len(kept)} of {len(faces)} do: give more.")
+    faces = faces[kept]
     own, other = torch.stack(maps).unbind(dim=1)
     generator = torch.Generator().manual_seed(seed)
     tried = {
@@ -78,7 +88,8 @@ def hiding(
     fillings = {"blur": blurred(faces), "gray": faces.mean(dim=(1, 2, 3), keepdim=True).expand_as(faces)}
     lost = {
         hidden: {
-            name: 1 - _activation(torch.where(top_share(one), filling, faces), first, embed, sae) / before
+            name: 1
+            - _activation(torch.where(top_share(one).to(faces.device), filling, faces), first, embed, sae) / before
             for name, one in tried.items()
         }
         for hidden, filling in fillings.items()
