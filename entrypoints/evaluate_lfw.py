@@ -1,5 +1,7 @@
 """Verify pairs of faces with original templates and with templates decoded from an SAE's features."""
 
+import click
+
 from fsae_mlflow.tracking.command import command
 from fsae_mlflow.verification.settings import EvaluateSettings
 
@@ -51,6 +53,7 @@ def main(settings, run):
     for path in evaluation.files:
         run.log_path(path)
     run.log_table([{"setting": row.label, **row.metrics} for row in evaluation.rows], "table.json")
+    click.echo("\n".join([*(f"{row.label}: {row.accuracy.mean:.4f}" for row in evaluation.rows), str(output)]))
 
 
 if __name__ == "__main__":

@@ -50,10 +50,11 @@ def ablation_figure(changes: Sequence[ReadingChange], whole: Sequence[float], pa
             axes.set_ylim(len(shown) - 0.5, -0.5)
             axes.grid(axis="x")
             axes.tick_params(axis="y", length=0)
-            axes.set_title(f"{TITLES[column]} ({100 * whole[column]:.2f} %)")
+            axes.set_title(f"{TITLES[column]}\n{100 * whole[column]:.2f} % with all features")
             axes.set_xlabel("change, percentage points")
         figure.suptitle(
-            f"What changes on {n_pairs:,} pairs where all features of a reading are left out, with 95 % interval\n"
+            f"What changes on {n_pairs:,} pairs where all features of a reading are left out, with 95 % interval; "
+            f"{len(shown)} of {len(changes)} readings. Many features change more than few, whatever they mean.\n"
             "orange: worse without them   green: better   gray: not told apart from no change",
             fontsize=10,
             x=0.01,

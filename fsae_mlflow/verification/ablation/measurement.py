@@ -60,7 +60,7 @@ class Changes:
         return cls(n_pairs=n_pairs, change=change, low=change - half, high=change + half)
 
     @property
-    def columns(self) -> list[list[float]]:
+    def columns(self) -> list[list[int | float]]:
         """For each row: n_pairs, then change, low and high of each rate."""
         both = np.stack([self.change, self.low, self.high], axis=2).reshape(len(self.change), -1)
         return [[n, *values] for n, values in zip(self.n_pairs.tolist(), both.tolist(), strict=True)]
