@@ -19,12 +19,13 @@ N_SAID, N_NEAREST = 5, 10
 class Selection:
     """Features to leave out, the attributes that they stand for, and the selection in words.
 
-    `attributes` are those that were named; where none was, those that are confirmed of the features.
+    `attributes` are those that were named; where none was, those that are confirmed of the features (`inferred`).
     """
 
     features: Bool[np.ndarray, " d_sae"]
     attributes: list[str]
     words: str
+    inferred: bool = False
 
     @property
     def n(self) -> int:
@@ -64,13 +65,15 @@ def select_features(
             )
         chosen |= _confirmed(kind, name, NAMES[kind](readings).astype(str))
     attributes = list(dict.fromkeys(name for kind, name in named if kind == "attribute"))
-    if not attributes and readings is not None:
+    inferred = not attributes and readings is not None
+    if inferred:
         attributes = sorted(set(NAMES["attribute"](readings)[chosen].astype(str)) - {""})
     said = [*(f"{kind} {name}" for kind, name in named), *words]
     return Selection(
         features=chosen,
         attributes=attributes,
         words=", ".join(said[:N_SAID] + ["…"] * (len(said) > N_SAID)),
+        inferred=inferred,
     )
 
 

@@ -34,7 +34,7 @@ from fsae_mlflow.verification.protocol import (
     tar_at_far,
 )
 from fsae_mlflow.verification.settings import CONTROLS, EvaluateSettings
-from fsae_mlflow.verification.suppression.measurement import measure_suppression
+from fsae_mlflow.verification.suppression.measurement import faces_to_probe, measure_suppression
 from fsae_mlflow.verification.tables import LABELS, Evaluation, Part, Row, write_tables
 
 ORDER = [
@@ -76,8 +76,8 @@ def evaluate(
     and density.png.
 
     Raises: UserError for pairs that do not fit the templates, where the templates' width differs from the SAE's d_in,
-    for features that `without` cannot mean, and for templates of another recognizer than the SAE's, unless `force` is
-    set.
+    for features that `without` cannot mean, for an attribute named there that cannot be probed, and for templates of
+    another recognizer than the SAE's, unless `force` is set.
     """
     pairs = choose_pairs(settings, templates)
     rows = pairs.rows
@@ -91,6 +91,11 @@ def evaluate(
     require_same_recognizer(sae.origin, *others, force=settings.force)
     readings = None if description is None else description.columns
     left_out = select_features(settings.without, sae.d_sae, readings) if settings.without else None
+    faces = None
+    if left_out is not None and (settings.attributes or labeled is not None):
+        of_faces = labeled or templates
+        labels = read_attributes(settings.attributes, of_faces)
+        faces = faces_to_probe(left_out, of_faces, labels, seed=settings.seed)
     sae = sae.to(choose_device(settings.device))
     density, source, activity = _seen(sae, templates, density_templates, description, settings.batch_size)
     split = clusters(density)
@@ -124,12 +129,8 @@ def evaluate(
     given = {"sae": sae, "templates": templates, "pairs": pairs, "output": output, "batch_size": settings.batch_size}
     if labeled is None:
         parts += audit(settings, table[0].distances, pairs, templates, output, sae=sae, readings=readings)
-    if left_out is not None and (settings.attributes or labeled is not None):
-        of_faces = labeled or templates
-        labels = read_attributes(settings.attributes, of_faces)
-        with_labels = {"labeled": of_faces, "labels": labels, "alive": density > 0, "seed": settings.seed}
-        if found := measure_suppression(left_out, **with_labels, **given):
-            parts.append(found)
+    if left_out is not None and faces is not None:
+        parts.append(measure_suppression(left_out, faces=faces, alive=density > 0, seed=settings.seed, **given))
     if settings.ablation:
         parts.append(ablate(readings, **given))
     evaluation = Evaluation(

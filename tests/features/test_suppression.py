@@ -35,7 +35,7 @@ def test_numbers_and_confirmed_readings_select_features(
 ) -> None:
     found = select_features(without, D_SAE, readings())
     assert np.flatnonzero(found.features).tolist() == features and found.n == len(features)
-    assert found.attributes == attributes
+    assert found.attributes == attributes and found.inferred == ("attribute:" not in without)
 
 
 def test_a_selection_is_called_what_the_user_named() -> None:

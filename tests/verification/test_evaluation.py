@@ -15,6 +15,7 @@ from fsae_mlflow.sae.saved import load_sae, save_sae
 from fsae_mlflow.sae.variants.gated import GatedSAE
 from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
+from fsae_mlflow.verification import evaluation
 from fsae_mlflow.verification.decoding import decode_masked
 from fsae_mlflow.verification.evaluation import evaluate
 from fsae_mlflow.verification.pairs import find_rows, read_pairs
@@ -158,6 +159,19 @@ def test_names_in_without_are_those_of_the_description(templates: TemplateSet, t
     description = Description(activity=survey(sae, templates.templates).activity, columns=columns, about={})
     found = evaluate(settings, templates=templates, sae=sae, output=tmp_path, description=description)
     assert found.rows[-1].label == "Decoded without 1 feature (attribute Male)"
+
+
+def test_a_named_attribute_without_labels_is_refused_before_templates_are_decoded(
+    templates: TemplateSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sae, settings = exact_sae(), dataclasses.replace(SETTINGS, without="attribute:Male")
+    male = np.arange(2 * WIDTH) == 3
+    columns = {"attribute": np.where(male, "Male", ""), "attribute_confirmed": male}
+    description = Description(activity=survey(sae, templates.templates).activity, columns=columns, about={})
+    monkeypatch.setattr(evaluation, "decode_masked", lambda *_, **__: pytest.fail("decoded"))
+    given = {"templates": templates, "labeled": templates, "output": tmp_path, "description": description}
+    with pytest.raises(UserError, match="Male, which features are left out for, is no attribute"):
+        evaluate(settings, sae=sae, **given)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 
 from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.errors import UserError
@@ -113,13 +113,89 @@ class Suppression:
 
 @dataclass(frozen=True, kw_only=True)
 class Faces:
-    """Labeled faces to probe: who they are, on whom probes are tested, and the attributes to erase and others."""
+    """Labeled faces to probe: their folder, who they are, on whom probes are tested, the attributes to erase and
+    others, and the names of those of the selection that no probe can be trained on.
+    """
 
+    folder: Path
     templates: Float32[np.ndarray, "n d_in"]
     people: Int64[np.ndarray, " n"]
     test: Bool[np.ndarray, " n"]
     targets: dict[str, Float64[np.ndarray, " n"]]
     others: dict[str, Float64[np.ndarray, " n"]]
+    skipped: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Split:
+    """Labeled rows, their people by number, and on whom of them probes are tested."""
+
+    rows: Int64[np.ndarray, " n"]
+    people: Int64[np.ndarray, " n"]
+    test: Bool[np.ndarray, " n"]
+
+    @classmethod
+    def of(cls, identities: Shaped[np.ndarray, " all"], rows: Int64[np.ndarray, " n"], *, seed: int) -> "_Split | None":
+        """The split of the rows; None where they are of fewer than two people."""
+        people = np.unique(identities[rows].astype(str), return_inverse=True)[1]
+        if len(set(people.tolist())) <= 1:
+            return None
+        return cls(rows=rows, people=people, test=holdout_rows(identities[rows], CONFIRM, seed=seed))
+
+    def probes(self, attribute: Float64[np.ndarray, " all"]) -> bool:
+        """Whether enough people have the attribute and lack it."""
+        return can_be_probed(attribute[self.rows], self.people, self.test)
+
+
+def faces_to_probe(selection: Selection, labeled: TemplateSet, labels: Labels, *, seed: int) -> Faces | None:
+    """The labeled faces on which the attributes of a selection are probed; None where none of them can be.
+
+    Attributes that were inferred from the features are left out where the labels lack them or have them of too few
+    people.
+
+    Raises: UserError where that is so of an attribute that was named.
+    """
+    if not selection.inferred:
+        for name in selection.attributes:
+            if name not in labels.booleans:
+                nearest = get_close_matches(name, labels.booleans, n=5, cutoff=0.0)
+                raise UserError(
+                    f"attributes: {name}, which features are left out for, is no attribute of 0 and 1 of the labels; "
+                    f"there are {', '.join(nearest) or 'none'}. Give labels of it, or leave attributes out."
+                )
+    drawn = hashed(labeled.identities) <= drawn_below(MOST_FACES, len(labeled))
+    names = [name for name in selection.attributes if name in labels.booleans]
+    # Probes share the faces of which all attributes are known: those that are known of most faces come first.
+    if selection.inferred:
+        names.sort(key=lambda name: np.isnan(labels.booleans[name]).sum())
+    targets: list[str] = []
+    split = None
+    for name in names:
+        rows = np.flatnonzero(drawn & ~np.isnan([labels.booleans[one] for one in (*targets, name)]).any(axis=0))
+        wider = _Split.of(labeled.identities, rows, seed=seed)
+        if wider is not None and all(wider.probes(labels.booleans[one]) for one in (*targets, name)):
+            targets, split = [*targets, name], wider
+        elif not selection.inferred:
+            raise UserError(
+                f"attributes: a probe of {name} needs ten people who have it and ten who lack it on either side of the "
+                f"split of {len(set(labeled.identities[rows].tolist())):,} labeled people; label more people, or leave "
+                "attributes out."
+            )
+    if split is None:
+        logger.warning(
+            "without: the features %s stand for no attribute that can be probed; no probe is trained.", selection.words
+        )
+        return None
+    others = {name: has for name, has in labels.booleans.items() if name not in targets and split.probes(has)}
+    return Faces(
+        folder=labeled.folder,
+        templates=labeled.templates_of(split.rows),
+        people=split.people,
+        test=split.test,
+        targets={name: labels.booleans[name][split.rows] for name in targets},
+        others={name: has[split.rows] for name, has in others.items()},
+        skipped=[name for name in selection.attributes if name not in targets],
+    )
 
 
 def measure_suppression(
@@ -127,30 +203,22 @@ def measure_suppression(
     *,
     sae: SparseAutoencoder,
     alive: Bool[np.ndarray, " d_sae"],
-    labeled: TemplateSet,
-    labels: Labels,
+    faces: Faces,
     templates: TemplateSet,
     pairs: RowPairs,
     output: Path,
     seed: int = 0,
     batch_size: int = 512,
-) -> Suppression | None:
+) -> Suppression:
     """Measure how well the attributes of a selection are read after its features are left out, and what that costs.
 
-    Fresh probes are trained on one half of the labeled people and tested on the other, on: the templates (of unit
+    Fresh probes are trained on one half of the people of `faces` and tested on the other, on: the templates (of unit
     length, as they are compared), the same after LEACE and after the projection on the mean difference (both fitted on
     the probes' training people), and templates decoded from all features, without the selected ones, and without as
     many of the other `alive` ones, drawn at random. The pairs are verified with templates treated in the same way.
 
-    Writes suppression.csv, suppression.md and suppression.png to `output`. None where the selection stands for no
-    attribute.
-
-    Raises: UserError where `labels` lacks an attribute of the selection, or has it of too few people.
+    Writes suppression.csv, suppression.md and suppression.png to `output`.
     """
-    if not selection.attributes:
-        logger.warning("without: the features %s stand for no attribute; no probe is trained.", selection.words)
-        return None
-    faces = _faces(selection, labeled, labels, seed=seed)
     rows = pairs.rows
     first, second = np.searchsorted(rows, pairs.first), np.searchsorted(rows, pairs.second)
     verified = templates.templates_of(rows)
@@ -176,44 +244,15 @@ def measure_suppression(
     n_test = len(np.unique(faces.people[faces.test]))
     n_train = len(np.unique(faces.people)) - n_test
     note = (
-        f"Probes were trained, and LEACE and the projection fitted, on {n_train:,} people of {labeled.folder}, and "
+        f"Probes were trained, and LEACE and the projection fitted, on {n_train:,} people of {faces.folder}, and "
         f"AUROC was measured on {n_test:,} others: with its 95 % interval over people (bootstrap), of a logistic "
         f"regression and of an MLP with one hidden layer; 0.5 is chance. Others: mean over {len(faces.others)} other "
         f"attributes, linear. Accuracy and its 95 % interval (Wilson), TAR and EER: of {len(pairs):,} pairs"
-        + (", whose people are among those of the probes." if labeled.folder == templates.folder else ".")
+        + (", whose people are among those of the probes." if faces.folder == templates.folder else ".")
+        + (f" No probe could be trained on: {', '.join(faces.skipped)}." if faces.skipped else "")
     )
     suppression = Suppression(lines=lines, n_people=(n_train, n_test), note=note)
     return replace(suppression, files=_write(suppression, output))
-
-
-def _faces(selection: Selection, labeled: TemplateSet, labels: Labels, *, seed: int) -> Faces:
-    for name in selection.attributes:
-        if name not in labels.booleans:
-            nearest = get_close_matches(name, labels.booleans, n=5, cutoff=0.0)
-            raise UserError(
-                f"attributes: {name}, which features are left out for, is no attribute of 0 and 1 of the labels; "
-                f"there are {', '.join(nearest) or 'none'}. Give labels of it, or leave attributes out."
-            )
-    known = ~np.isnan([labels.booleans[name] for name in selection.attributes]).any(axis=0)
-    rows = np.flatnonzero(known & (hashed(labeled.identities) <= drawn_below(MOST_FACES, len(labeled))))
-    identities = labeled.identities[rows]
-    people = np.unique(identities.astype(str), return_inverse=True)[1]
-    test = holdout_rows(identities, CONFIRM, seed=seed)
-    booleans = {name: values[rows] for name, values in labels.booleans.items()}
-    probed = {name: values for name, values in booleans.items() if can_be_probed(values, people, test)}
-    if missing := [name for name in selection.attributes if name not in probed]:
-        raise UserError(
-            f"attributes: a probe of {missing[0]} needs ten people who have it and ten who lack it on either side of "
-            f"the split of {len(set(people.tolist())):,} labeled people; label more people, or leave attributes out."
-        )
-    targets = {name: probed.pop(name) for name in selection.attributes}
-    return Faces(
-        templates=labeled.templates_of(rows),
-        people=people,
-        test=test,
-        targets=targets,
-        others=probed,
-    )
 
 
 def _treated(

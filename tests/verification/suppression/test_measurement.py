@@ -15,7 +15,7 @@ from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.verification.pairs import RowPairs, make_pairs
 from fsae_mlflow.verification.protocol import cross_validate, squared_distances
-from fsae_mlflow.verification.suppression.measurement import Suppression, measure_suppression
+from fsae_mlflow.verification.suppression.measurement import Suppression, faces_to_probe, measure_suppression
 from tests.template_sets import TemplateWriter, face_row
 
 D_IN, N_PEOPLE, N_FACES = 10, 80, 5
@@ -64,16 +64,20 @@ def selection(*features: int, attributes: tuple[str, ...] = ("hat",)) -> Selecti
     return Selection(features=mask, attributes=list(attributes), words="attribute hat")
 
 
+def measure(chosen: Selection, templates: TemplateSet, labels: Labels, pairs: RowPairs, output: Path) -> Suppression:
+    faces = faces_to_probe(chosen, templates, labels, seed=0)
+    assert faces is not None
+    alive = np.ones(2 * D_IN, dtype=bool)
+    return measure_suppression(
+        chosen, sae=exact(), alive=alive, faces=faces, templates=templates, pairs=pairs, output=output
+    )
+
+
 @pytest.fixture(scope="module")
 def measured(
     templates: TemplateSet, labels: Labels, pairs: RowPairs, tmp_path_factory: pytest.TempPathFactory
 ) -> Suppression:
-    given = {"labeled": templates, "labels": labels, "templates": templates, "pairs": pairs}
-    output = tmp_path_factory.mktemp("out")
-    alive = np.ones(2 * D_IN, dtype=bool)
-    found = measure_suppression(selection(0, D_IN), sae=exact(), alive=alive, output=output, **given)
-    assert found is not None
-    return found
+    return measure(selection(0, D_IN), templates, labels, pairs, tmp_path_factory.mktemp("out"))
 
 
 def test_each_method_leaves_what_it_must(measured: Suppression) -> None:
@@ -109,9 +113,7 @@ def test_a_line_a_method_and_attribute_is_written(
     templates: TemplateSet, labels: Labels, pairs: RowPairs, tmp_path: Path
 ) -> None:
     both = selection(0, 1, D_IN, D_IN + 1, attributes=("hat", "glasses"))
-    given = {"labeled": templates, "labels": labels, "templates": templates, "pairs": pairs, "output": tmp_path}
-    found = measure_suppression(both, sae=exact(), alive=np.ones(2 * D_IN, dtype=bool), **given)
-    assert found is not None
+    found = measure(both, templates, labels, pairs, tmp_path)
     assert [path.name for path in found.files] == ["suppression.csv", "suppression.md", "suppression.png"]
     with (tmp_path / "suppression.csv").open() as file:
         lines = list(csv.DictReader(file))
@@ -141,19 +143,29 @@ def test_a_line_a_method_and_attribute_is_written(
         ("few", "a probe of few needs ten people who have it"),
     ],
 )
-def test_attributes_that_no_probe_can_be_trained_on_are_refused(
-    templates: TemplateSet, labels: Labels, pairs: RowPairs, tmp_path: Path, attribute: str, sentence: str
+def test_named_attributes_that_no_probe_can_be_trained_on_are_refused(
+    templates: TemplateSet, labels: Labels, attribute: str, sentence: str
 ) -> None:
-    given = {"labeled": templates, "labels": labels, "templates": templates, "pairs": pairs, "output": tmp_path}
-    chosen = replace(selection(0), attributes=[attribute])
     with pytest.raises(UserError, match=sentence):
-        measure_suppression(chosen, sae=exact(), alive=np.ones(2 * D_IN, dtype=bool), **given)
+        faces_to_probe(selection(0, attributes=("hat", attribute)), templates, labels, seed=0)
 
 
-def test_features_that_stand_for_no_attribute_are_not_probed(
-    templates: TemplateSet, labels: Labels, pairs: RowPairs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_inferred_attributes_that_no_probe_can_be_trained_on_are_left_out(
+    templates: TemplateSet, labels: Labels, pairs: RowPairs, tmp_path: Path
 ) -> None:
-    given = {"labeled": templates, "labels": labels, "templates": templates, "pairs": pairs, "output": tmp_path}
-    chosen = replace(selection(0), attributes=[])
-    assert measure_suppression(chosen, sae=exact(), alive=np.ones(2 * D_IN, dtype=bool), **given) is None
-    assert "stand for no attribute; no probe is trained" in caplog.text
+    nobody, hat = np.full(len(templates), np.nan), labels.booleans["hat"]
+    some = replace(labels, booleans=labels.booleans | {"A nobody": nobody, "B few": np.where(hat > 0, 1, nobody)})
+    names = ("A nobody", "B few", "age +", "few", "glasses", "hat")
+    chosen = replace(selection(0, 1, D_IN, D_IN + 1, attributes=names), inferred=True)
+    found = measure(chosen, templates, some, pairs, tmp_path)
+    assert {line.attribute for line in found.lines} == {"hat", "glasses"}
+    assert "No probe could be trained on: A nobody, B few, age +, few." in (tmp_path / "suppression.md").read_text()
+
+
+@pytest.mark.parametrize("attributes", [(), ("age +", "few")])
+def test_features_that_stand_for_no_attribute_are_not_probed(
+    templates: TemplateSet, labels: Labels, caplog: pytest.LogCaptureFixture, attributes: tuple[str, ...]
+) -> None:
+    chosen = replace(selection(0, attributes=attributes), inferred=True)
+    assert faces_to_probe(chosen, templates, labels, seed=0) is None
+    assert "stand for no attribute that can be probed; no probe is trained" in caplog.text

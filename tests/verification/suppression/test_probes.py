@@ -32,6 +32,15 @@ def test_only_the_network_reads_what_is_not_linear() -> None:
     assert abs(linear - 0.5) < 0.1 and mlp > 0.75
 
 
+@pytest.mark.parametrize("n", [6_000, 24_000])
+def test_the_network_reads_a_rare_attribute_that_is_not_linear(n: int) -> None:
+    numbers = np.random.default_rng(0)
+    x, test = numbers.normal(size=(n, 20)), np.arange(n) % 2 == 1
+    square = (x[:, :3] ** 2).sum(axis=1)
+    has = (square > np.quantile(square, 0.94)).astype(np.float64)
+    assert roc_auc_score(has[test], Whitened(x, test=test).mlp(has, seed=0)) > 0.75
+
+
 def test_probes_learn_nothing_from_the_people_they_are_tested_on() -> None:
     x, has = templates(), (templates()[:, 0] > 0).astype(np.float64)
     other = x.copy()
