@@ -162,6 +162,17 @@ def test_inferred_attributes_that_no_probe_can_be_trained_on_are_left_out(
     assert "No probe could be trained on: A nobody, B few, age +, few." in (tmp_path / "suppression.md").read_text()
 
 
+def test_of_inferred_attributes_those_known_of_most_faces_come_first(templates: TemplateSet, labels: Labels) -> None:
+    person = np.arange(len(templates)) // N_FACES
+    hat = np.where(person < N_PEOPLE / 2 + 10, templates.templates[:, 0] > 0, np.nan)
+    old = (person >= N_PEOPLE / 2).astype(np.float64)
+    some = replace(labels, booleans={"hat": hat, "old": old})
+    chosen = replace(selection(0, attributes=("hat", "old")), inferred=True)
+    faces = faces_to_probe(chosen, templates, some, seed=0)
+    assert faces is not None and list(faces.targets) == ["old"] and faces.skipped == ["hat"]
+    assert len(faces.templates) == len(templates)
+
+
 @pytest.mark.parametrize("attributes", [(), ("age +", "few")])
 def test_features_that_stand_for_no_attribute_are_not_probed(
     templates: TemplateSet, labels: Labels, caplog: pytest.LogCaptureFixture, attributes: tuple[str, ...]
