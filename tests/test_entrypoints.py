@@ -364,4 +364,4 @@ def test_pairs_and_pictures_are_explained(
     assert len(load_dict(f"{named.info.artifact_uri}/pair.json")["counterfactual"]) <= 1
     assert "takes at least 1,000 impostor pairs" in refuse("explain", **used | quick | {"far": 0.001})
     assert refuse("explain", **used | quick | {"sae": "other"}).startswith("readings: they describe sae ")
-    assert "second must name a face too" in invoke("explain", **beside).output
+    assert "first names a face, and second must name one too" in invoke("explain", **beside).output

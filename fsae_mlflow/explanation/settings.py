@@ -73,7 +73,7 @@ class ExplainSettings:
     def check(self) -> None:
         """Refuse one face without the other, and hidden maps without maps."""
         if bool(self.first) != bool(self.second):
-            missing = "second" if self.first else "first"
-            raise UserError(f"{missing} must name a face too: a similarity is that of two faces.")
+            given, missing = ("first", "second") if self.first else ("second", "first")
+            raise UserError(f"{given} names a face, and {missing} must name one too: a similarity is of two faces.")
         if self.n_hidden and not self.maps:
             raise UserError("n_hidden measures maps, and maps is false; leave one of them out.")

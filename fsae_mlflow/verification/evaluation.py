@@ -34,7 +34,8 @@ from fsae_mlflow.verification.protocol import (
     tar_at_far,
 )
 from fsae_mlflow.verification.settings import CONTROLS, EvaluateSettings
-from fsae_mlflow.verification.suppression.measurement import faces_to_probe, measure_suppression
+from fsae_mlflow.verification.suppression.faces import faces_to_probe
+from fsae_mlflow.verification.suppression.measurement import measure_suppression
 from fsae_mlflow.verification.tables import LABELS, Evaluation, Part, Row, write_tables
 
 ORDER = [

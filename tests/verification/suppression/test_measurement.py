@@ -15,7 +15,8 @@ from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.verification.pairs import RowPairs, make_pairs
 from fsae_mlflow.verification.protocol import cross_validate, squared_distances
-from fsae_mlflow.verification.suppression.measurement import Suppression, faces_to_probe, measure_suppression
+from fsae_mlflow.verification.suppression.faces import faces_to_probe
+from fsae_mlflow.verification.suppression.measurement import Suppression, measure_suppression
 from tests.template_sets import TemplateWriter, face_row
 
 D_IN, N_PEOPLE, N_FACES = 10, 80, 5
