@@ -13,9 +13,9 @@ def main(settings, run):
     """Split the similarity of two faces into the features that make it, with what they mean and where they look."""
     from fsae_mlflow.documents import sha256
     from fsae_mlflow.explanation.stage import explain
+    from fsae_mlflow.extraction.single import recognizer_of
     from fsae_mlflow.locks import only_writer
     from fsae_mlflow.parameters import deciding, fingerprint, output_folder
-    from fsae_mlflow.recognizers.registry import load_recognizer
     from fsae_mlflow.sae.saved import digest, load_sae
     from fsae_mlflow.tracking.inputs import find_sae, open_readings, open_templates
     from fsae_mlflow.verification.pairs import pairs_path
@@ -25,11 +25,11 @@ def main(settings, run):
     sae = load_sae(folder)
     given = {"sae": folder, "d_sae": sae.d_sae, "templates": templates, "shown": settings.reading_templates}
     description, shown, readings = open_readings(run, settings.readings, **given)
-    made_by = templates.metadata.get("settings", {})
-    name, card = settings.recognizer or made_by.get("recognizer", ""), made_by.get("recognizer_card", "")
     files = [Path(settings.first), Path(settings.second), *([pairs_path(settings.pairs)] if settings.pairs else [])]
     pictures = any(path.is_file() for path in files[:2])
-    recognizer = load_recognizer(name, card=settings.recognizer_card or card) if settings.maps or pictures else None
+    recognizer = None
+    if settings.maps or pictures:
+        recognizer = recognizer_of(templates, name=settings.recognizer, card=settings.recognizer_card)
     inputs = {
         "recognizer": recognizer.origin.digest if recognizer else "",
         "templates": templates.digest,

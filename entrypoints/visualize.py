@@ -7,10 +7,10 @@ from fsae_mlflow.visualization.settings import VisualizeSettings
 @command(VisualizeSettings, stage="visualize")
 def main(settings, run):
     """Show what features respond to: the faces that fire them most, and images optimized to fire them."""
+    from fsae_mlflow.extraction.single import recognizer_of
     from fsae_mlflow.features.table import read_activity, readings_digest
     from fsae_mlflow.locks import only_writer
     from fsae_mlflow.parameters import deciding, fingerprint, output_folder
-    from fsae_mlflow.recognizers.registry import load_recognizer
     from fsae_mlflow.sae.saved import digest, load_sae
     from fsae_mlflow.tracking.inputs import find_readings, find_sae, open_templates
     from fsae_mlflow.visualization.visualize import visualize
@@ -24,11 +24,7 @@ def main(settings, run):
         if readings
         else None
     )
-    made_by = templates.metadata.get("settings", {})
-    recognizer = load_recognizer(
-        settings.recognizer or made_by.get("recognizer", ""),
-        card=settings.recognizer_card or made_by.get("recognizer_card", ""),
-    )
+    recognizer = recognizer_of(templates, name=settings.recognizer, card=settings.recognizer_card)
     inputs = {
         "templates": templates.digest,
         "sae": digest(folder),

@@ -20,10 +20,9 @@ from fsae_mlflow.explanation import kernels
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.entries import Entries
 from fsae_mlflow.sae.fused.kernels import parallel_for
+from fsae_mlflow.verification.ablation.kernels import ZERO
 
 TINY = np.finfo(np.float64).tiny
-ZERO = 1e-12
-"""A squared norm below this share of the whole one is rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)

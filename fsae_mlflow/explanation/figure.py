@@ -16,8 +16,8 @@ from fsae_mlflow.explanation.saliency import Embed, saliency_maps
 from fsae_mlflow.explanation.settings import ExplainSettings
 from fsae_mlflow.faces.aligned import to_float
 from fsae_mlflow.features.table import Description
-from fsae_mlflow.report.deletion import deletion_figure
-from fsae_mlflow.report.explanation import N_FACES, ExplanationSheet, FeatureRow, Scale, draw_explanation, overlay
+from fsae_mlflow.report.explanations.deletion import deletion_figure
+from fsae_mlflow.report.explanations.pair import N_FACES, ExplanationSheet, FeatureRow, Scale, draw_explanation, overlay
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.templates.set import TemplateSet
 

@@ -4,7 +4,7 @@ from typing import no_type_check
 
 from numba import njit
 
-DOT = {"contract", "reassoc"}
+from fsae_mlflow.sae.fused.kernels import DOT
 
 
 @no_type_check

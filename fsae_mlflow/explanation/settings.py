@@ -6,6 +6,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import EXECUTION, settings
+from fsae_mlflow.verification.settings import Folds, PairsPerFold
 
 
 @settings
@@ -34,10 +35,8 @@ class ExplainSettings:
         "Pairs that the threshold is chosen on: LFW's pairs.txt, its folder, or a table image_id_a, image_id_b, "
         "genuine, fold; empty: made from identities.",
     ] = ""
-    folds: Annotated[int, "Folds of the pairs that are made; a pairs file has its own.", Ge(2)] = 10
-    pairs_per_fold: Annotated[
-        int, "Largest number of genuine (and of impostor) pairs in a fold that is made.", Gt(0), Le(1_000_000)
-    ] = 300
+    folds: Folds = 10
+    pairs_per_fold: PairsPerFold = 300
     far: Annotated[float, "Share of impostor pairs that the threshold accepts.", Gt(0), Lt(1)] = 1e-3
     n_shared: Annotated[int, "Features shown that add most to the similarity.", Ge(1), Le(20)] = 5
     n_opposing: Annotated[int, "Features shown that take most away from it.", Ge(0), Le(20)] = 3

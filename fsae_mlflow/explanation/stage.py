@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Int64
 
 from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.compute import choose_device
@@ -20,6 +20,8 @@ from fsae_mlflow.explanation.figure import Looks, draw, draw_deletion
 from fsae_mlflow.explanation.results import Explanation, Threshold, write_explanation
 from fsae_mlflow.explanation.saliency import Embed
 from fsae_mlflow.explanation.settings import ExplainSettings
+from fsae_mlflow.extraction.sheets import evenly_spaced
+from fsae_mlflow.extraction.writing import templates_of
 from fsae_mlflow.faces.aligned import to_float
 from fsae_mlflow.features.activity.survey import encoded
 from fsae_mlflow.features.suppression import select_features
@@ -94,12 +96,13 @@ def explain(
         threshold(cosine[: len(pairs)], pairs.genuine, far=settings.far) for cosine in (found.original, found.decoded)
     ]
     if asked:
-        known = asked[0].identity is not None and asked[1].identity is not None
-        genuine = asked[0].identity == asked[1].identity if known else None
+        identities = {face.identity for face in asked}
+        genuine = None if None in identities else len(identities) == 1
         chosen = [Chosen(name="pair", pair=len(pairs), faces=(asked[0], asked[1]), genuine=genuine)]
     else:
         chosen = telling_pairs(found, pairs, templates)
-    embed = _embed(templates, recognizer) if recognizer and settings.maps else None
+    flip = bool(templates.metadata.get("settings", {}).get("flip"))
+    embed = partial(templates_of, recognizer=recognizer, flip=flip) if recognizer and settings.maps else None
     columns = description.columns if description else None
     readings = columns["reading"].tolist() if columns else ["not read"] * sae.d_sae
     off = select_features(settings.without, sae.d_sae, columns) if settings.without else None
@@ -135,7 +138,7 @@ def explain(
     files.append(_write_contributions(found, pairs, templates, output / "contributions.parquet"))
     metrics = _metrics(found, pairs, thresholds)
     if settings.n_deleted:
-        some = _evenly(pairs, settings.n_deleted)
+        some = np.array(evenly_spaced(len(pairs), most=settings.n_deleted))
         tried = deletion(found.of_pairs(some), genuine=pairs.genuine[some], seed=settings.seed)
         metrics |= tried.metrics
         files.append(draw_deletion(tried, output / "deletion.png"))
@@ -158,24 +161,12 @@ def _contributions(
     return contributions(Decoder.of(sae), Entries.joined([one.entries for one in batches]), x, first, second)
 
 
-def _embed(templates: TemplateSet, recognizer: Recognizer) -> Embed:
-    """Templates as those of the set were made: with `flip` means over a face and its mirror image."""
-    if not templates.metadata.get("settings", {}).get("flip"):
-        return recognizer
-    return lambda faces: (recognizer(faces) + recognizer(faces.flip(-1))) / 2
-
-
-def _evenly(pairs: RowPairs, n: int) -> Int64[np.ndarray, " some"]:
-    """At most `n` pairs, evenly over all of them, in their order."""
-    return np.unique(np.linspace(0, len(pairs) - 1, min(n, len(pairs))).round().astype(np.int64))
-
-
 def _hidden(
     settings: ExplainSettings, templates: TemplateSet, pairs: RowPairs, sae: SparseAutoencoder, embed: Embed
 ) -> Hiding:
     """How faithful the maps are, on faces evenly over those of the pairs."""
     rows = pairs.rows
-    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(settings.n_hidden, len(rows))).round().astype(np.int64))]
+    rows = rows[evenly_spaced(len(rows), most=settings.n_hidden)]
     faces = to_float(np.stack([np.asarray(face) for face in templates.faces(rows)])).to(sae.W_dec.device)
     return hiding(faces, embed=embed, sae=sae, noise=settings.noise, n_copies=settings.n_copies, seed=settings.seed)
 

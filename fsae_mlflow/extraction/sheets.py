@@ -18,9 +18,9 @@ COLUMNS = 8
 REJECTED_SIZE = 2 * FACE_SIZE  # room for the reason
 
 
-def evenly_spaced(n: int) -> list[int]:
-    """Up to 64 of the numbers 0…n - 1, evenly spaced from the first to the last."""
-    return np.unique(np.linspace(0, n - 1, min(n, N_TILES)).round().astype(int)).tolist()
+def evenly_spaced(n: int, *, most: int = N_TILES) -> list[int]:
+    """Up to `most` of the numbers 0…n - 1, evenly spaced from the first to the last."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)).tolist()
 
 
 def accepted(faces: Sequence[Image.Image], path: Path) -> Path | None:

@@ -1,4 +1,4 @@
-"""One picture file → its aligned face and template, made as those of a template set were."""
+"""What made a template set, used again: its recognizer, and one picture file → its aligned face and template."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -16,6 +16,17 @@ from fsae_mlflow.faces.decoding import read
 from fsae_mlflow.faces.pictures import Picture
 from fsae_mlflow.faces.storage import Location
 from fsae_mlflow.recognizers.base import Recognizer
+from fsae_mlflow.recognizers.registry import load_recognizer
+from fsae_mlflow.templates.set import TemplateSet
+
+
+def recognizer_of(templates: TemplateSet, *, name: str = "", card: str = "") -> Recognizer:
+    """The recognizer that made a template set; a name or a card that is given takes the place of the set's.
+
+    Raises: UserError as `load_recognizer`.
+    """
+    made_with = templates.metadata.get("settings", {})
+    return load_recognizer(name or made_with.get("recognizer", ""), card=card or made_with.get("recognizer_card", ""))
 
 
 def extract_one(

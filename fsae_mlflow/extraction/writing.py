@@ -11,7 +11,8 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.extraction.plan import Plan
@@ -110,15 +111,21 @@ def face_cutter(settings: ExtractSettings, *, device: torch.device) -> FaceCutte
     )
 
 
+def templates_of(
+    faces: Float[Tensor, "batch 3 h w"], recognizer: Recognizer, *, flip: bool
+) -> Float[Tensor, "batch d"]:
+    """Templates of aligned RGB faces (0…1); with `flip` the mean of a face's template and its mirror image's."""
+    templates = recognizer(faces)
+    return (templates + recognizer(faces.flip(-1))) / 2 if flip else templates
+
+
 def embed(
     faces: UInt8[np.ndarray, "batch height width 3"], recognizer: Recognizer, *, flip: bool
 ) -> Float32[np.ndarray, "batch d"]:
     """Templates of aligned RGB faces (0…255); with `flip` the mean of a face's template and its mirror image's."""
     with torch.inference_mode():
         batch = to_float(torch.from_numpy(faces).to(recognizer.mean.device))
-        templates = recognizer(batch)
-        if flip:
-            templates = (templates + recognizer(batch.flip(-1))) / 2
+        templates = templates_of(batch, recognizer, flip=flip)
     return templates.float().cpu().numpy()
 
 

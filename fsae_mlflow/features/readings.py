@@ -122,6 +122,14 @@ def first_claim(of: Mapping[str, Any]) -> Claim:
     return Claim(kind=kind, p=float(of[f"{name}_p"]), q=float(of[f"{name}_q"]), rho=f"{name}_rho")
 
 
+def kinds_of(readings: Mapping[str, np.ndarray]) -> Shaped[np.ndarray, " d_sae"]:
+    """What is read first of each feature: an attribute, identity, pose or a property, or "unread"."""
+    kinds = np.full(len(readings["reading"]), "unread", dtype=object)
+    for feature in np.flatnonzero(readings["confirmed"]):
+        kinds[feature] = first_claim({name: values[feature] for name, values in readings.items()}).kind
+    return kinds
+
+
 def _confirmed(columns: Columns) -> Bool[np.ndarray, " d_sae"]:
     masks = (columns["attribute_confirmed"], columns["identity_confirmed"], confirmed_poses(columns))
     return np.any([*masks, *large_properties(columns).values()], axis=0)

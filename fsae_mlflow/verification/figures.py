@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from fsae_mlflow.report import style
-from fsae_mlflow.report.accuracy import Series, accuracy_figure, roc_figure
 from fsae_mlflow.report.densities import density_histogram
+from fsae_mlflow.report.verification.accuracy import Series, accuracy_figure, roc_figure
 from fsae_mlflow.verification.protocol import roc_curve
 from fsae_mlflow.verification.tables import Evaluation, Row
 

@@ -10,6 +10,12 @@ from fsae_mlflow.parameters import EXECUTION, settings
 CONTROLS = ("random", "energy", "pca", "mean")
 
 
+Folds = Annotated[int, "Folds of the pairs that are made; a pairs file has its own.", Ge(2)]
+PairsPerFold = Annotated[
+    int, "Largest number of genuine (and of impostor) pairs in a fold that is made.", Gt(0), Le(1_000_000)
+]
+
+
 @settings
 class EvaluateSettings:
     """Verification of pairs of faces with original templates and with templates decoded from an SAE's features."""
@@ -63,10 +69,8 @@ class EvaluateSettings:
         "Controls beside the clusters, by commas: random (as many random features), energy (as many of most energy), "
         "pca (as many principal components as the cluster's L0), mean (the mean template); or none.",
     ] = "none"
-    folds: Annotated[int, "Folds of the pairs that are made; a pairs file has its own.", Ge(2)] = 10
-    pairs_per_fold: Annotated[
-        int, "Largest number of genuine (and of impostor) pairs in a fold that is made.", Gt(0), Le(1_000_000)
-    ] = 300
+    folds: Folds = 10
+    pairs_per_fold: PairsPerFold = 300
     seed: Annotated[int, "Seed of the pairs that are made, and of random features.", Ge(0)] = 0
     force: Annotated[bool, "Go on although SAE, templates and recognizer do not belong together.", EXECUTION] = False
     batch_size: Annotated[int, "Templates encoded at once.", Gt(0), EXECUTION] = 512

@@ -7,9 +7,9 @@ from PIL import Image
 
 from fsae_mlflow.features.clusters import clusters
 from fsae_mlflow.report import style
-from fsae_mlflow.report.accuracy import Series, accuracy_figure, roc_figure
 from fsae_mlflow.report.densities import _edges, density_histogram
 from fsae_mlflow.report.grid import GridRow, Tile, feature_grid
+from fsae_mlflow.report.verification.accuracy import Series, accuracy_figure, roc_figure
 
 
 def is_drawn(path: Path) -> bool:

@@ -12,10 +12,11 @@ from PIL import Image
 from scipy import stats
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.report.audit import AuditLine, Share, audit_figure, most_different
+from fsae_mlflow.features.readings import kinds_of
+from fsae_mlflow.report.verification.audit import AuditLine, Share, audit_figure, most_different
 from fsae_mlflow.sae.entries import Entries
 from fsae_mlflow.templates.set import TemplateSet
-from fsae_mlflow.verification.audit.fired import FiredFeatures, kinds_of, over_represented
+from fsae_mlflow.verification.audit.fired import FiredFeatures, over_represented
 from fsae_mlflow.verification.audit.groups import Decisions, Group, audit_groups
 from fsae_mlflow.verification.audit.stage import audit
 from fsae_mlflow.verification.audit.tables import Common, write_audit

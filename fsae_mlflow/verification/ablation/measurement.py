@@ -11,14 +11,14 @@ from jaxtyping import Float32, Float64, Int64, Shaped
 from scipy import stats
 
 from fsae_mlflow.features.activity.survey import encoded
-from fsae_mlflow.report.ablation import ReadingChange, ablation_figure
+from fsae_mlflow.features.readings import kinds_of
 from fsae_mlflow.report.tables import write_csv
+from fsae_mlflow.report.verification.ablation import ReadingChange, ablation_figure
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.entries import Entries
 from fsae_mlflow.sae.fused.kernels import parallel_for
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.verification.ablation.kernels import leave_out_each, rates
-from fsae_mlflow.verification.audit.fired import kinds_of
 from fsae_mlflow.verification.pairs import RowPairs
 from fsae_mlflow.verification.protocol import allowed_impostors, squared_distances
 from fsae_mlflow.verification.tables import loggable

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 from scipy.stats import mannwhitneyu
 
 from fsae_mlflow.features.activity.survey import encoded
-from fsae_mlflow.features.readings import first_claim
+from fsae_mlflow.features.readings import kinds_of
 from fsae_mlflow.features.statistics.hypergeometric import upper_tail
 from fsae_mlflow.features.statistics.multiple import benjamini_hochberg
 from fsae_mlflow.sae.base import SparseAutoencoder
@@ -70,14 +70,6 @@ class Found:
     def order(self) -> Int64[np.ndarray, " n"]:
         """Places by rising p, those with the larger lift first among equals."""
         return np.lexsort((-self.lift, self.p))
-
-
-def kinds_of(readings: Mapping[str, np.ndarray]) -> Shaped[np.ndarray, " d_sae"]:
-    """What is read first of each feature: an attribute, identity, pose or a property, or "unread"."""
-    kinds = np.full(len(readings["reading"]), "unread", dtype=object)
-    for feature in np.flatnonzero(readings["confirmed"]):
-        kinds[feature] = first_claim({name: values[feature] for name, values in readings.items()}).kind
-    return kinds
 
 
 def over_represented(

@@ -78,6 +78,11 @@ class Group:
         return bool(self.attribute) and self.n_people < FEWEST_PEOPLE
 
     @property
+    def lacks(self) -> str:
+        """What there is too little of where a rate is not given."""
+        return "too few people" if self.of_few else "too few pairs"
+
+    @property
     def has_fmr(self) -> bool:
         """Whether there are enough impostor pairs to give a rate of false matches: at least 10/far."""
         return self.decided and not self.of_few and self.far * self.impostor.n >= FEWEST_ERRORS - 1e-9
@@ -96,7 +101,7 @@ class Group:
     def remark(self) -> str:
         """Why a rate is not given, in words; "" where both are."""
         if self.of_few:
-            return "too few people"
+            return self.lacks
         lacking = [kind for kind, known in (("impostor", self.has_fmr), ("genuine", self.has_fnmr)) if not known]
         return f"too few {' and '.join(lacking)} pairs" if lacking else ""
 

@@ -10,7 +10,7 @@ from jaxtyping import Float64
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.features.attributes import read_attributes
-from fsae_mlflow.report.audit import AuditLine, Share, audit_figure
+from fsae_mlflow.report.verification.audit import AuditLine, Share, audit_figure
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.verification.audit.fired import FiredFeatures, over_represented
@@ -107,4 +107,4 @@ def _figure(groups: list[Group], path: Path) -> Path:
 def _share(group: Group, errors: Errors, known: bool) -> Share | str:
     if known:
         return Share(errors.rate, *errors.interval)
-    return "too few people" if group.of_few else "too few pairs"
+    return group.lacks

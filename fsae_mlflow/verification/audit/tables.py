@@ -127,15 +127,14 @@ def _markdown(groups: Sequence[Group], common: Sequence[Common], fired: FiredFea
 
 def _cells(group: Group) -> list[str]:
     known, own = group.has_fmr, group.has_own
-    few = "too few people" if group.of_few else "too few pairs"
     return [
         group.name,
         f"{group.n_people:,}",
         f"{group.impostor.n:,}",
-        f"{group.impostor.rate:.4f}" if known else few,
+        f"{group.impostor.rate:.4f}" if known else group.lacks,
         _interval(group.impostor) if known else "",
         f"{group.genuine.n:,}",
-        f"{group.genuine.rate:.4f}" if group.has_fnmr else few,
+        f"{group.genuine.rate:.4f}" if group.has_fnmr else group.lacks,
         _interval(group.genuine) if group.has_fnmr else "",
         f"{group.threshold:.3f}" if own else "",
         f"{group.impostor_own.rate:.4f}" if own else "",

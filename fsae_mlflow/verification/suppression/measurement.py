@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float32, Float64
 from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.features.suppression import Selection
 from fsae_mlflow.progress import progress
-from fsae_mlflow.report.suppression import Erasure, suppression_figure
 from fsae_mlflow.report.tables import write_csv
+from fsae_mlflow.report.verification.suppression import Erasure, suppression_figure
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.verification.decoding import decode_masked
