@@ -106,8 +106,8 @@ def _subtitle(told: Explanation) -> str:
     alone = "accepted" if told.decoded > decoded else "rejected"
     return (
         f"Pairs are accepted above {_plain(limit.cosine)}: {100 * limit.far:.2g} % of {limit.n_impostors:,} "
-        f"pairs of two people and {100 * limit.tar:.3g} % of {limit.n_genuine:,} pairs of one person. The SAE explains "
-        f"{_plain(told.decoded)} of the similarity: alone, that is {alone} (threshold {_plain(decoded)})."
+        f"pairs of two people and {100 * limit.tar:.3g} % of {limit.n_genuine:,} pairs of one person. From the "
+        f"SAE's features alone the similarity is {_plain(told.decoded)}: {alone} (threshold {_plain(decoded)})."
     )
 
 
