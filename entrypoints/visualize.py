@@ -1,5 +1,7 @@
 """Optimize images that fire features of an SAE."""
 
+import click
+
 from fsae_mlflow.tracking.command import command
 from fsae_mlflow.visualization.settings import VisualizeSettings
 
@@ -8,45 +10,48 @@ from fsae_mlflow.visualization.settings import VisualizeSettings
 def main(settings, run):
     """Show what features respond to: the faces that fire them most, and images optimized to fire them."""
     from fsae_mlflow.extraction.single import recognizer_of
-    from fsae_mlflow.features.table import read_activity, readings_digest
+    from fsae_mlflow.features.attributes import digest_of
+    from fsae_mlflow.features.table import read_readings, readings_digest, write_with_columns
     from fsae_mlflow.locks import only_writer
     from fsae_mlflow.parameters import deciding, fingerprint, output_folder
+    from fsae_mlflow.recognizers.registry import load_recognizer
     from fsae_mlflow.sae.saved import digest, load_sae
-    from fsae_mlflow.tracking.inputs import find_readings, find_sae, open_templates
-    from fsae_mlflow.visualization.visualize import visualize
+    from fsae_mlflow.tracking.inputs import READINGS, find_readings, find_sae, open_templates
+    from fsae_mlflow.visualization.figures import image_table, write_figures
+    from fsae_mlflow.visualization.stage import visualize
 
     templates = open_templates(run, settings.templates, context="visualization")
     folder = find_sae(run, settings.sae)
     sae = load_sae(folder)
     readings = find_readings(run, settings.readings) if settings.readings else None
-    activity = (
-        read_activity(readings, sae=digest(folder), d_sae=sae.d_sae, templates=templates, force=settings.force)
-        if readings
-        else None
-    )
+    of_sae = {"sae": digest(folder), "d_sae": sae.d_sae, "templates": templates, "force": settings.force}
+    description = read_readings(readings, **of_sae) if readings else None
     recognizer = recognizer_of(templates, name=settings.recognizer, card=settings.recognizer_card)
-    inputs = {
-        "templates": templates.digest,
-        "sae": digest(folder),
-        "recognizer": recognizer.origin.digest,
+    others = {
+        name: load_recognizer(getattr(settings, name), card=getattr(settings, f"{name}_card"), parameter=name)
+        for name in ("judge", "ensemble")
+        if getattr(settings, name)
+    }
+    about = {"templates": templates.digest, "sae": digest(folder), "recognizer": recognizer.origin.digest}
+    inputs = about | {
         "readings": readings_digest(readings) if readings else "",
+        "attributes": digest_of(settings.attributes),
+        **{name: one.origin.digest for name, one in others.items()},
     }
     output = output_folder("visualize", settings.output, fingerprint(deciding(settings) | inputs))
+    given = {"templates": templates, "sae": sae, "recognizer": recognizer, "description": description, "about": about}
+    log = {"on_metrics": run.on_metrics, "on_image": run.on_image("optimization")}
     with only_writer(output):
-        made = visualize(
-            settings,
-            templates=templates,
-            sae=sae,
-            recognizer=recognizer,
-            output=output,
-            activity=activity,
-            on_metrics=run.on_metrics,
-        )
+        made = visualize(settings, **given, **others, output=output, **log)
+        figures = write_figures(made, templates, description, output, n_top_faces=settings.n_top_faces)
+        written = write_with_columns(readings, output / READINGS, made.columns(sae.d_sae)) if readings else []
     run.set_tags({"fsae.force": "true"} if settings.force else {})
-    for path in (made.grid, made.table, made.history):
-        run.log_path(path)
-    for image in made.images:
-        run.log_path(image.path, "images")
+    for path in (*figures, *made.files, *written):
+        run.log_path(path, path.relative_to(output).parent.as_posix().removeprefix("."))
+    for path in made.folders:
+        run.log_path(path, path.relative_to(output).as_posix())
+    run.log_table(image_table(made, output), "images.json")
+    click.echo(f"{made.headline}: {output}")
 
 
 if __name__ == "__main__":

@@ -24,16 +24,18 @@ def progress(
     unit: str,
     done: int = 0,
     size: Callable[[T], int] = lambda _: 1,
+    note: Callable[[], str] = lambda: "",
 ) -> Iterator[T]:
     """Pass items through and show how many of `total` units are done; an item counts as `size` units.
 
-    `done` units were done before. A log gets a line every ten seconds: "extract: 1,200 of 7,701 images, 26/s,
-    4 min 10 s left".
+    `done` units were done before. `note` gives words to show beside the numbers. A log gets a line every ten seconds:
+    "extract: 1,200 of 7,701 images, 26/s, 4 min 10 s left".
     """
     if sys.stderr.isatty():
         with tqdm(total=total, initial=done, desc=label, unit=f" {unit}", delay=1) as bar:
             for item in iterable:
                 yield item
+                bar.set_postfix_str(note(), refresh=False)
                 bar.update(size(item))
         return
     started = last = time.monotonic()
@@ -45,7 +47,8 @@ def progress(
         if now - last >= SECONDS_BETWEEN_LINES and done > before:
             last, rate = now, (done - before) / (now - started)
             left = duration((total - done) / rate)
-            logger.info("%s: %s of %s %s, %.3g/s, %s left", label, f"{done:,}", f"{total:,}", unit, rate, left)
+            said = f", {words}" if (words := note()) else ""
+            logger.info("%s: %s of %s %s, %.3g/s, %s left%s", label, f"{done:,}", f"{total:,}", unit, rate, left, said)
 
 
 def duration(seconds: float) -> str:

@@ -94,7 +94,7 @@ def test_the_whole_way(faces: Path, tmp_path: Path) -> None:
 
     run = succeed("visualize", n_features=2, n_images=1, steps=2, n_top_faces=2)
     assert "features.png" in artifacts(run)
-    assert len(artifacts(run, "images")) == 2
+    assert len(artifacts(run, "feature_images")) == 2
 
 
 def check_registered_model(templates: TemplateSet, folder: Path) -> None:
@@ -147,7 +147,7 @@ def test_readings_are_read_in_place_of_encoding(
     stages = {"visualize": {"n_features": 2, "n_images": 1, "steps": 1}, "evaluate_lfw": {"folds": 2}}
     for name, parameters in stages.items():
         assert "fsae.readings" not in succeed(name, **used, **parameters).data.tags
-    monkeypatch.delattr("fsae_mlflow.visualization.visualize.survey")
+    monkeypatch.delattr("fsae_mlflow.visualization.stage.survey")
     monkeypatch.delattr("fsae_mlflow.verification.evaluation.survey")
     for name, parameters in stages.items():
         run = succeed(name, readings="latest", **used, **parameters)
@@ -289,7 +289,7 @@ def test_latest_without_a_run_names_the_way(tmp_path: Path) -> None:
         ("compare", {"saes": "narrow,wide"}, "Template width 512 differs from the SAE's d_in 16"),
         ("compare", {"saes": "narrow,foreign"}, "do not belong together; give one template set for each SAE"),
         ("visualize", {"sae": "wide"}, "Template width 512 differs from the SAE's d_in 16"),
-        ("visualize", {"sae": "narrow", "features": "7,x"}, "features must be best, or numbers"),
+        ("visualize", {"sae": "narrow", "features": "7,x"}, "features must be best, all, or numbers"),
     ],
 )
 def test_mistakes_end_in_one_sentence(

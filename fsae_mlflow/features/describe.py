@@ -3,18 +3,14 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float32, Int64
 from torch import nn
-from torch.nn import functional as F
 
 from fsae_mlflow.compute import choose_device
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.faces.aligned import to_float
 from fsae_mlflow.features.absorption import absorption, absorption_metrics
 from fsae_mlflow.features.activity.duplicates import distinct, without_duplicates
 from fsae_mlflow.features.activity.summary import Activity
@@ -23,6 +19,7 @@ from fsae_mlflow.features.attributes import FEWEST_PEOPLE, Labels, read_attribut
 from fsae_mlflow.features.clusters import clusters
 from fsae_mlflow.features.comparison.cosines import antipode_share, antipodes
 from fsae_mlflow.features.controls import control
+from fsae_mlflow.features.judged import judged_templates
 from fsae_mlflow.features.judgments import ReadFaces
 from fsae_mlflow.features.probes import probes
 from fsae_mlflow.features.properties import face_properties
@@ -31,7 +28,7 @@ from fsae_mlflow.features.settings import DescribeSettings
 from fsae_mlflow.features.statistics.order import Groups
 from fsae_mlflow.features.table import Description, write_description, write_l0
 from fsae_mlflow.identities import holdout_rows
-from fsae_mlflow.progress import OnMetrics, progress
+from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.provenance import require_same_recognizer
 from fsae_mlflow.ranks import connected_ranks
 from fsae_mlflow.sae.base import SparseAutoencoder
@@ -41,7 +38,6 @@ from fsae_mlflow.templates.set import TemplateSet
 RESERVE = 1.5
 """Top faces that the survey keeps for each that is shown, so that near-duplicates can be dropped."""
 
-JUDGED_AT_ONCE = 64
 
 logger = logging.getLogger(__name__)
 
@@ -218,7 +214,7 @@ def _faces_to_read(
         properties=face_properties(templates, rows),
         booleans={name: values[rows] for name, values in labels.booleans.items()},
         numbers={name: values[rows] for name, values in labels.numbers.items()},
-        judge=None if judge is None else _judged(judge, templates, rows, choose_device(settings.device)),
+        judge=None if judge is None else judged_templates(judge, templates, rows, choose_device(settings.device)),
     )
 
 
@@ -228,20 +224,6 @@ def _require_people(n: int, templates: TemplateSet) -> None:
             f"templates: readings are found on some people and confirmed on others, which takes at least "
             f"{FEWEST_PEOPLE} people; {templates.folder} has {n}. Extract faces of more people."
         )
-
-
-@torch.no_grad()
-def _judged(
-    judge: nn.Module, templates: TemplateSet, rows: Int64[np.ndarray, " n"], device: torch.device
-) -> Float32[np.ndarray, "n d"]:
-    """The judge's L2-normalized templates of the aligned faces."""
-    judge, found = judge.to(device), []
-    faces = templates.faces_in_order(rows)
-    batches = iter(lambda: list(islice(faces, JUDGED_AT_ONCE)), [])
-    for batch in progress(batches, total=len(rows), label="judge", unit="faces", size=len):
-        pixels = to_float(np.stack([np.asarray(face) for _, face in batch])).to(device)
-        found.append(F.normalize(judge(pixels), dim=1).cpu().numpy())
-    return np.concatenate(found)
 
 
 def _metrics(activity: Activity, antipode: Float32[np.ndarray, " d_sae"]) -> dict[str, float]:

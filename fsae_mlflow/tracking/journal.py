@@ -18,7 +18,6 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import mlflow
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -26,15 +25,21 @@ from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.progress import SECONDS_BETWEEN_LINES
 from fsae_mlflow.tracking.processes import process_tags
+from fsae_mlflow.tracking.sending import attempt
 
 PATTERN = "unlogged-*.jsonl"
 PATIENCE_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 15.0
 MAX_METRICS = 1000
 MAX_PARAM_LENGTH = 6000
-TABLES_TAG = "mlflow.loggedArtifacts"
 NAMES = {"params": "parameter sets", "tags": "tag sets", "path": "artifacts", "json": "artifacts", "table": "artifacts"}
-NAMES |= {"metrics": "metric entries", "dataset": "inputs", "register": "the registered model", "end": "the run's end"}
+NAMES |= {
+    "metrics": "metric entries",
+    "dataset": "inputs",
+    "image": "artifacts",
+    "register": "the registered model",
+    "end": "the run's end",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -214,45 +219,6 @@ class Journal:
                     pause = min(pause * 2 or 0.5, LONGEST_PAUSE_SECONDS)
                     self.changed.wait_for(lambda: self.stopped, timeout=pause)
                 self.trouble = self.trouble if error is None else said(error)
-
-
-def attempt(client: MlflowClient, run_id: str, entries: list[dict[str, Any]]) -> Exception | None:
-    """Send one entry, or several of metrics, and give the error, if any."""
-    try:
-        _send(client, run_id, entries)
-    except Exception as error:
-        return error
-    return None
-
-
-def _send(client: MlflowClient, run_id: str, entries: list[dict[str, Any]]) -> None:
-    match entries[0]:
-        case {"do": "metrics"}:
-            client.log_batch(run_id, metrics=[Metric(*point) for entry in entries for point in entry["metrics"]])
-        case {"do": "params", "values": values}:
-            # MLflow refuses a second value of a parameter, even 0.0001 after 1e-4.
-            known = client.get_run(run_id).data.params
-            params = [Param(name, value) for name, value in values.items() if name not in known]
-            client.log_batch(run_id, params=params)
-        case {"do": "tags", "values": values}:
-            client.log_batch(run_id, tags=[RunTag(name, value) for name, value in values.items()])
-        case {"do": "json", "value": value, "name": name}:
-            client.log_dict(run_id, value, name)
-        case {"do": "table", "text": text, "name": name}:
-            # MLflow's log_table appends to a table that is there already.
-            client.log_text(run_id, text, name)
-            tables = json.loads(client.get_run(run_id).data.tags.get(TABLES_TAG, "[]"))
-            table = {"path": name, "type": "table"}
-            client.set_tag(run_id, TABLES_TAG, json.dumps(tables if table in tables else [*tables, table]))
-        case {"do": "path", "path": path, "folder": folder, "stamp": stamp}:
-            stat = Path(path).stat()
-            if [stat.st_size, stat.st_mtime_ns] != stamp:
-                raise UserError(f"{path} has changed since the run logged it, so it is not sent.")
-            client.log_artifact(run_id, path, folder)
-        case {"do": "dataset", "dataset": dataset, "context": context}:
-            client.log_inputs(run_id, [DatasetInput(Dataset(**dataset), [InputTag("mlflow.data.context", context)])])
-        case {"do": "end", "status": status, "time": milliseconds}:
-            client.set_terminated(run_id, status, milliseconds)
 
 
 def is_refusal(error: Exception) -> bool:

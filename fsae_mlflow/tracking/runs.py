@@ -4,7 +4,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -104,6 +104,14 @@ class Run:
         for file in sorted(one for one in path.rglob("*") if one.is_file()):  # an entry each, so that each is sent once
             place = PurePosixPath(folder or "", file.relative_to(path).parent.as_posix())
             self.log_path(file, str(place) if place.parts else None)
+
+    def on_image(self, key: str) -> Callable[[Path, int], None]:
+        """What logs the pictures of a series, each a file, which the UI shows with a slider over steps."""
+
+        def log(path: Path, step: int) -> None:
+            self.log("image", path=str(path.resolve()), key=key, step=step)
+
+        return log
 
     @property
     def metrics(self) -> dict[str, float]:

@@ -1,33 +1,182 @@
-"""The figure of a visualization: figure 3 of the paper."""
+"""The figures of a visualization: figure 3 of the paper, as one grid and as a sheet for each feature."""
 
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from PIL import Image
 
+from fsae_mlflow.features.activity.summary import FaceLists
+from fsae_mlflow.features.table import Description
+from fsae_mlflow.progress import progress
+from fsae_mlflow.report import style
+from fsae_mlflow.report.feature_sheet import N_COLUMNS, FeatureSheet, Row, write_sheet
 from fsae_mlflow.report.grid import GridRow, Tile, feature_grid
 from fsae_mlflow.templates.set import TemplateSet
-from fsae_mlflow.visualization.results import Visualization
+from fsae_mlflow.visualization.making.dial import POSITIONS
+from fsae_mlflow.visualization.making.saved import read_record
+from fsae_mlflow.visualization.results import OptimizedImage, Visualization, image_rows
+from fsae_mlflow.visualization.targets import Target
+from fsae_mlflow.visualization.verdict.verdict import RULE, Verdict
 
+GRID, SHEETS = "features.png", "sheets"
+MOST_IN_GRID, MOST_SHEETS = 24, 300
 TITLE = "Left: its top faces, at most 3 a person. Right: images optimized for it. Below: activation"
+Pictures = Mapping[int, Image.Image]
 
 
-def write_grid(visualization: Visualization, templates: TemplateSet, path: Path) -> Path:
-    """Draw a row per feature, with its activation under each picture (for optimized images: that of the saved file)."""
-    return feature_grid(
-        [_row(visualization, templates, feature) for feature in visualization.features], path, title=TITLE
+def write_figures(
+    found: Visualization,
+    templates: TemplateSet,
+    description: Description | None,
+    folder: Path,
+    *,
+    n_top_faces: int,
+) -> list[Path]:
+    """Draw features.png, with a row for each of the first 24 targets, and a sheet for each of the first 300."""
+    targets = found.targets[:MOST_SHEETS]
+    rows = np.concatenate([_shown(found, target, n_top_faces)[0] for target in targets])
+    spread = [_spread(found.activity.sampled, target.feature)[0] for target in targets]
+    pictures = dict(templates.faces_in_order(np.concatenate([rows, *spread]))) if len(rows) else {}
+    grid = [_grid_row(found, target, pictures, n_top_faces) for target in targets[:MOST_IN_GRID]]
+    written = [feature_grid(grid, folder / GRID, title=TITLE)]
+    for target in progress(targets, total=len(targets), label="sheets", unit="features"):
+        sheet = _sheet(found, target, pictures, description, n_top_faces, templates)
+        written.append(write_sheet(sheet, folder / SHEETS / f"{target.stem}.png"))
+    return written
+
+
+def image_table(found: Visualization, folder: Path) -> list[dict[str, Any]]:
+    """The images and the controls as rows of one table, with numbers as people read them."""
+    rows = image_rows(found.images, folder) + image_rows(found.controls, folder)
+    return [
+        {
+            name: round(value, 4) if isinstance(value, float) else value
+            for name, value in row.items()
+            if name != "control"
+        }
+        | {"control": row.get("control", "")}
+        for row in rows
+    ]
+
+
+def words_of(verdict: Verdict) -> str:
+    """What a verdict says of its image, in words."""
+    said = [f"fires it {verdict.to_maximum:.2f} × as hard as the strongest face"]
+    said.append("a detector sees a face" if verdict.face_probability >= 0.9 else "a detector sees no face")
+    if not math.isnan(verdict.judge_auc):
+        said.append(f"another recognizer prefers its top faces with {verdict.judge_auc:.0%} to other faces")
+    return "; ".join(said)
+
+
+def _shown(found: Visualization, target: Target, n: int) -> tuple[np.ndarray, np.ndarray]:
+    rows, activations = found.activity.top_of(target.feature)
+    return rows[:n], activations[:n]
+
+
+def _spread(lists: FaceLists, feature: int) -> tuple[np.ndarray, np.ndarray]:
+    """Faces sampled from all that fire the feature, evenly over their places by activation."""
+    n = int(lists.n[feature])
+    places = np.unique(np.linspace(0, n - 1, min(n, N_COLUMNS)).round().astype(int)) if n else np.empty(0, int)
+    return lists.rows[feature, places].astype(np.int64), lists.activations[feature, places]
+
+
+def _tiles(pictures: Pictures, rows: np.ndarray, activations: np.ndarray) -> list[Tile]:
+    return [
+        Tile(picture=pictures[row], caption=f"{value:.3g}")
+        for row, value in zip(rows.tolist(), activations.tolist(), strict=True)
+    ]
+
+
+def _image(image: OptimizedImage, caption: str) -> Tile:
+    with Image.open(image.path) as file:
+        return Tile(picture=file.convert("RGB"), caption=caption)
+
+
+def _grid_row(found: Visualization, target: Target, pictures: Pictures, n: int) -> GridRow:
+    return GridRow(
+        heading=f"Feature {target.name}, fired by {_share(found.references[target.feature].density)} of the faces",
+        faces=_tiles(pictures, *_shown(found, target, n)),
+        images=[_image(image, f"{image.verdict.activation:.3g}") for image in found.of(target)],
     )
 
 
-def _row(visualization: Visualization, templates: TemplateSet, feature: int) -> GridRow:
-    rows, activations = (values[: visualization.n_top_faces] for values in visualization.activity.top_of(feature))
-    faces = [
-        Tile(picture=face, caption=f"{value:.3g}")
-        for face, value in zip(templates.faces(rows), activations, strict=True)
+def _sheet(
+    found: Visualization,
+    target: Target,
+    pictures: Pictures,
+    description: Description | None,
+    n: int,
+    templates: TemplateSet,
+) -> FeatureSheet:
+    reference, images = found.references[target.feature], found.of(target)
+    rows = [
+        Row(
+            heading="Faces that fire it most, at most 3 of a person (below: activation)",
+            tiles=_tiles(pictures, *_shown(found, target, n)),
+        ),
+        Row(
+            heading="Faces sampled from all that fire it, the strongest first",
+            tiles=_tiles(pictures, *_spread(found.activity.sampled, target.feature)),
+        ),
+        Row(
+            heading=f"Images optimized to fire it ({images[0].parametrization}), each from a random start",
+            tiles=[_image(image, _caption(image)) for image in images],
+            color=style.GREEN,
+        ),
     ]
-    images = []
-    for image in visualization.of(feature):
-        with Image.open(image.path) as file:
-            images.append(Tile(picture=file.convert("RGB"), caption=f"{image.assessment.activation:.3g}"))
-    density = visualization.references[feature].density
-    share = f"{density:.2%}" if density >= 1e-4 else f"{density:.1e}"
-    return GridRow(heading=f"Feature {feature}, fired by {share} of the faces", faces=faces, images=images)
+    if target in found.dials:
+        rows.append(
+            Row(
+                heading="Dial: the mean face, moved along the feature by −3 to +3 standard deviations (SD)",
+                tiles=_dial_tiles(found.dials[target]),
+                color=style.GREEN,
+            )
+        )
+    n_confirmed = sum(image.verdict.confirmed for image in images)
+    return FeatureSheet(
+        title=f"Feature {target.name}",
+        reading=_reading(description, target),
+        subtitle=f"{_share(reference.density)} of {len(templates):,} faces fire it. {found.about}",
+        rows=rows,
+        values=reference.values,
+        shares=reference.shares,
+        marks=[image.verdict.activation for image in images],
+        closing=f"{n_confirmed} of {len(images)} images are confirmed. {RULE}",
+    )
+
+
+def _reading(description: Description | None, target: Target) -> str:
+    if description is None:
+        return "Its meaning was not looked for (give readings=)."
+    if target != Target((target.feature,)):
+        return "A combination of features."
+    sentence = str(description.columns["reading"][target.feature])
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _caption(image: OptimizedImage) -> str:
+    verdict = image.verdict
+    second = "confirmed" if verdict.confirmed else "not confirmed"
+    return f"{verdict.activation:.3g}\n{second}"
+
+
+def _dial_tiles(path: Path) -> Sequence[Tile]:
+    record = read_record(path)
+    with Image.open(path) as file:
+        strip = file.convert("RGB")
+    size = strip.height
+    captions = [f"{position:+d} SD" if position else "mean" for position in POSITIONS]
+    return [
+        Tile(
+            picture=strip.crop((place * size, 0, (place + 1) * size, size)),
+            caption=f"{caption}\n{record['activation'][place]:.3g}",
+        )
+        for place, caption in enumerate(captions)
+    ]
+
+
+def _share(share: float) -> str:
+    return f"{share:.2%}" if share >= 1e-4 else f"{share:.1e}"

@@ -20,7 +20,7 @@ from fsae_mlflow.sweep.settings import SweepSettings
 from fsae_mlflow.sweep.stage import sweep
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.tracking.command import StageCommand
-from fsae_mlflow.visualization.visualize import named_features
+from fsae_mlflow.visualization.choosing import named_targets
 from tests.sae.making import new_sae, train_settings
 from tests.test_house import ENTRY_POINTS
 
@@ -71,6 +71,7 @@ def test_every_value_is_taken_or_refused_in_one_sentence(stage: str, monkeypatch
         ("train_recognizer", {"batch_size": 10**6}, "batch_size must be less than or equal to 65536"),
         ("train_recognizer", {"teacher": ""}, "teacher is required."),
         ("train_recognizer", {"faces": ""}, "faces is required."),
+        ("visualize", {"noise": 2.0}, "noise must be less than or equal to 1"),
         ("visualize", {"jitter": 10**4}, "jitter must be less than or equal to 56"),
         ("visualize", {"n_features": 10**4}, "n_features must be less than or equal to 300"),
         ("visualize", {"n_images": 10**4}, "n_images must be less than or equal to 100"),
@@ -159,13 +160,11 @@ def test_backbone_arguments_that_timm_cannot_use_are_refused(arguments: str) -> 
         StudentNetwork(StudentArchitecture(backbone="resnet18", backbone_args=arguments))
 
 
-def test_features_are_numbers_that_one_figure_can_show() -> None:
-    for features in ("²", "-1", "nan", "1e30", "64", 5000 * "1", "1,,2"):
-        with pytest.raises(UserError, match="features must be best, or numbers from 0 to 63"):
-            named_features(features, 64)
-    with pytest.raises(UserError, match="at most 300, which one figure can show; it names 301"):
-        named_features(",".join(map(str, range(301))), 1000)
-    assert named_features("7, 3,7", 64) == [7, 3]
+def test_features_to_make_images_of_are_numbers() -> None:
+    for features in ("²", "-1", "nan", "1e30", "64", 5000 * "1", "1,,2", "1+", "1--2"):
+        with pytest.raises(UserError, match=r"^features(: .-1. must begin| must be best, all, or numbers)"):
+            named_targets(features, 64)
+    assert [target.name for target in named_targets("7, 3,7", 64)] == ["7", "3"]
 
 
 def test_a_misspelt_parameter_names_the_nearest() -> None:

@@ -14,9 +14,13 @@ from fsae_mlflow.recognizers.card import RecognizerCard
 from fsae_mlflow.sae.variants.gated import GatedSAE
 from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
+from fsae_mlflow.visualization.real_faces.prior import FacePrior
+from fsae_mlflow.visualization.real_faces.reach import RealTemplates
+from fsae_mlflow.visualization.targets import Target
 from tests.template_sets import TemplateWriter, face_row
 
 D_IN, D_SAE = 12, 24
+COMBINED = [Target((3, 9)), Target((3,), (9,))]
 
 
 class LinearRecognizer(nn.Module):
@@ -58,3 +62,14 @@ def templates(tmp_path_factory: pytest.TempPathFactory, recognizer: Recognizer) 
             picture.save(content, "JPEG", quality=95)
             writer.write([face_row(f"p{index // 4}/{index}.png", recognizer(face)[0].numpy(), content.getvalue())])
     return TemplateSet.open(Path(writer.folder))
+
+
+@pytest.fixture(scope="session")
+def prior(templates: TemplateSet) -> FacePrior:
+    return FacePrior.computed(templates, np.arange(len(templates)))
+
+
+@pytest.fixture(scope="session")
+def real(templates: TemplateSet, sae: GatedSAE) -> RealTemplates:
+    targets = [Target((feature,)) for feature in range(sae.d_sae)]
+    return RealTemplates.of(templates, sae, [*targets, *COMBINED], mean_norm=2.0, maxima=np.full(sae.d_sae, 0.5))

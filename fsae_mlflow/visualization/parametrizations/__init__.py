@@ -5,7 +5,8 @@ To add one:
 1. Write NAME.py with a subclass of `Parametrization` (base.py); pixels.py is the shortest example. The constructor
    takes a list of torch generators, one per image, and the keyword `size` in pixels (by default an aligned face's). It
    passes both to the base class and makes `nn.Parameter`s. `forward()` returns the images, shape (images, 3, size,
-   size), RGB in 0…1.
+   size), RGB in 0…1. base.py says how a class asks for what faces look like, for images to begin with, and how it sets
+   its own number of steps and its penalty.
 2. Add the line `"NAME": f"{HERE}.NAME:CLASS",` to registry.py. NAME is then a choice of the visualize entry point:
    `python -m entrypoints.visualize --parametrization NAME`.
 3. Run `python -m pytest tests/visualization`, which tests every name in the registry for these rules:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -14,8 +15,6 @@ from fsae_mlflow.faces.aligned import FACE_SIZE
 from fsae_mlflow.visualization.parametrizations.base import Parametrization, normal
 
 NOISE_CHANNELS = 8
-# Four halvings: an aligned face has 112 = 2^4 · 7 pixels a side.
-CHANNELS = (16, 32, 64, 64, 64)
 
 
 class DeepImagePrior(Parametrization):
@@ -27,10 +26,14 @@ class DeepImagePrior(Parametrization):
     Raises: UserError for a size that cannot be halved len(channels) − 1 times.
     """
 
-    def __init__(
-        self, generators: Sequence[torch.Generator], *, size: int = FACE_SIZE, channels: Sequence[int] = CHANNELS
-    ) -> None:
+    # Four halvings: an aligned face has 112 = 2^4 · 7 pixels a side.
+    channels: ClassVar[Sequence[int]] = (16, 32, 64, 64, 64)
+    # Channels of each skip connection; None: all of the block's.
+    n_skipped: ClassVar[int | None] = None
+
+    def __init__(self, generators: Sequence[torch.Generator], *, size: int = FACE_SIZE) -> None:
         super().__init__(generators, size=size)
+        channels = self.channels
         halvings = len(channels) - 1
         if size % 2**halvings:
             raise UserError(f"size must be a multiple of {2**halvings} for {halvings} halvings; it is {size}.")
@@ -40,15 +43,19 @@ class DeepImagePrior(Parametrization):
         self.down = nn.ModuleList(
             nn.Sequential(Block(generators, a, b, stride=2), Block(generators, b, b)) for a, b in pairs
         )
-        self.up = nn.ModuleList(Block(generators, a + b, a) for a, b in reversed(pairs))
+        self.skips = nn.ModuleList(
+            nn.Identity() if self.n_skipped is None else Block(generators, a, self.n_skipped, kernel=1)
+            for a, _ in pairs
+        )
+        self.up = nn.ModuleList(Block(generators, (self.n_skipped or a) + b, a) for a, b in reversed(pairs))
         self.exit = GroupedConv(generators, channels[0], 3, kernel=1)
 
     def forward(self) -> Float[Tensor, "images 3 size size"]:
         """The images, RGB in 0…1."""
         x = self.entry(self.noise)
         skipped = []
-        for block in self.down:
-            skipped.append(x)
+        for block, skip in zip(self.down, self.skips, strict=True):
+            skipped.append(skip(x))
             x = block(x)
         for block in self.up:
             x = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
@@ -58,6 +65,15 @@ class DeepImagePrior(Parametrization):
     def _joined(self, *maps: Float[Tensor, "1 _ h w"]) -> Float[Tensor, "1 _ h w"]:
         """The channels of several maps, concatenated per image."""
         return torch.cat([x.unflatten(1, (self.n_images, -1)) for x in maps], dim=2).flatten(1, 2)
+
+
+class WideDeepImagePrior(DeepImagePrior):
+    """The deep image prior as its authors use it: wide, with thin skip connections (four channels)."""
+
+    channels = (64, 64, 64, 64, 64)
+    n_skipped = 4
+    default_steps = 400
+    default_lr = 1e-3
 
 
 class GroupedConv(nn.Module):
@@ -80,11 +96,13 @@ class GroupedConv(nn.Module):
 
 
 class Block(nn.Module):
-    """3 × 3 convolution, instance normalization, leaky ReLU."""
+    """Convolution, instance normalization, leaky ReLU."""
 
-    def __init__(self, generators: Sequence[torch.Generator], n_in: int, n_out: int, *, stride: int = 1) -> None:
+    def __init__(
+        self, generators: Sequence[torch.Generator], n_in: int, n_out: int, *, kernel: int = 3, stride: int = 1
+    ) -> None:
         super().__init__()
-        self.convolution = GroupedConv(generators, n_in, n_out, kernel=3, stride=stride)
+        self.convolution = GroupedConv(generators, n_in, n_out, kernel=kernel, stride=stride)
         self.gain = nn.Parameter(torch.ones(len(generators) * n_out))
         self.shift = nn.Parameter(torch.zeros(len(generators) * n_out))
 

@@ -32,6 +32,10 @@ class FourierSpectrum(Parametrization):
 
     def forward(self) -> Float[Tensor, "images 3 size size"]:
         """The images, RGB in 0…1."""
+        return self.colors().sigmoid()
+
+    def colors(self) -> Float[Tensor, "images 3 size size"]:
+        """The inverse transform, in RGB, around 0."""
         coefficients: Complex[Tensor, "images 3 size half"] = torch.view_as_complex(self.spectrum) * self.weight
         decorrelated = torch.fft.irfft2(coefficients, s=(self.size, self.size), norm="ortho")
-        return torch.einsum("rc,nchw->nrhw", self.color, decorrelated).sigmoid()
+        return torch.einsum("rc,nchw->nrhw", self.color, decorrelated)

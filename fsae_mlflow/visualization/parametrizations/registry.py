@@ -4,8 +4,12 @@ from pkgutil import resolve_name
 
 HERE = "fsae_mlflow.visualization.parametrizations"
 PARAMETRIZATIONS = {
+    "eigenfaces": f"{HERE}.eigenfaces:Eigenfaces",
     "dip": f"{HERE}.dip:DeepImagePrior",
+    "dip_wide": f"{HERE}.dip:WideDeepImagePrior",
     "fourier": f"{HERE}.fourier:FourierSpectrum",
+    "maco": f"{HERE}.maco:MagnitudeConstrained",
+    "accentuate": f"{HERE}.accentuate:Accentuated",
     "pixels": f"{HERE}.pixels:Pixels",
 }
 

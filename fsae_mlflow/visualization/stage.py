@@ -1,0 +1,299 @@
+"""The stage: chosen features → optimized images and dials, a verdict on each, and what it is compared with."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import nn
+from torch.nn import functional as F
+
+from fsae_mlflow.compute import choose_device
+from fsae_mlflow.errors import UserError
+from fsae_mlflow.faces.aligned import to_float
+from fsae_mlflow.features.activity.summary import Activity
+from fsae_mlflow.features.activity.survey import survey
+from fsae_mlflow.features.attributes import read_attributes
+from fsae_mlflow.features.controls import control
+from fsae_mlflow.features.table import Description
+from fsae_mlflow.identities import holdout_rows
+from fsae_mlflow.progress import OnMetrics
+from fsae_mlflow.provenance import require_same_recognizer
+from fsae_mlflow.recognizers.base import Recognizer
+from fsae_mlflow.sae.base import SparseAutoencoder
+from fsae_mlflow.sae.variants.registry import VARIANT
+from fsae_mlflow.templates.set import TemplateSet
+from fsae_mlflow.visualization.choosing import chosen_targets, named_targets
+from fsae_mlflow.visualization.making.ensemble import Ensemble
+from fsae_mlflow.visualization.making.optimization import Job
+from fsae_mlflow.visualization.making.saved import picture_of, save_picture
+from fsae_mlflow.visualization.making.studio import OnImage, Studio
+from fsae_mlflow.visualization.parametrizations.registry import load_parametrization
+from fsae_mlflow.visualization.real_faces.prior import FacePrior
+from fsae_mlflow.visualization.real_faces.reach import RealTemplates
+from fsae_mlflow.visualization.real_faces.starts import Starts
+from fsae_mlflow.visualization.results import OptimizedImage, Visualization, mean_history, write_tables
+from fsae_mlflow.visualization.settings import VisualizeSettings
+from fsae_mlflow.visualization.targets import Target
+from fsae_mlflow.visualization.verdict.firing import Reference, read_picture
+from fsae_mlflow.visualization.verdict.judge import Judge, probes_of, top_faces
+from fsae_mlflow.visualization.verdict.verdict import RULE, Case, verdicts
+
+N_JUDGED = 48
+"""Top faces kept of each feature where nothing was described; about half are of people on whom images are judged."""
+N_RANDOM_TEMPLATES = 10_000
+CONFIRM = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dictionary:
+    """An SAE, how real faces fire it, and what images are made of it. A control's name is in `control`."""
+
+    sae: SparseAutoencoder
+    activity: Activity
+    targets: list[Target]
+    control: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """An image file, what it was made for and how, and of which dictionary."""
+
+    target: Target
+    seed: int
+    path: Path
+    parametrization: str
+    dictionary: Dictionary
+    control: str
+
+
+def visualize(
+    settings: VisualizeSettings,
+    *,
+    templates: TemplateSet,
+    sae: SparseAutoencoder,
+    recognizer: Recognizer,
+    output: Path,
+    description: Description | None = None,
+    judge: Recognizer | None = None,
+    ensemble: nn.Module | None = None,
+    about: Mapping[str, Any] | None = None,
+    on_metrics: OnMetrics | None = None,
+    on_image: OnImage | None = None,
+) -> Visualization:
+    """Make `n_images` images of every chosen target through `recognizer`, the one that made `templates`.
+
+    Writes to `output`: feature_images/feature-00042-seed-0.png and so on, dials/, controls/, and the tables (results.py). What
+    is there already is not made again. `description`: how `templates` fire the SAE and what the features are read as,
+    from describe; templates are encoded where it is None. `judge` and `ensemble`: other recognizers. `about` is stored
+    with the tables. `on_image` gets sheets of the first images while they are made.
+
+    Raises: UserError for a feature that does not exist, where the templates' width differs from the SAE's d_in, and
+    where templates, SAE and recognizer do not belong together, unless `force` is set.
+    """
+    require_same_recognizer(templates.origin, sae.origin, recognizer.origin, force=settings.force)
+    if judge is not None and judge.origin.digest == recognizer.origin.digest:
+        raise UserError("judge must be another recognizer than the one that images are optimized for.")
+    named_targets(settings.features, sae.d_sae)
+    device = choose_device(settings.device)
+    sae, recognizer = sae.to(device), recognizer.to(device)
+    activity = description.activity if description else _survey(settings, sae, templates)
+    main = Dictionary(sae=sae, activity=activity, targets=chosen_targets(settings, sae, activity))
+    confirm = _confirm(templates)
+
+    @cache
+    def prior() -> FacePrior:
+        return FacePrior.of(templates)
+
+    def studio(of: Dictionary) -> Studio:
+        real = RealTemplates.of(
+            templates, of.sae, of.targets, mean_norm=of.activity.mean_norm, maxima=of.activity.maxima
+        )
+        shared = {"templates": templates, "confirm": confirm}
+        seen = {"activity": of.activity, "seed": settings.seed, "device": device}
+        return Studio(
+            settings=settings,
+            sae=of.sae,
+            recognizer=recognizer,
+            real=real,
+            prior=prior() if settings.dial or load_parametrization(settings.parametrization).needs_prior else None,
+            start=cache(lambda name: Starts(name, prior=prior(), sae=of.sae, **shared)),
+            ensemble=Ensemble(ensemble, of.targets, **shared, **seen) if ensemble else None,
+            device=device,
+        )
+
+    at_main = studio(main)
+    made = _images(
+        settings, at_main, main, output / "feature_images", settings.parametrization, settings.n_images, on_image
+    )
+    dials = at_main.make_dials(main.targets, output / "dials") if settings.dial else {}
+    for name in settings.control_names:
+        folder = output / "controls" / name
+        if name == "real":
+            made += _real_faces(main, templates, folder)
+        elif name == "other":
+            made += _of_others([one for one in made if not one.control and one.seed == settings.seed])
+        elif name == "pixels":
+            made += _images(settings, at_main, main, folder, "pixels", 1, control="pixels")
+        else:
+            random = _random(settings, main, templates)
+            made += _images(settings, studio(random), random, folder, settings.parametrization, 1, control="random")
+
+    found = _judged(settings, made, recognizer, judge, description, templates, confirm, device)
+    images = [image for image in found if not image.control]
+    done = Visualization(
+        targets=main.targets,
+        references={target.feature: Reference.of(activity, target.feature) for target in main.targets},
+        images=images,
+        controls=[image for image in found if image.control],
+        dials=dials,
+        alike=_alike(images, recognizer, device),
+        activity=activity,
+        about=f"SAE: {VARIANT.name_of(sae.settings)}, {sae.d_sae:,} features. Recognizer: {recognizer.card.name}.",
+        folders=sorted({image.path.parent for image in found} | {path.parent for path in dials.values()}),
+    )
+    done.files.extend(write_tables(done, output, about={"rule": RULE, **(about or {})}))
+    if on_metrics is not None:
+        for step, metrics in mean_history(done).items():
+            on_metrics(metrics, step)
+        on_metrics(done.metrics, 0)
+    return done
+
+
+def _survey(settings: VisualizeSettings, sae: SparseAutoencoder, templates: TemplateSet) -> Activity:
+    most = max(settings.n_top_faces, N_JUDGED)
+    return survey(sae, templates, most=most, batch_size=settings.batch_size).activity
+
+
+def _confirm(templates: TemplateSet) -> Bool[np.ndarray, " n_rows"]:
+    """The rows of the people on whom images are judged, the same half as describe's; of one person none."""
+    identities = templates.identities
+    if len(np.unique(identities)) < 2:
+        return np.zeros(len(identities), bool)
+    return holdout_rows(identities, CONFIRM, seed=0)
+
+
+def _images(
+    settings: VisualizeSettings,
+    studio: Studio,
+    of: Dictionary,
+    folder: Path,
+    parametrization: str,
+    n_images: int,
+    on_image: OnImage | None = None,
+    control: str = "",
+) -> list[Made]:
+    jobs = [Job(target=target, seed=settings.seed + image) for target in of.targets for image in range(n_images)]
+    label = f"visualize {control}".strip()
+    paths = studio.make(jobs, folder, parametrization=parametrization, label=label, on_image=on_image)
+    return [
+        Made(
+            target=job.target,
+            seed=job.seed,
+            path=path,
+            parametrization=parametrization,
+            dictionary=of,
+            control=control,
+        )
+        for job, path in zip(jobs, paths, strict=True)
+    ]
+
+
+def _real_faces(of: Dictionary, templates: TemplateSet, folder: Path) -> list[Made]:
+    """The face that fires each target's feature most, saved as an optimized image is."""
+    rows = [of.activity.top_of(target.feature)[0][:1] for target in of.targets]
+    known = [(target, int(row[0])) for target, row in zip(of.targets, rows, strict=True) if len(row)]
+    made = []
+    for (target, row), face in zip(known, templates.faces([row for _, row in known]), strict=True):
+        image = to_float(np.array(face)[None])[0]
+        path = save_picture(picture_of(image), folder / Job(target=target, seed=0).name, {"row": row})
+        made.append(Made(target=target, seed=0, path=path, parametrization="", dictionary=of, control="real"))
+    return made
+
+
+def _of_others(made: Sequence[Made]) -> list[Made]:
+    """The image of the next target, to be judged as if it were made for this one."""
+    turned = [*made[1:], *made[:1]] if len(made) > 1 else []
+    return [replace(one, path=other.path, control="other") for one, other in zip(made, turned, strict=False)]
+
+
+def _random(settings: VisualizeSettings, main: Dictionary, templates: TemplateSet) -> Dictionary:
+    """As many random directions as there are targets, as an SAE."""
+    drawn = np.random.default_rng(settings.seed).permutation(len(templates))[:N_RANDOM_TEMPLATES]
+    x = np.array(templates.templates_of(np.sort(drawn).astype(np.int64)))
+    n_features = max(2, len(main.targets))
+    sae = control("random", x, n_features=n_features, seed=settings.seed, origin=templates.origin)
+    sae = sae.to(main.sae.scale.device)
+    targets = [Target((feature,)) for feature in range(min(len(main.targets), sae.d_sae))]
+    return Dictionary(sae=sae, activity=_survey(settings, sae, templates), targets=targets, control="random")
+
+
+def _judged(
+    settings: VisualizeSettings,
+    made: Sequence[Made],
+    recognizer: Recognizer,
+    judge: nn.Module | None,
+    description: Description | None,
+    templates: TemplateSet,
+    confirm: Bool[np.ndarray, " n_rows"],
+    device: torch.device,
+) -> list[OptimizedImage]:
+    cases = [_case(one, description, confirm) for one in made]
+    seeing, probes = None, {}
+    if judge is not None:
+        seeing = Judge.of(
+            judge,
+            templates=templates,
+            top=[case.top for case in cases],
+            confirm=confirm,
+            seed=settings.seed,
+            device=device,
+        )
+        if any(case.attribute for case in cases):
+            labels = read_attributes(settings.attributes, templates).booleans
+            probes = probes_of(seeing, [case.attribute for case in cases], labels)
+    found: dict[int, OptimizedImage] = {}
+    for dictionary in {id(one.dictionary): one.dictionary for one in made}.values():
+        own = [(one, case) for one, case in zip(made, cases, strict=True) if one.dictionary is dictionary]
+        judged = verdicts(
+            [read_picture(one.path) for one, _ in own],
+            [case for _, case in own],
+            recognizer=recognizer,
+            sae=dictionary.sae,
+            judge=seeing,
+            probes=probes,
+            device=device,
+        )
+        for (one, _), verdict in zip(own, judged, strict=True):
+            about = {"target": one.target, "seed": one.seed, "path": one.path, "control": one.control}
+            found[id(one)] = OptimizedImage(**about, parametrization=one.parametrization, verdict=verdict)
+    return [found[id(one)] for one in made]
+
+
+def _case(made: Made, description: Description | None, confirm: Bool[np.ndarray, " n_rows"]) -> Case:
+    feature, of = made.target.feature, made.dictionary
+    top, attribute = top_faces(of.activity, feature, confirm), ""
+    if made.control == "real":  # the face itself is no evidence
+        top = top[top != of.activity.top_of(feature)[0][0]]
+    if description is not None and not of.control and "attribute" in description.columns:
+        named = description.columns["attribute_confirmed"][feature]
+        attribute = str(description.columns["attribute"][feature]) if named else ""
+    return Case(feature=feature, reference=Reference.of(of.activity, feature), top=top, attribute=attribute)
+
+
+@torch.no_grad()
+def _alike(images: Iterable[OptimizedImage], recognizer: nn.Module, device: torch.device) -> dict[Target, float]:
+    """The mean cosine of the templates of each target's images; nan for one image."""
+    of_target: dict[Target, list[Path]] = {}
+    for image in images:
+        of_target.setdefault(image.target, []).append(image.path)
+    found = {}
+    for target, paths in of_target.items():
+        faces = to_float(np.stack([read_picture(path) for path in paths])).to(device)
+        unit, n = F.normalize(recognizer(faces), dim=1), len(paths)
+        found[target] = float((unit.sum(dim=0).square().sum() - n) / (n * (n - 1))) if n > 1 else float("nan")
+    return found
