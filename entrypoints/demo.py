@@ -23,7 +23,7 @@ class DemoSettings:
     recognizer: Annotated[str, "Recognizer, as for extract."] = "tiny"
     epochs: Annotated[int, "Epochs of the SAE's training.", Ge(1)] = 60
     folds: Annotated[int, "Folds of the verification pairs.", Ge(2)] = 10
-    steps: Annotated[int, "Steps of the optimized images.", Ge(1)] = 48
+    steps: Annotated[int, "Steps of the optimized images.", Ge(1)] = 80
 
 
 @command(DemoSettings, stage="demo")
@@ -47,12 +47,16 @@ def main(settings, run):
     except UserError as error:  # few people cannot be read, few pairs not be judged
         click.echo(error)
     evaluated = run_entry_point(run, "evaluate_lfw", built_on | {"folds": settings.folds})
-    visualized = run_entry_point(run, "visualize", built_on | {"n_features": 4, "steps": settings.steps})
-    for child in (extracted, trained, *described, evaluated, visualized):
-        run.copy_from(child, metrics=HEADLINES, artifacts=[f"{name}.png" for name in PICTURES])
+    shown = built_on | ({"readings": described[0].id} if described else {})
+    made = [run_entry_point(run, "visualize", shown | {"n_features": 12, "steps": settings.steps})]
+    if described:
+        made.append(run_entry_point(run, "browse", shown | {"images": made[0].id}))
+    for child in (extracted, trained, *described, evaluated, *made):
+        run.copy_from(child, metrics=HEADLINES, artifacts=["features.html", *(f"{name}.png" for name in PICTURES)])
     metrics = run.metrics
     click.echo("\n".join(f"{name:>27}  {metrics[name]:.4g}" for name in HEADLINES if name in metrics))
     click.echo(f"\nLook at everything:  {run.ui_command}\nthen open {run.ui_address}")
+    click.echo("Its artifact features.html is the feature browser; it opens from outputs/browse without MLflow too.")
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def test_the_whole_way(faces: Path, tmp_path: Path) -> None:
 
     run = succeed("visualize", n_features=2, n_images=1, steps=2, n_top_faces=2)
     assert "features.png" in artifacts(run)
-    assert len(artifacts(run, "feature_images")) == 2
+    assert len(artifacts(run, "visualization/feature_images")) == 2
 
 
 def check_registered_model(templates: TemplateSet, folder: Path) -> None:

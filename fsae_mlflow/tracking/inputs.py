@@ -28,6 +28,7 @@ from fsae_mlflow.tracking.runs import STAGE_TAG, Run
 TEMPLATES = "templates"
 SAE = "sae"
 READINGS = "readings"
+IMAGES = "visualization"
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +101,18 @@ def find_readings(run: Run, name: str) -> Path:
     content = readings_digest(found.folder)
     _note_origin(run, READINGS, found.origin, content)
     _note_dataset(run, READINGS, found.folder, content, READINGS)
+    return found.folder
+
+
+def find_images(run: Run, name: str) -> Path:
+    """The folder of the images that `name` means: a folder, a run id of visualize, or `latest`.
+
+    What the name meant stands in the tags `fsae.images` and `fsae.images.digest`.
+
+    Raises: UserError where there are no such images; it says how to make them.
+    """
+    found = _find(run, name, parameter="images", stages=("visualize",), artifact=IMAGES)
+    _note_origin(run, "images", found.origin, found.folder.name)
     return found.folder
 
 

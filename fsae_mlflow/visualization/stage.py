@@ -87,10 +87,10 @@ def visualize(
 ) -> Visualization:
     """Make `n_images` images of every chosen target through `recognizer`, the one that made `templates`.
 
-    Writes to `output`: feature_images/feature-00042-seed-0.png and so on, dials/, controls/, and the tables (results.py). What
-    is there already is not made again. `description`: how `templates` fire the SAE and what the features are read as,
-    from describe; templates are encoded where it is None. `judge` and `ensemble`: other recognizers. `about` is stored
-    with the tables. `on_image` gets sheets of the first images while they are made.
+    Writes to `output`: feature_images/feature-00042-seed-0.png and so on, dials/, controls/, and the tables
+    (results.py). What is there already is not made again. `description`: how `templates` fire the SAE and what the
+    features are read as, from describe; templates are encoded where it is None. `judge` and `ensemble`: other
+    recognizers. `about` is stored with the tables. `on_image` gets sheets of the first images while they are made.
 
     Raises: UserError for a feature that does not exist, where the templates' width differs from the SAE's d_in, and
     where templates, SAE and recognizer do not belong together, unless `force` is set.

@@ -1,0 +1,1 @@
+"""The feature browser: one HTML page that shows every feature, without a server and without a network."""
