@@ -112,7 +112,7 @@ def _entry(
     return entry
 
 
-def _faces(lists: FaceLists, feature: int, most: int, *, spread: bool = False) -> list[list[float]]:
+def _faces(lists: FaceLists, feature: int, most: int, *, spread: bool = False) -> list[list[Any]]:
     """Pairs of a row and its activation: the first ones, or evenly spread over the list."""
     n = int(lists.n[feature])
     places = np.arange(min(n, most))

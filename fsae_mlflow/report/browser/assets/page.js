@@ -134,7 +134,7 @@ function drawRows() {
       const classes = [column.number && "number", column.wide && "wide", content === "confirmed" && "yes"].filter(Boolean).join(" ");
       return make("td", { class: classes || null }, content);
     });
-    return make("tr", { "aria-rowindex": first + place + 2, onclick: () => { location.hash = `feature-${one.id}`; } }, ...cells);
+    return make("tr", { "aria-rowindex": first + place + 2, onclick: (event) => { if (!event.target.closest("a")) go(`#feature-${one.id}`); } }, ...cells);
   });
   table.querySelector("table").setAttribute("aria-rowcount", shown.length + 1);
   body.replaceChildren(space(first), ...rows, space(shown.length - last));
@@ -220,7 +220,7 @@ map.addEventListener("mousemove", (event) => {
 map.addEventListener("mouseleave", () => { tip.hidden = true; });
 map.addEventListener("click", (event) => {
   const point = nearestPoint(event);
-  if (point) location.hash = `feature-${point[2].id}`;
+  if (point) go(`#feature-${point[2].id}`);
 });
 
 // A feature.
@@ -360,32 +360,45 @@ function show(view, title) {
   document.title = title;
   if (view === overview) { drawRows(); drawMap(); } else { window.scrollTo(0, 0); view.querySelector("h1").focus({ preventScroll: true }); }
 }
+// A page inside another one, as MLflow shows it, may not change its address; `here` is the address all the same.
+let here = location.hash;
+function go(address) {
+  here = address;
+  try { history.pushState(null, "", address || "#"); } catch { /* the address stays */ }
+  route();
+}
 function route() {
-  const [, kind, rest] = location.hash.match(/^#(feature|person|explanation)-(.*)$/) || [];
+  const [, kind, rest] = here.match(/^#(feature|person|explanation)-(.*)$/) || [];
   if (kind === "feature" && byId.has(Number(rest))) showFeature(byId.get(Number(rest)));
   else if (kind === "feature" && data.elsewhere[Number(rest)]) location.href = link(Number(rest));
   else if (kind === "person") showPerson(decodeURIComponent(rest));
   else if (kind === "explanation" && data.explanations[Number(rest)]) showExplanation(Number(rest));
   else show(overview, "What the features of a face template mean");
 }
-window.addEventListener("hashchange", route);
+for (const moved of ["hashchange", "popstate"]) window.addEventListener(moved, () => { if (here !== location.hash) { here = location.hash; route(); } });
+document.addEventListener("click", (event) => {
+  const address = event.target.closest?.("a")?.getAttribute("href");
+  if (!address?.startsWith("#") || address === "#list" || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  go(address === "#" ? "" : address);
+});
 window.addEventListener("resize", () => { if (!overview.hidden) { drawMap(); drawRows(); } });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawMap);
 document.querySelector(".find").addEventListener("submit", (event) => {
   event.preventDefault();
   const id = Number(field("go").value);
-  if (byId.has(id) || data.elsewhere[id]) location.hash = `feature-${id}`;
+  if (byId.has(id) || data.elsewhere[id]) go(`#feature-${id}`);
   field("go").setCustomValidity(byId.has(id) || data.elsewhere[id] ? "" : "no feature that fires has this number");
   field("go").reportValidity();
 });
 field("go").addEventListener("input", () => field("go").setCustomValidity(""));
 document.addEventListener("keydown", (event) => {
   if (/INPUT|SELECT/.test(event.target.tagName) || event.altKey || event.ctrlKey || event.metaKey) return;
-  if (event.key === "Escape" && overview.hidden) location.hash = "";
+  if (event.key === "Escape" && overview.hidden) go("");
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   if (step && !featureView.hidden) {
-    const next = shown[shown.findIndex((one) => location.hash === `#feature-${one.id}`) + step];
-    if (next) location.hash = `feature-${next.id}`;
+    const next = shown[shown.findIndex((one) => here === `#feature-${one.id}`) + step];
+    if (next) go(`#feature-${next.id}`);
   }
 });
 update();
