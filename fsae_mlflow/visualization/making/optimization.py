@@ -93,7 +93,8 @@ def optimize(
     for step in progress(range(1, steps + 1), total=steps, label=label, unit="steps", note=note):
         optimizer.zero_grad(set_to_none=True)
         images = parametrization()
-        seen = transforms(images, generators)
+        # Channels-last memory is fastest to convolve.
+        seen = transforms(images, generators).contiguous(memory_format=torch.channels_last)
         value = objective(recognizer(seen))
         if ensemble is not None:
             value = value + ensemble(seen)
