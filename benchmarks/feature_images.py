@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from fsae_mlflow.extraction.single import recognizer_of
 from fsae_mlflow.features.table import read_description
@@ -21,7 +22,8 @@ from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.visualization.parametrizations.registry import PARAMETRIZATIONS
 from fsae_mlflow.visualization.results import OptimizedImage
 from fsae_mlflow.visualization.settings import VisualizeSettings
-from fsae_mlflow.visualization.stage import visualize
+from fsae_mlflow.visualization.stage import confirming, visualize
+from fsae_mlflow.visualization.verdict.judge import Judge, top_faces
 
 FEWEST_FACES = 30
 HEADER = (
@@ -64,6 +66,22 @@ def row(name: str, images: list[OptimizedImage], dense: set[int], seconds: float
     return f"| {name} | {' | '.join(cells)} |"
 
 
+def best_possible(judge: Judge, templates: TemplateSet, top: list[np.ndarray]) -> list[float]:
+    """For each feature the AUC of what its top faces have in common: each top face against the mean of the judge's
+    templates of the others' (other people), as if that were an image.
+    """
+    found = []
+    for rows in top:
+        places, people = np.searchsorted(judge.rows, rows), templates.identities[rows]
+        others = judge.templates[judge.drawn & ~np.isin(judge.rows, rows)]
+        aucs = []
+        for place, person in zip(places, people, strict=True):
+            mean = judge.templates[places[people != person]].sum(axis=0)
+            aucs.append(float((others @ mean < judge.templates[place] @ mean).mean()))
+        found.append(float(np.mean(aucs)) if len(set(people)) > 1 else float("nan"))
+    return found
+
+
 def main() -> None:
     """Make the images and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -75,6 +93,7 @@ def main() -> None:
     parser.add_argument("--objective", default="direction")
     parser.add_argument("--preset", default="", help="paper: the paper's settings, in place of the parametrizations")
     parser.add_argument("--n", type=int, default=20, help="features of either kind")
+    parser.add_argument("--ceiling", action="store_true", help="say how well any image could do by the judge's AUC")
     parser.add_argument("--output", type=Path, default=Path("outputs/feature_images"))
     options = parser.parse_args()
 
@@ -112,6 +131,14 @@ def main() -> None:
         for control in dict.fromkeys(image.control for image in found.controls):
             of_control = [image for image in found.controls if image.control == control]
             print(row(f"control: {control}", of_control, set(dense), 0.0), flush=True)
+    if options.ceiling:
+        confirm = confirming(templates)
+        top = [top_faces(description.activity, feature, confirm) for feature in dense + sparse]
+        recognizer = load_recognizer(options.judge, card=options.judge_card, parameter="judge")
+        given = {"templates": templates, "top": top, "confirm": confirm, "seed": 0, "device": torch.device("cpu")}
+        aucs = best_possible(Judge.of(recognizer, **given), templates, top)
+        parts = [float(np.nanmean(part)) for part in (aucs, aucs[: options.n], aucs[options.n :])]
+        print(f"the mean of the other top faces has AUC {parts[0]:.3f}, {parts[1]:.3f} / {parts[2]:.3f}")
 
 
 if __name__ == "__main__":

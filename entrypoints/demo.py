@@ -46,7 +46,7 @@ def main(settings, run):
         click.echo(error)
     evaluated = run_entry_point(run, "evaluate_lfw", built_on | {"folds": settings.folds})
     shown = built_on | ({"readings": described[0].id} if described else {})
-    visualized = run_entry_point(run, "visualize", shown | {"n_features": 12, "steps": settings.steps})
+    visualized = run_entry_point(run, "visualize", shown | {"n_features": 6, "steps": settings.steps})
     browsed = [run_entry_point(run, "browse", shown | {"images": visualized.id})] if described else []
     artifacts = [*(f"{name}.png" for name in PICTURES), "features.html"]
     for child in (extracted, trained, *described, evaluated, visualized, *browsed):

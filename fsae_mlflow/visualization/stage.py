@@ -103,7 +103,7 @@ def visualize(
     sae, recognizer = sae.to(device), recognizer.to(device)
     activity = description.activity if description else _survey(settings, sae, templates)
     main = Dictionary(sae=sae, activity=activity, targets=chosen_targets(settings, sae, activity))
-    confirm = _confirm(templates)
+    confirm = confirming(templates)
 
     @cache
     def prior() -> FacePrior:
@@ -169,7 +169,7 @@ def _survey(settings: VisualizeSettings, sae: SparseAutoencoder, templates: Temp
     return survey(sae, templates, most=most, batch_size=settings.batch_size).activity
 
 
-def _confirm(templates: TemplateSet) -> Bool[np.ndarray, " n_rows"]:
+def confirming(templates: TemplateSet) -> Bool[np.ndarray, " n_rows"]:
     """The rows of the people on whom images are judged, the same half as describe's; of one person none."""
     identities = templates.identities
     if len(np.unique(identities)) < 2:
