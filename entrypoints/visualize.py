@@ -40,10 +40,10 @@ def main(settings, run):
     }
     output = output_folder("visualize", settings.output, fingerprint(deciding(settings) | inputs))
     given = {"templates": templates, "sae": sae, "recognizer": recognizer, "description": description, "about": about}
-    log = {"on_metrics": run.on_metrics, "on_image": run.on_image("optimization")}
     with only_writer(output):
+        log = {"on_metrics": run.on_metrics, "on_image": run.on_image("optimization")}
         made = visualize(settings, **given, **others, output=output, **log)
-        figures = write_figures(made, templates, description, output, n_top_faces=settings.n_top_faces)
+        figures = write_figures(settings, made, templates, description, output, on_sheet=run.on_image("sheets"))
         written = write_with_columns(readings, output / READINGS, made.columns(sae.d_sae)) if readings else []
     run.set_tags({"fsae.force": "true"} if settings.force else {})
     for path in (*figures, *written):

@@ -1,7 +1,7 @@
 """The figures of a visualization: figure 3 of the paper, as one grid and as a sheet for each feature."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.visualization.making.dial import POSITIONS
 from fsae_mlflow.visualization.making.saved import read_record
 from fsae_mlflow.visualization.results import OptimizedImage, Visualization, image_rows
+from fsae_mlflow.visualization.settings import VisualizeSettings
 from fsae_mlflow.visualization.targets import Target
 from fsae_mlflow.visualization.verdict.verdict import RULE, Verdict
 
@@ -28,23 +29,29 @@ Pictures = Mapping[int, Image.Image]
 
 
 def write_figures(
+    settings: VisualizeSettings,
     found: Visualization,
     templates: TemplateSet,
     description: Description | None,
     folder: Path,
     *,
-    n_top_faces: int,
+    on_sheet: Callable[[Path, int], None] | None = None,
 ) -> list[Path]:
-    """Draw features.png, with a row for each of the first 24 targets, and a sheet for each of the first 300."""
-    targets = found.targets[:MOST_SHEETS]
+    """Draw features.png, with a row for each of the first 24 targets, and a sheet for each of the first 300.
+
+    `on_sheet` gets the sheets of the first 24, numbered from 0.
+    """
+    targets, n_top_faces = found.targets[:MOST_SHEETS], settings.n_top_faces
     rows = np.concatenate([_shown(found, target, n_top_faces)[0] for target in targets])
     spread = [_spread(found.activity.sampled, target.feature)[0] for target in targets]
     pictures = dict(templates.faces_in_order(np.concatenate([rows, *spread]))) if len(rows) else {}
     grid = [_grid_row(found, target, pictures, n_top_faces) for target in targets[:MOST_IN_GRID]]
     written = [feature_grid(grid, folder / GRID, title=TITLE)]
-    for target in progress(targets, total=len(targets), label="sheets", unit="features"):
+    for number, target in enumerate(progress(targets, total=len(targets), label="sheets", unit="features")):
         sheet = _sheet(found, target, pictures, description, n_top_faces, templates)
         written.append(write_sheet(sheet, folder / SHEETS / f"{target.stem}.png"))
+        if on_sheet is not None and number < MOST_IN_GRID:
+            on_sheet(written[-1], number)
     return written
 
 

@@ -170,7 +170,11 @@ def test_what_is_there_is_not_made_again(
 
 
 def test_figures_show_every_feature(done: Visualization, templates: TemplateSet) -> None:
-    written = write_figures(done, templates, None, folder(done), n_top_faces=4)
+    logged: list[tuple[str, int]] = []
+    written = write_figures(
+        SETTINGS, done, templates, None, folder(done), on_sheet=lambda path, step: logged.append((path.name, step))
+    )
+    assert logged == [("feature-00003.png", 0), ("feature-00009.png", 1)]
     assert [path.name for path in written] == ["features.png", "feature-00003.png", "feature-00009.png"]
     for path in written:
         with Image.open(path) as figure:
