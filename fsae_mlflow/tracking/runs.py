@@ -134,8 +134,9 @@ class Run:
 
     @property
     def ui_address(self) -> str:
-        """The address at which that UI shows this run."""
-        return f"http://127.0.0.1:5000/#/experiments/{self.experiment_id}/runs/{self.id}"
+        """The address at which that UI shows this run, in its training view, which has the model registry."""
+        page = f"experiments/{self.experiment_id}/runs/{self.id}?workflowType=machine_learning"
+        return f"http://127.0.0.1:5000/#/{page}"
 
 
 class NullRun(Run):
