@@ -1,11 +1,8 @@
 """A tracking server that stops during a stage: it returns in time, or it does not."""
 
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +18,7 @@ from fsae_mlflow.tracking import journal, registry, runs
 from fsae_mlflow.tracking.command import command
 from fsae_mlflow.tracking.registry import register_sae
 from fsae_mlflow.tracking.runs import Run
+from tests.servers import free_port, until_answered
 
 GATED = Path(__file__).parents[1] / "fixtures" / "version_0_1" / "saes" / "gated"
 
@@ -36,9 +34,7 @@ class Server:
     """A tracking server that can be stopped and started at the same address."""
 
     def __init__(self, folder: Path, store: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self.command = [sys.executable, "-m", "uvicorn", "--host", "127.0.0.1", "--port", str(self.port)]
         self.command += ["--log-level", "warning", "mlflow.server.fastapi_app:app"]
@@ -54,13 +50,7 @@ class Server:
 
     def start(self) -> None:
         self.process = subprocess.Popen(self.command, env=self.environment)
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{self.address}/health", timeout=5)
-                return
-            except OSError:
-                time.sleep(0.1)
-        raise AssertionError("the server does not start")
+        until_answered(f"{self.address}/health")
 
     def stop(self) -> None:
         if self.process is not None:

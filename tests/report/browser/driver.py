@@ -1,7 +1,6 @@
 """Headless Chromium, driven over WebDriver's HTTP protocol (https://www.w3.org/TR/webdriver2/)."""
 
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import requests
+
+from tests.servers import free_port, until_answered
 
 ARGUMENTS = (
     "--headless",
@@ -84,18 +85,11 @@ class Chromium:
 @contextmanager
 def chromium(profile: Path) -> Iterator[Chromium]:
     """Start a browser; it ends with the block."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(100):
-            try:
-                requests.get(f"{address}/status", timeout=5)
-                break
-            except requests.ConnectionError:
-                time.sleep(0.1)
+        until_answered(f"{address}/status")
         options = {"args": [*ARGUMENTS, f"--user-data-dir={profile}"], "binary": shutil.which("chromium")}
         wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
         capabilities = {"capabilities": {"alwaysMatch": wanted}}

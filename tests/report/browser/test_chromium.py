@@ -2,16 +2,13 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
 import pytest
-import requests
 
 from fsae_mlflow.features.table import Description
 from fsae_mlflow.report.browser.images import FeatureImages
@@ -21,6 +18,7 @@ from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.templates.set import TemplateSet
 from tests.report.browser.conftest import HOSTILE
 from tests.report.browser.driver import Chromium, chromium, missing
+from tests.servers import free_port, until_answered
 
 pytestmark = pytest.mark.skipif(
     bool(missing()), reason=f"{missing()} is not installed (Debian: apt-get install chromium chromium-driver)"
@@ -168,9 +166,7 @@ def contrast(opened: Chromium) -> float:
 def server(tmp_path: Path) -> Iterator[str]:
     """The address of a running MLflow UI, whose store is used."""
     store = f"sqlite:///{tmp_path}/mlflow.db"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     mlflow.set_tracking_uri(store)
     mlflow.create_experiment("browser", artifact_location=(tmp_path / "artifacts").as_uri())
     command = [
@@ -193,12 +189,7 @@ def server(tmp_path: Path) -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        for _ in range(300):
-            try:
-                requests.get(f"http://127.0.0.1:{port}/health", timeout=5)
-                break
-            except requests.ConnectionError:
-                time.sleep(0.2)
+        until_answered(f"http://127.0.0.1:{port}/health")
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()

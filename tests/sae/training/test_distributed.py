@@ -2,7 +2,6 @@
 
 import math
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from fsae_mlflow.sae.variants.settings import GatedSettings, TopKSettings
 from fsae_mlflow.sae.variants.topk import TopKSAE
 from fsae_mlflow.templates.set import TemplateSet
 from tests.sae.making import train_settings
+from tests.servers import free_port
 
 SETTINGS = {
     "expansion": 32, "lam": 1.0, "epochs": 6, "batch_size": 64, "lr": 5e-3, "resample_every": 2, "resample_until": 1.0,
@@ -53,9 +53,7 @@ if os.environ["RANK"] == "0":
 
 def torchrun(settings: dict[str, object], templates: TemplateSet, output: Path, *, stop_at: int = 0) -> list[int]:
     """Two processes started as torchrun starts them; gives their exit codes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     command = [sys.executable, "-c", SCRIPT, repr(settings), str(templates.folder), str(output), str(stop_at)]
     shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
     ranks = [
