@@ -20,7 +20,6 @@ from fsae_mlflow.explanation.figure import Looks, draw, draw_deletion
 from fsae_mlflow.explanation.results import Explanation, Threshold, write_explanation
 from fsae_mlflow.explanation.saliency import Embed
 from fsae_mlflow.explanation.settings import ExplainSettings
-from fsae_mlflow.extraction.sheets import evenly_spaced
 from fsae_mlflow.extraction.writing import templates_of
 from fsae_mlflow.faces.aligned import to_float
 from fsae_mlflow.features.activity.survey import encoded
@@ -31,6 +30,7 @@ from fsae_mlflow.provenance import require_same_recognizer
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.entries import Entries
+from fsae_mlflow.templates.rows import evenly_spaced
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.verification.chosen_pairs import choose_pairs
 from fsae_mlflow.verification.pairs import RowPairs

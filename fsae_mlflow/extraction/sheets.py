@@ -12,15 +12,11 @@ from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.faces.aligned import FACE_SIZE
 from fsae_mlflow.faces.decoding import read
 from fsae_mlflow.faces.pictures import Source
+from fsae_mlflow.templates.rows import evenly_spaced
 
 N_TILES = 64
 COLUMNS = 8
 REJECTED_SIZE = 2 * FACE_SIZE  # room for the reason
-
-
-def evenly_spaced(n: int, *, most: int = N_TILES) -> list[int]:
-    """Up to `most` of the numbers 0…n - 1, evenly spaced from the first to the last."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)).tolist()
 
 
 def accepted(faces: Sequence[Image.Image], path: Path) -> Path | None:
@@ -33,7 +29,7 @@ def rejected(source: Source, failures: Sequence[tuple[str, str]], path: Path) ->
     if not failures:
         return None
     wanted = defaultdict[str, list[str]](list)  # several pictures may have the same image id
-    for index in evenly_spaced(len(failures)):
+    for index in evenly_spaced(len(failures), most=N_TILES):
         wanted[failures[index][0]].append(failures[index][1])
     tiles = []
     for picture in source:

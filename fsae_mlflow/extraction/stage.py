@@ -28,6 +28,7 @@ from fsae_mlflow.ranks import Ranks
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.registry import load_recognizer
 from fsae_mlflow.templates.marker import MARKER
+from fsae_mlflow.templates.rows import evenly_spaced
 from fsae_mlflow.templates.schema import schema
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.templates.spectrum import spectrum
@@ -84,7 +85,9 @@ def extract(settings: ExtractSettings, *, on_metrics: OnMetrics) -> Extraction:
             return Extraction(templates, metrics, None, None)
         metrics |= spectrum(templates).metrics
         on_metrics(metrics, 0)
-        accepted = sheets.accepted(templates.faces(sheets.evenly_spaced(len(templates))), output / "accepted.png")
+        accepted = sheets.accepted(
+            templates.faces(evenly_spaced(len(templates), most=sheets.N_TILES)), output / "accepted.png"
+        )
         rejected = sheets.rejected(source, templates.failures, output / "rejected.png")
         return Extraction(templates, metrics, accepted, rejected)
 

@@ -1,7 +1,5 @@
 """Another recognizer's templates of a set's aligned faces."""
 
-from itertools import islice
-
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64
@@ -21,9 +19,7 @@ def judged_templates(
 ) -> Float32[np.ndarray, "n d"]:
     """The judge's L2-normalized templates of the aligned faces."""
     judge, found = judge.to(device), []
-    faces = templates.faces_in_order(rows)
-    batches = iter(lambda: list(islice(faces, JUDGED_AT_ONCE)), [])
-    for batch in progress(batches, total=len(rows), label="judge", unit="faces", size=len):
-        pixels = to_float(np.stack([np.asarray(face) for _, face in batch])).to(device)
-        found.append(F.normalize(judge(pixels), dim=1).cpu().numpy())
+    batches = templates.pixels_in_order(rows, at_once=JUDGED_AT_ONCE)
+    for pixels in progress(batches, total=len(rows), label="judge", unit="faces", size=len):
+        found.append(F.normalize(judge(to_float(pixels).to(device)), dim=1).cpu().numpy())
     return np.concatenate(found)

@@ -17,13 +17,14 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Float32, Int64, Shaped, UInt8
 from PIL import Image
 
 from fsae_mlflow.documents import sha256
@@ -199,6 +200,14 @@ class TemplateSet:
                 f"templates: {self.folder} must have a face for each of its {len(self):,} rows; it has {first:,}; "
                 f"{self._advice}."
             )
+
+    def pixels_in_order(
+        self, rows: Sequence[int] | np.ndarray, *, at_once: int
+    ) -> Iterator[UInt8[np.ndarray, "batch h w 3"]]:
+        """The aligned faces of the given rows in ascending order, each once, `at_once` together."""
+        faces = self.faces_in_order(rows)
+        while batch := [np.asarray(face) for _, face in islice(faces, at_once)]:
+            yield np.stack(batch)
 
     @property
     def failures(self) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64
 
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.templates.rows import evenly_spaced
 
 QUANTILES = (0.1, 0.5, 0.9, 0.99)
 TOP_SHARE = 0.001
@@ -23,6 +24,16 @@ class FaceLists:
     def used(self) -> Bool[np.ndarray, "d_sae places"]:
         """Which places hold a face."""
         return np.arange(self.rows.shape[1]) < self.n[:, None]
+
+    def first(self, feature: int, most: int) -> "tuple[Int32[np.ndarray, ' k'], Float32[np.ndarray, ' k']]":
+        """Rows and activations of the first `most` faces of a feature's list."""
+        places = slice(min(int(self.n[feature]), most))
+        return self.rows[feature, places], self.activations[feature, places]
+
+    def spread(self, feature: int, most: int) -> "tuple[Int32[np.ndarray, ' k'], Float32[np.ndarray, ' k']]":
+        """Rows and activations of at most `most` faces of a feature's list, evenly spaced from first to last."""
+        places = evenly_spaced(int(self.n[feature]), most=most)
+        return self.rows[feature, places], self.activations[feature, places]
 
     def kept(self, mask: Bool[np.ndarray, "d_sae places"], *, most: int) -> "FaceLists":
         """The first `most` faces of each list that are in `mask`."""
