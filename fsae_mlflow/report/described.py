@@ -1,19 +1,16 @@
 """What describe shows: the strongest readings with their faces, and the SAE beside simple dictionaries."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from fsae_mlflow.features.activity.summary import FaceLists
 from fsae_mlflow.features.describe import Described
 from fsae_mlflow.features.judgments import PROPERTIES
 from fsae_mlflow.features.readings import first_claim
 from fsae_mlflow.report.dictionary import DictionaryRow, write_dictionary
-from fsae_mlflow.report.grid import Tile
+from fsae_mlflow.report.grid import captioned
 from fsae_mlflow.report.readings import N_SAMPLED, N_TOP, Reading, ReadingRow, strongest, write_readings
 from fsae_mlflow.templates.set import TemplateSet
 
@@ -37,11 +34,11 @@ def write_figures(described: Described, templates: TemplateSet, folder: Path) ->
     alive = activity.counts > 0
     found = readings(described)
     best = strongest(found)
-    top = [_first(activity.top, one.feature) for one in best]
-    sampled = [_spread(activity.sampled, one.feature) for one in best]
+    top = [activity.top.first(one.feature, N_TOP) for one in best]
+    sampled = [activity.sampled.spread(one.feature, N_SAMPLED) for one in best]
     pictures = dict(templates.faces_in_order([row for rows, _ in top + sampled for row in rows.tolist()]))
     rows = [
-        ReadingRow(reading=one, top=_tiles(pictures, *first), sampled=_tiles(pictures, *spread))
+        ReadingRow(reading=one, top=captioned(pictures, *first), sampled=captioned(pictures, *spread))
         for one, first, spread in zip(best, top, sampled, strict=True)
     ]
     n_found_on, n_confirmed_on = described.n_people
@@ -110,24 +107,6 @@ def _reading(feature: int, of: dict[str, Any], n_faces: int) -> Reading:
         n_people=int(of["n_people"]),
         rho={names[name]: float(of[name]) for name in shown},
     )
-
-
-def _first(faces: FaceLists, feature: int) -> Chosen:
-    """The first of a feature's faces."""
-    places = slice(min(faces.n[feature], N_TOP))
-    return faces.rows[feature, places], faces.activations[feature, places]
-
-
-def _spread(faces: FaceLists, feature: int) -> Chosen:
-    """Some of a feature's faces, evenly over their order."""
-    n = int(faces.n[feature])
-    places = np.unique(np.linspace(0, n - 1, N_SAMPLED).round().astype(int)) if n else np.zeros(0, int)
-    return faces.rows[feature, places], faces.activations[feature, places]
-
-
-def _tiles(pictures: Mapping[int, Image.Image], rows: np.ndarray, activations: np.ndarray) -> list[Tile]:
-    numbers = zip(rows.tolist(), activations.tolist(), strict=True)
-    return [Tile(picture=pictures[row], caption=f"{activation:.3g}") for row, activation in numbers]
 
 
 def _dictionary_row(name: str, metrics: dict[str, float]) -> DictionaryRow:

@@ -23,7 +23,7 @@ CHARACTERS, SMALL_CHARACTERS = 74, 104
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A row of pictures under a heading; `columns` places them, by default from the left."""
+    """Pictures under a heading, eight in a line."""
 
     heading: str
     tiles: Sequence[Tile]

@@ -1,9 +1,11 @@
 """Figure 3 of the paper: for each feature, the faces that fire it most and the images optimized to fire it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Shaped
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 from PIL import Image
@@ -21,6 +23,20 @@ class Tile:
 
     picture: Image.Image = field(repr=False)
     caption: str = ""
+
+
+def captioned(
+    pictures: Mapping[int, Image.Image], rows: Shaped[np.ndarray, " n"], activations: Shaped[np.ndarray, " n"]
+) -> list[Tile]:
+    """The faces of some rows, each with its activation under it."""
+    numbers = zip(rows.tolist(), activations.tolist(), strict=True)
+    return [Tile(picture=pictures[row], caption=f"{activation:.3g}") for row, activation in numbers]
+
+
+def cut(strip: Image.Image, n: int) -> list[Image.Image]:
+    """The `n` square pictures that lie side by side in a strip."""
+    size = strip.height
+    return [strip.crop((place * size, 0, (place + 1) * size, size)) for place in range(n)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from fsae_mlflow.features.table import (
     read_readings,
     readings_digest,
 )
+from fsae_mlflow.report.browser.images import images_digest
 from fsae_mlflow.sae.saved import WEIGHTS, digest
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.tracking.runs import STAGE_TAG, Run
@@ -111,8 +112,11 @@ def find_images(run: Run, name: str) -> Path:
 
     Raises: UserError where there are no such images; it says how to make them.
     """
-    found = _find(run, name, parameter="images", stages=("visualize",), artifact=IMAGES)
-    _note_origin(run, "images", found.origin, found.folder.name)
+    try:
+        found = _find(run, name, parameter="images", stages=("visualize",), artifact=IMAGES)
+    except UserError as error:
+        raise UserError(f"{error} Or give images=none, for a page without optimized images.") from error
+    _note_origin(run, "images", found.origin, images_digest(found.folder))
     return found.folder
 
 

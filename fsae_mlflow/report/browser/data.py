@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
-from fsae_mlflow.features.activity.summary import QUANTILES, TOP_SHARE, FaceLists
+from fsae_mlflow.features.activity.summary import QUANTILES, TOP_SHARE
 from fsae_mlflow.features.judgments import PROPERTIES
 from fsae_mlflow.features.readings import first_claim
 from fsae_mlflow.features.table import Description
-from fsae_mlflow.report.browser.images import FeatureImages
+from fsae_mlflow.report.browser.images import FeatureImages, mostly_confirmed
 
 ROWS_AT_ONCE = 2048
 VERDICT = ("to_maximum", "percentile", "face_probability", "judge_auc", "probe_percentile", "confirmed")
@@ -96,12 +96,12 @@ def _entry(
     }
     if real_faces:
         entry["identity"] = identity if bool(of.get("identity_confirmed", False)) else ""
-        entry["top"] = _faces(activity.top, feature, n_faces)
-        entry["sampled"] = _faces(activity.sampled, feature, n_faces, spread=True)
+        entry["top"] = _faces(*activity.top.first(feature, n_faces))
+        entry["sampled"] = _faces(*activity.sampled.spread(feature, n_faces))
     if feature in images.images:
         made = images.images[feature]
         entry["images"] = [{name: _plain(one.get(name)) for name in ("file", "activation", *VERDICT)} for one in made]
-        entry["imagesConfirmed"] = 2 * sum(bool(one["confirmed"]) for one in made) > len(made)
+        entry["imagesConfirmed"] = mostly_confirmed([one["confirmed"] for one in made])
     if feature in images.dials:
         strip = sorted(images.dials[feature], key=lambda row: row["place"])
         entry["dial"] = {
@@ -112,13 +112,9 @@ def _entry(
     return entry
 
 
-def _faces(lists: FaceLists, feature: int, most: int, *, spread: bool = False) -> list[list[Any]]:
-    """Pairs of a row and its activation: the first ones, or evenly spread over the list."""
-    n = int(lists.n[feature])
-    places = np.arange(min(n, most))
-    if spread and n:
-        places = np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
-    return [[int(lists.rows[feature, place]), _short(lists.activations[feature, place])] for place in places]
+def _faces(rows: Shaped[np.ndarray, " n"], activations: Shaped[np.ndarray, " n"]) -> list[list[Any]]:
+    """Pairs of a row and its activation."""
+    return [[row, _short(value)] for row, value in zip(rows.tolist(), activations.tolist(), strict=True)]
 
 
 def _plain(value: Any) -> Any:

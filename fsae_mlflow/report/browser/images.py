@@ -1,7 +1,7 @@
-"""What visualize made, as the browser shows it: read from its tables."""
+"""The tables that visualize writes, by their names, and what the browser shows of them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,8 +59,18 @@ def read_images(folder: Path, *, sae: str, force: bool = False) -> FeatureImages
         images=_by_feature(table.to_pylist()),
         dials=_by_feature(dials),
         rule=str(about.get("rule", "")),
-        digest=fingerprint({name: sha256(folder / name) for name in (IMAGES, DIALS) if (folder / name).is_file()}),
+        digest=images_digest(folder),
     )
+
+
+def images_digest(folder: Path) -> str:
+    """A short hash of the tables that visualize wrote to `folder`."""
+    return fingerprint({name: sha256(folder / name) for name in (IMAGES, DIALS) if (folder / name).is_file()})
+
+
+def mostly_confirmed(confirmed: Sequence[bool]) -> bool:
+    """Whether a feature is confirmed by its images: more than half of them are."""
+    return 2 * sum(confirmed) > len(confirmed)
 
 
 def _by_feature(rows: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:

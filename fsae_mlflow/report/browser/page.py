@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
 
 from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.errors import UserError
@@ -17,7 +16,8 @@ from fsae_mlflow.progress import progress
 from fsae_mlflow.report.browser.data import feature_entries, nearest
 from fsae_mlflow.report.browser.images import FeatureImages
 from fsae_mlflow.report.browser.settings import BrowseSettings
-from fsae_mlflow.report.browser.sprites import sheets
+from fsae_mlflow.report.browser.sprites import AT_ONCE, COLUMNS, sheets
+from fsae_mlflow.report.grid import cut
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.variants.registry import VARIANT
 from fsae_mlflow.templates.set import TemplateSet
@@ -162,8 +162,8 @@ def _page(
         "here": name,
         "elsewhere": {feature: page for feature, page in where.items() if page != name} if len(names) > 1 else {},
         "realFaces": source.settings.real_faces,
-        "face": FACE,
-        "image": IMAGE,
+        "columns": COLUMNS,
+        "atOnce": AT_ONCE,
     }
     kinds = {"face": faces, "image": images, "dial": dials}
     environment = Environment(
@@ -214,13 +214,8 @@ def _dial_sheets(source: Source, part: list[dict[str, Any]]) -> tuple[list[str],
     places, pictures = {}, 0
     for file, n in files.items():
         places[file], pictures = pictures, pictures + n
-    tiles = (tile for file, n in files.items() for tile in _tiles(source.images.picture(file), n))
+    tiles = (tile for file, n in files.items() for tile in cut(source.images.picture(file), n))
     return list(sheets(tiles, width=IMAGE, height=IMAGE)), places
-
-
-def _tiles(strip: Image.Image, n: int) -> list[Image.Image]:
-    size = strip.height
-    return [strip.crop((place * size, 0, (place + 1) * size, size)) for place in range(n)]
 
 
 def _explanation(path: Path, settings: BrowseSettings, templates: TemplateSet) -> dict[str, Any]:

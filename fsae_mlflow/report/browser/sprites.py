@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator
 
 from PIL import Image
 
-COLUMNS = 16
+COLUMNS, AT_ONCE = 16, 256
+"""Pictures side by side in a sheet, and in all of it."""
 QUALITY = 62
 
 
-def sheets(pictures: Iterable[Image.Image], *, width: int, height: int, at_once: int = 256) -> Iterator[str]:
+def sheets(pictures: Iterable[Image.Image], *, width: int, height: int, at_once: int = AT_ONCE) -> Iterator[str]:
     """Pictures of `width` × `height` pixels, 16 side by side and `at_once` in a sheet; each sheet as a data URL."""
     part: list[Image.Image] = []
     for picture in pictures:

@@ -35,7 +35,6 @@ const link = (id) => (byId.has(id) ? `#feature-${id}` : data.elsewhere[id] ? `${
 const linkOfPerson = (person) => `#person-${encodeURIComponent(person)}`;
 
 // Pictures: a tile shows its part of a sheet.
-const AT_ONCE = 256, COLUMNS = 16;
 const addresses = new Map();
 function address(id) {
   if (!addresses.has(id)) {
@@ -46,9 +45,9 @@ function address(id) {
   return addresses.get(id);
 }
 function tile(kind, place, n, label) {
-  const sheet = Math.floor(place / AT_ONCE), inside = place % AT_ONCE;
-  const inSheet = Math.min(AT_ONCE, n - sheet * AT_ONCE);
-  const columns = Math.min(COLUMNS, inSheet), rows = Math.ceil(inSheet / columns);
+  const sheet = Math.floor(place / data.atOnce), inside = place % data.atOnce;
+  const inSheet = Math.min(data.atOnce, n - sheet * data.atOnce);
+  const columns = Math.min(data.columns, inSheet), rows = Math.ceil(inSheet / columns);
   const [column, row] = [inside % columns, Math.floor(inside / columns)];
   const at = (index, count) => (count > 1 ? `${(100 * index) / (count - 1)}%` : "0%");
   const element = make("span", { class: "tile", role: "img", "aria-label": label });
