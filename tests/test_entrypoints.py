@@ -147,7 +147,7 @@ def test_readings_are_read_in_place_of_encoding(
     stages = {"visualize": {"n_features": 2, "n_images": 1, "steps": 1}, "evaluate_lfw": {"folds": 2}}
     for name, parameters in stages.items():
         assert "fsae.readings" not in succeed(name, **used, **parameters).data.tags
-    monkeypatch.delattr("fsae_mlflow.visualization.stage.survey")
+    monkeypatch.delattr("fsae_mlflow.visualization.controls.survey")
     monkeypatch.delattr("fsae_mlflow.verification.evaluation.survey")
     for name, parameters in stages.items():
         run = succeed(name, readings="latest", **used, **parameters)

@@ -1,6 +1,5 @@
 """The figures of a visualization: figure 3 of the paper, as one grid and as a sheet for each feature."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,19 +7,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fsae_mlflow.features.activity.summary import FaceLists
 from fsae_mlflow.features.table import Description
 from fsae_mlflow.progress import progress
 from fsae_mlflow.report import style
 from fsae_mlflow.report.feature_sheet import N_COLUMNS, FeatureSheet, Row, write_sheet
-from fsae_mlflow.report.grid import GridRow, Tile, feature_grid
+from fsae_mlflow.report.grid import GridRow, Tile, captioned, cut, feature_grid
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.visualization.making.dial import POSITIONS
 from fsae_mlflow.visualization.making.saved import read_record
 from fsae_mlflow.visualization.results import OptimizedImage, Visualization, image_rows
 from fsae_mlflow.visualization.settings import VisualizeSettings
 from fsae_mlflow.visualization.targets import Target
-from fsae_mlflow.visualization.verdict.verdict import RULE, Verdict
+from fsae_mlflow.visualization.verdict.verdict import RULE
 
 GRID, SHEETS = "features.png", "sheets"
 MOST_IN_GRID, MOST_SHEETS = 24, 300
@@ -43,7 +41,7 @@ def write_figures(
     """
     targets, n_top_faces = found.targets[:MOST_SHEETS], settings.n_top_faces
     rows = np.concatenate([_shown(found, target, n_top_faces)[0] for target in targets])
-    spread = [_spread(found.activity.sampled, target.feature)[0] for target in targets]
+    spread = [found.activity.sampled.spread(target.feature, N_COLUMNS)[0] for target in targets]
     pictures = dict(templates.faces_in_order(np.concatenate([rows, *spread]))) if len(rows) else {}
     grid = [_grid_row(found, target, pictures, n_top_faces) for target in targets[:MOST_IN_GRID]]
     written = [feature_grid(grid, folder / GRID, title=TITLE)]
@@ -69,32 +67,9 @@ def image_table(found: Visualization, folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def words_of(verdict: Verdict) -> str:
-    """What a verdict says of its image, in words."""
-    said = [f"fires it {verdict.to_maximum:.2f} × as hard as the strongest face"]
-    said.append("a detector sees a face" if verdict.face_probability >= 0.9 else "a detector sees no face")
-    if not math.isnan(verdict.judge_auc):
-        said.append(f"another recognizer prefers its top faces with {verdict.judge_auc:.0%} to other faces")
-    return "; ".join(said)
-
-
 def _shown(found: Visualization, target: Target, n: int) -> tuple[np.ndarray, np.ndarray]:
     rows, activations = found.activity.top_of(target.feature)
     return rows[:n], activations[:n]
-
-
-def _spread(lists: FaceLists, feature: int) -> tuple[np.ndarray, np.ndarray]:
-    """Faces sampled from all that fire the feature, evenly over their places by activation."""
-    n = int(lists.n[feature])
-    places = np.unique(np.linspace(0, n - 1, min(n, N_COLUMNS)).round().astype(int)) if n else np.empty(0, int)
-    return lists.rows[feature, places].astype(np.int64), lists.activations[feature, places]
-
-
-def _tiles(pictures: Pictures, rows: np.ndarray, activations: np.ndarray) -> list[Tile]:
-    return [
-        Tile(picture=pictures[row], caption=f"{value:.3g}")
-        for row, value in zip(rows.tolist(), activations.tolist(), strict=True)
-    ]
 
 
 def _image(image: OptimizedImage, caption: str) -> Tile:
@@ -105,7 +80,7 @@ def _image(image: OptimizedImage, caption: str) -> Tile:
 def _grid_row(found: Visualization, target: Target, pictures: Pictures, n: int) -> GridRow:
     return GridRow(
         heading=f"Feature {target.name}, fired by {_share(found.references[target.feature].density)} of the faces",
-        faces=_tiles(pictures, *_shown(found, target, n)),
+        faces=captioned(pictures, *_shown(found, target, n)),
         images=[_image(image, f"{image.verdict.activation:.3g}") for image in found.of(target)],
     )
 
@@ -122,11 +97,11 @@ def _sheet(
     rows = [
         Row(
             heading="Faces that fire it most, at most 3 of a person (below: activation)",
-            tiles=_tiles(pictures, *_shown(found, target, n)),
+            tiles=captioned(pictures, *_shown(found, target, n)),
         ),
         Row(
             heading="Faces sampled from all that fire it, the strongest first",
-            tiles=_tiles(pictures, *_spread(found.activity.sampled, target.feature)),
+            tiles=captioned(pictures, *found.activity.sampled.spread(target.feature, N_COLUMNS)),
         ),
         Row(
             heading=f"Images optimized to fire it ({images[0].parametrization}), each from a random start",
@@ -174,14 +149,10 @@ def _dial_tiles(path: Path) -> Sequence[Tile]:
     record = read_record(path)
     with Image.open(path) as file:
         strip = file.convert("RGB")
-    size = strip.height
     captions = [f"{position:+d} SD" if position else "mean" for position in POSITIONS]
     return [
-        Tile(
-            picture=strip.crop((place * size, 0, (place + 1) * size, size)),
-            caption=f"{caption}\n{record['activation'][place]:.3g}",
-        )
-        for place, caption in enumerate(captions)
+        Tile(picture=picture, caption=f"{caption}\n{activation:.3g}")
+        for picture, caption, activation in zip(cut(strip, len(POSITIONS)), captions, record["activation"], strict=True)
     ]
 
 

@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 
 from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.features.activity.summary import Activity
+from fsae_mlflow.report.browser.images import DIALS, IMAGES, KEY, mostly_confirmed
 from fsae_mlflow.report.tables import write_csv
 from fsae_mlflow.visualization.making.dial import POSITIONS
 from fsae_mlflow.visualization.making.saved import read_record
@@ -30,20 +32,23 @@ from fsae_mlflow.visualization.targets import Target
 from fsae_mlflow.visualization.verdict.firing import Reference
 from fsae_mlflow.visualization.verdict.verdict import Verdict
 
-IMAGES, CONTROLS, DIALS, HISTORY = "images.parquet", "controls.parquet", "dials.parquet", "history.csv"
-KEY = b"fsae_mlflow"
+CONTROLS, HISTORY = "controls.parquet", "history.csv"
 MEANS = ("percentile", "to_maximum", "norm_ratio", "face_probability", "judge_auc", "probe_percentile")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizedImage:
-    """One saved image and its verdict. A control's name is in `control`: "real", "other", "random" or "pixels"."""
+    """One saved image and its verdict. A control's name is in `control`: "real", "other", "random" or "pixels".
+
+    `history`: step, objective, activation and norm at each recorded step; a real face has none.
+    """
 
     target: Target
     seed: int
     path: Path
     parametrization: str
     verdict: Verdict
+    history: list[list[float]] = field(default_factory=list)
     control: str = ""
 
 
@@ -66,13 +71,21 @@ class Visualization:
     folders: list[Path]
     files: list[Path] = field(default_factory=list)
 
+    @cached_property
+    def by_target(self) -> dict[Target, list[OptimizedImage]]:
+        """The images of each target."""
+        found: dict[Target, list[OptimizedImage]] = {}
+        for image in self.images:
+            found.setdefault(image.target, []).append(image)
+        return found
+
     def of(self, target: Target) -> list[OptimizedImage]:
         """The images made for one target."""
-        return [image for image in self.images if image.target == target]
+        return self.by_target.get(target, [])
 
     def confirmed(self, target: Target) -> bool:
         """Whether more than half of a target's images are confirmed."""
-        return 2 * sum(image.verdict.confirmed for image in self.of(target)) > len(self.of(target))
+        return mostly_confirmed([image.verdict.confirmed for image in self.of(target)])
 
     @property
     def headline(self) -> str:
@@ -146,9 +159,7 @@ def write_tables(found: Visualization, folder: Path, *, about: Mapping[str, Any]
     for name, table in tables.items():
         with atomic_write(folder / name) as path:
             pq.write_table(table, path)
-    lines = [
-        [image.target.name, image.seed, *line] for image in found.images for line in read_record(image.path)["history"]
-    ]
+    lines = [[image.target.name, image.seed, *line] for image in found.images for line in image.history]
     header = ["target", "seed", "step", "objective", "activation", "norm"]
     return [*(folder / name for name in tables), write_csv(folder / HISTORY, [header, *lines])]
 
@@ -157,15 +168,15 @@ def mean_history(found: Visualization) -> dict[int, dict[str, float]]:
     """Objective, activation divided by the largest of real faces, and norm divided by theirs, at each recorded step:
     means over all images.
     """
-    steps: dict[int, list[list[float]]] = {}
+    steps: dict[float, list[list[float]]] = {}
     for image in found.images:
         reference = found.references[image.target.feature]
-        for step, objective, activation, norm in read_record(image.path)["history"]:
+        for step, objective, activation, norm in image.history:
             largest = reference.maximum if reference.maximum > 0 else math.nan
             steps.setdefault(step, []).append([objective, activation / largest, norm / reference.mean_norm])
     names = ("objective", "to_maximum", "norm_ratio")
     return {
-        step: {
+        int(step): {
             f"optimization/{name}": value
             for name, value in zip(names, np.nanmean(rows, axis=0).tolist(), strict=True)
             if math.isfinite(value)

@@ -1,7 +1,6 @@
 """The stage: chosen features → optimized images and dials, a verdict on each, and what it is compared with."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,7 @@ from torch.nn import functional as F
 from fsae_mlflow.compute import choose_device
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.aligned import to_float
-from fsae_mlflow.features.activity.summary import Activity
-from fsae_mlflow.features.activity.survey import survey
 from fsae_mlflow.features.attributes import read_attributes
-from fsae_mlflow.features.controls import control
 from fsae_mlflow.features.table import Description
 from fsae_mlflow.identities import holdout_rows
 from fsae_mlflow.progress import OnMetrics
@@ -28,9 +24,17 @@ from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.variants.registry import VARIANT
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.visualization.choosing import chosen_targets, named_targets
+from fsae_mlflow.visualization.controls import (
+    Dictionary,
+    Made,
+    of_others,
+    random_directions,
+    real_faces,
+    surveyed,
+)
 from fsae_mlflow.visualization.making.ensemble import Ensemble
 from fsae_mlflow.visualization.making.optimization import Job
-from fsae_mlflow.visualization.making.saved import picture_of, save_picture
+from fsae_mlflow.visualization.making.saved import read_record
 from fsae_mlflow.visualization.making.studio import OnImage, Studio
 from fsae_mlflow.visualization.parametrizations.registry import load_parametrization
 from fsae_mlflow.visualization.real_faces.prior import FacePrior
@@ -43,32 +47,7 @@ from fsae_mlflow.visualization.verdict.firing import Reference, read_picture
 from fsae_mlflow.visualization.verdict.judge import Judge, probes_of, top_faces
 from fsae_mlflow.visualization.verdict.verdict import RULE, Case, verdicts
 
-N_JUDGED = 48
-"""Top faces kept of each feature where nothing was described; about half are of people on whom images are judged."""
-N_RANDOM_TEMPLATES = 10_000
 CONFIRM = 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dictionary:
-    """An SAE, how real faces fire it, and what images are made of it. A control's name is in `control`."""
-
-    sae: SparseAutoencoder
-    activity: Activity
-    targets: list[Target]
-    control: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Made:
-    """An image file, what it was made for and how, and of which dictionary."""
-
-    target: Target
-    seed: int
-    path: Path
-    parametrization: str
-    dictionary: Dictionary
-    control: str
 
 
 def visualize(
@@ -101,7 +80,7 @@ def visualize(
     named_targets(settings.features, sae.d_sae)
     device = choose_device(settings.device)
     sae, recognizer = sae.to(device), recognizer.to(device)
-    activity = description.activity if description else _survey(settings, sae, templates)
+    activity = description.activity if description else surveyed(settings, sae, templates)
     main = Dictionary(sae=sae, activity=activity, targets=chosen_targets(settings, sae, activity))
     confirm = confirming(templates)
 
@@ -134,13 +113,13 @@ def visualize(
     for name in settings.control_names:
         folder = output / "controls" / name
         if name == "real":
-            made += _real_faces(main, templates, folder)
+            made += real_faces(main, templates, folder)
         elif name == "other":
-            made += _of_others([one for one in made if not one.control and one.seed == settings.seed])
+            made += of_others([one for one in made if not one.control and one.seed == settings.seed])
         elif name == "pixels":
             made += _images(settings, at_main, main, folder, "pixels", 1, control="pixels")
         else:
-            random = _random(settings, main, templates)
+            random = random_directions(settings, main, templates)
             made += _images(settings, studio(random), random, folder, settings.parametrization, 1, control="random")
 
     found = _judged(settings, made, recognizer, judge, description, templates, confirm, device)
@@ -162,11 +141,6 @@ def visualize(
             on_metrics(metrics, step)
         on_metrics(done.metrics, 0)
     return done
-
-
-def _survey(settings: VisualizeSettings, sae: SparseAutoencoder, templates: TemplateSet) -> Activity:
-    most = max(settings.n_top_faces, N_JUDGED)
-    return survey(sae, templates, most=most, batch_size=settings.batch_size).activity
 
 
 def confirming(templates: TemplateSet) -> Bool[np.ndarray, " n_rows"]:
@@ -201,35 +175,6 @@ def _images(
         )
         for job, path in zip(jobs, paths, strict=True)
     ]
-
-
-def _real_faces(of: Dictionary, templates: TemplateSet, folder: Path) -> list[Made]:
-    """The face that fires each target's feature most, saved as an optimized image is."""
-    rows = [of.activity.top_of(target.feature)[0][:1] for target in of.targets]
-    known = [(target, int(row[0])) for target, row in zip(of.targets, rows, strict=True) if len(row)]
-    made = []
-    for (target, row), face in zip(known, templates.faces([row for _, row in known]), strict=True):
-        image = to_float(np.array(face)[None])[0]
-        path = save_picture(picture_of(image), folder / Job(target=target, seed=0).name, {"row": row})
-        made.append(Made(target=target, seed=0, path=path, parametrization="", dictionary=of, control="real"))
-    return made
-
-
-def _of_others(made: Sequence[Made]) -> list[Made]:
-    """The image of the next target, to be judged as if it were made for this one."""
-    turned = [*made[1:], *made[:1]] if len(made) > 1 else []
-    return [replace(one, path=other.path, control="other") for one, other in zip(made, turned, strict=False)]
-
-
-def _random(settings: VisualizeSettings, main: Dictionary, templates: TemplateSet) -> Dictionary:
-    """As many random directions as there are targets, as an SAE."""
-    drawn = np.random.default_rng(settings.seed).permutation(len(templates))[:N_RANDOM_TEMPLATES]
-    x = np.array(templates.templates_of(np.sort(drawn).astype(np.int64)))
-    n_features = max(2, len(main.targets))
-    sae = control("random", x, n_features=n_features, seed=settings.seed, origin=templates.origin)
-    sae = sae.to(main.sae.scale.device)
-    targets = [Target((feature,)) for feature in range(min(len(main.targets), sae.d_sae))]
-    return Dictionary(sae=sae, activity=_survey(settings, sae, templates), targets=targets, control="random")
 
 
 def _judged(
@@ -269,8 +214,15 @@ def _judged(
             device=device,
         )
         for (one, _), verdict in zip(own, judged, strict=True):
-            about = {"target": one.target, "seed": one.seed, "path": one.path, "control": one.control}
-            found[id(one)] = OptimizedImage(**about, parametrization=one.parametrization, verdict=verdict)
+            found[id(one)] = OptimizedImage(
+                target=one.target,
+                seed=one.seed,
+                path=one.path,
+                parametrization=one.parametrization,
+                verdict=verdict,
+                history=read_record(one.path).get("history", []),
+                control=one.control,
+            )
     return [found[id(one)] for one in made]
 
 
@@ -279,7 +231,7 @@ def _case(made: Made, description: Description | None, confirm: Bool[np.ndarray,
     top, attribute = top_faces(of.activity, feature, confirm), ""
     if made.control == "real":  # the face itself is no evidence
         top = top[top != of.activity.top_of(feature)[0][0]]
-    if description is not None and not of.control and "attribute" in description.columns:
+    if description is not None and made.control != "random" and "attribute" in description.columns:
         named = description.columns["attribute_confirmed"][feature]
         attribute = str(description.columns["attribute"][feature]) if named else ""
     return Case(feature=feature, reference=Reference.of(of.activity, feature), top=top, attribute=attribute)

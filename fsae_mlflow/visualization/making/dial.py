@@ -56,7 +56,7 @@ def dials(
     second term keeps all else of the template as it is, the third lets the face change as faces do.
     """
     device = sae.scale.device
-    scaled = (prior.components.flatten(1) * prior.std[:, None]).to(device)
+    scaled = prior.scaled_components.to(device)
     mean = prior.mean.to(device)
     n = len(POSITIONS)
     encoder = signed_sum(sae.feature_directions, targets).repeat_interleave(n, dim=0)
@@ -68,7 +68,7 @@ def dials(
     wanted = encoder.new_tensor(POSITIONS).repeat(len(targets))
     with torch.no_grad():
         before = sae.scaled(recognizer(mean[None]))
-    toward = ((typical - prior.mean).flatten(1) @ prior.components.flatten(1).T / prior.std).to(device)
+    toward = prior.coefficients_of(typical).to(device)
     begin = toward.repeat_interleave(n, dim=0) * (wanted / max(POSITIONS))[:, None]
     coefficients = begin.clone().requires_grad_()
     optimizer = torch.optim.Adam([coefficients], lr=LR)

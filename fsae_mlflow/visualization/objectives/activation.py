@@ -9,7 +9,7 @@ from torch import Tensor
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.visualization.objectives.base import Objective
 from fsae_mlflow.visualization.real_faces.reach import RealTemplates
-from fsae_mlflow.visualization.targets import Target, signed_sum
+from fsae_mlflow.visualization.targets import Target
 
 LEAD = 0.1
 
@@ -23,14 +23,11 @@ class Activation(Objective):
 
     def __init__(self, sae: SparseAutoencoder, targets: Sequence[Target], real: RealTemplates) -> None:
         super().__init__(sae, targets, real)
-        self.directions = signed_sum(sae.feature_directions, targets)
         self.weights = torch.zeros(len(targets), sae.d_sae, device=sae.scale.device)
         for row, target in enumerate(targets):
             for feature, sign in target.signed:
                 self.weights[row, feature] = sign / max(float(real.maxima[feature]), 1e-6)
-        self.largest = self.directions.new_tensor([max(real.reach[target].largest, 1e-6) for target in targets])
 
     def __call__(self, templates: Float[Tensor, "images d_in"]) -> Float[Tensor, " images"]:
         x = self.sae.scaled(templates)
-        projected = ((x - self.sae.b_dec) * self.directions).sum(dim=1)
-        return (self.sae.features(x) * self.weights).sum(dim=1) + LEAD * projected / self.largest
+        return (self.sae.features(x) * self.weights).sum(dim=1) + LEAD * self.projected(x) / self.largest

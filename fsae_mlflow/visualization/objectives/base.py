@@ -2,13 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 
 from jaxtyping import Float
 from torch import Tensor
 
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.visualization.real_faces.reach import RealTemplates
-from fsae_mlflow.visualization.targets import Target
+from fsae_mlflow.visualization.targets import Target, signed_sum
 
 
 class Objective(ABC):
@@ -19,7 +20,17 @@ class Objective(ABC):
 
     def __init__(self, sae: SparseAutoencoder, targets: Sequence[Target], real: RealTemplates) -> None:
         self.sae, self.targets, self.real = sae, targets, real
+        self.directions = signed_sum(sae.feature_directions, targets)
 
     @abstractmethod
     def __call__(self, templates: Float[Tensor, "images d_in"]) -> Float[Tensor, " images"]:
         """The objective of raw templates, one for each target."""
+
+    def projected(self, x: Float[Tensor, "images d_in"]) -> Float[Tensor, " images"]:
+        """W_enc (x − b_dec) of scaled templates, one for each target, its features added or subtracted."""
+        return ((x - self.sae.b_dec) * self.directions).sum(dim=1)
+
+    @cached_property
+    def largest(self) -> Float[Tensor, " images"]:
+        """The largest projection of real faces, of each target."""
+        return self.directions.new_tensor([max(self.real.reach[target].largest, 1e-6) for target in self.targets])

@@ -26,13 +26,11 @@ class Direction(Objective):
     def __init__(self, sae: SparseAutoencoder, targets: Sequence[Target], real: RealTemplates) -> None:
         super().__init__(sae, targets, real)
         self.mean = sae.b_dec.new_tensor(real.mean)
-        self.encoder = signed_sum(sae.feature_directions, targets)
         self.decoder = signed_sum(F.normalize(sae.W_dec, dim=1), targets)
-        self.largest = self.encoder.new_tensor([max(real.reach[target].largest, 1e-6) for target in targets])
 
     def __call__(self, templates: Float[Tensor, "images d_in"]) -> Float[Tensor, " images"]:
         x = self.sae.scaled(templates)
-        reach = ((x - self.sae.b_dec) * self.encoder).sum(dim=1) / self.largest
+        reach = self.projected(x) / self.largest
         norm = templates.norm(dim=1) / self.real.mean_norm
         return (
             F.cosine_similarity(x - self.mean, self.decoder)

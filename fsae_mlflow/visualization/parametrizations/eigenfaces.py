@@ -39,9 +39,9 @@ class Eigenfaces(Parametrization):
     ) -> None:
         super().__init__(generators, size=prior.mean.shape[-1])
         self.register_buffer("mean", prior.mean)
-        self.register_buffer("scaled_components", prior.components.flatten(1) * prior.std[:, None])
+        self.register_buffer("scaled_components", prior.scaled_components)
         self.register_buffer("limit", prior.coefficients.abs().amax(dim=0))
-        begin = (start - prior.mean).flatten(1) @ prior.components.flatten(1).T / prior.std
+        begin = prior.coefficients_of(start)
         begin = begin.clamp(-0.95 * self.limit, 0.95 * self.limit)
         self.register_buffer("begin", begin)
         self.coefficients = nn.Parameter(

@@ -7,12 +7,11 @@ al. 2011) of faces that are streamed, so memory does not grow with the set.
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Float32, Int64
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -49,6 +48,15 @@ class FacePrior:
     magnitude: Float32[Tensor, "3 h half"]
     coefficients: Float32[Tensor, "n k"]
     rows: Int64[Tensor, " n"]
+
+    @property
+    def scaled_components(self) -> Float32[Tensor, "k pixels"]:
+        """The components with one standard deviation as length."""
+        return self.components.flatten(1) * self.std[:, None]
+
+    def coefficients_of(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
+        """Images along the components, from the mean face and divided by `std`."""
+        return (images - self.mean).flatten(1) @ self.components.flatten(1).T / self.std
 
     @classmethod
     def of(cls, templates: TemplateSet) -> "FacePrior":
@@ -117,10 +125,8 @@ def _rows(templates: TemplateSet) -> Int64[np.ndarray, " n"]:
 def _streamed(
     templates: TemplateSet, rows: Int64[np.ndarray, " n"], label: str
 ) -> Iterator[Float32[Tensor, "batch pixels"]]:
-    faces = templates.faces_in_order(rows)
-    batches = iter(lambda: list(islice(faces, FACES_AT_ONCE)), [])
-    for batch in progress(batches, total=len(rows), label=label, unit="faces", size=len):
-        pixels = np.stack([np.asarray(face) for _, face in batch])
+    batches = templates.pixels_in_order(rows, at_once=FACES_AT_ONCE)
+    for pixels in progress(batches, total=len(rows), label=label, unit="faces", size=len):
         yield torch.from_numpy(pixels).permute(0, 3, 1, 2).flatten(1).float() / 255
 
 

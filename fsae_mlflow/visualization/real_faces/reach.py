@@ -1,11 +1,12 @@
 """What the templates of real faces show of the targets: where their mean is, how far they reach, how they vary."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float64
+from torch import Tensor
 
 from fsae_mlflow.identities import drawn_below, hashed
 from fsae_mlflow.sae.base import SparseAutoencoder
@@ -13,7 +14,7 @@ from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.visualization.targets import Target, signed_sum
 
 N_TEMPLATES = 50_000
-ROWS_AT_ONCE = 4096
+MOST_PROJECTIONS = 2**24  # at once, so that many targets need no more memory than few
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class RealTemplates:
         n, total = 0, torch.zeros(sae.d_in, dtype=torch.float64)
         sums, squares = torch.zeros(2, len(targets), dtype=torch.float64)
         largest = torch.full((len(targets),), -torch.inf, dtype=torch.float64)
-        for x in _scaled(templates, sae):
+        for x in _scaled(templates, sae, at_once=max(1, MOST_PROJECTIONS // len(targets))):
             projected = x @ directions.T - offset
             n += len(x)
             total += x.sum(dim=0)
@@ -71,8 +72,8 @@ class RealTemplates:
         return cls(mean=(total / n).numpy(), mean_norm=mean_norm, reach=reach, maxima=maxima)
 
 
-def _scaled(templates: TemplateSet, sae: SparseAutoencoder):
+def _scaled(templates: TemplateSet, sae: SparseAutoencoder, *, at_once: int) -> Iterator[Float64[Tensor, "batch d_in"]]:
     below = np.uint64(drawn_below(N_TEMPLATES, len(templates)))
     for _, rows, identities in templates.batches():
-        for part in torch.from_numpy(rows[hashed(identities) <= below]).split(ROWS_AT_ONCE):
+        for part in torch.from_numpy(rows[hashed(identities) <= below]).split(at_once):
             yield sae.scaled(part.to(sae.scale.device)).cpu().double()
