@@ -50,7 +50,7 @@ class FacePrior:
     rows: Int64[Tensor, " n"]
 
     @property
-    def scaled_components(self) -> Float32[Tensor, "k pixels"]:
+    def scaled_components(self) -> Float[Tensor, "k pixels"]:
         """The components with one standard deviation as length."""
         return self.components.flatten(1) * self.std[:, None]
 
