@@ -48,7 +48,7 @@ class OptimizedImage:
     path: Path
     parametrization: str
     verdict: Verdict
-    history: list[list[float]] = field(default_factory=list)
+    history: list[list[int | float]] = field(default_factory=list)
     control: str = ""
 
 
