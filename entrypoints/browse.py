@@ -1,7 +1,5 @@
 """Make the feature browser: a page that shows every feature."""
 
-import click
-
 from fsae_mlflow.report.browser.settings import BrowseSettings
 from fsae_mlflow.tracking.command import command
 
@@ -46,10 +44,10 @@ def main(settings, run):
             output=output,
         )
     run.set_tags({"fsae.force": "true"} if settings.force else {})
-    run.on_metrics({"n_features": browsed.n_features, "n_pages": len(browsed.pages), "bytes": browsed.n_bytes})
+    run.under("browser")({"n_features": browsed.n_features, "n_pages": len(browsed.pages), "bytes": browsed.n_bytes}, 0)
     for path in browsed.pages:
         run.log_path(path)
-    click.echo(f"{browsed.n_features:,} features; open {browsed.pages[0]}")
+    run.conclude(f"{browsed.n_features:,} features; open {browsed.pages[0]}", folder=output)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import click
-
 from fsae_mlflow.features.settings import CompareSettings
 from fsae_mlflow.tracking.command import command
 
@@ -44,7 +42,7 @@ def main(settings, run):
         for name, folder, one in zip(settings.sae_names, folders, names, strict=True)
     ]
     with only_writer(output):
-        comparison = compare(settings, saes=saes, output=output, on_metrics=run.on_metrics)
+        comparison = compare(settings, saes=saes, output=output, on_metrics=run.under("stability"))
         written = [output / STABILITY, *write_figures(comparison, [one.templates for one in saes], output)]
         described = write_with_columns(readings, output, comparison.stability(0)) if readings else []
     for path in written:
@@ -52,7 +50,7 @@ def main(settings, run):
     for path in described:
         run.log_path(path, READINGS)
     run.log_table(pair_table(comparison), "pairs.json")
-    click.echo(f"{comparison.headline}: {output}")
+    run.conclude(comparison.headline, folder=output, picture="stability.png")
 
 
 if __name__ == "__main__":

@@ -5,14 +5,10 @@ from typing import Annotated
 import click
 from annotated_types import Ge
 
-from fsae_mlflow.parameters import settings
+from fsae_mlflow.parameters import settings, short
 from fsae_mlflow.tracking.command import command
 
 PICTURES = ("accepted", "readings", "genuine-typical", "impostor-hardest", "density", "table", "features")
-HEADLINES = (
-    "n_faces", "heldout/fvu", "heldout/l0", "train/alive", "readings/confirmed_of_alive", "readings/n_identities",
-    "original/accuracy", "high/accuracy", "low/accuracy", "all/accuracy", "features_confirmed",
-)  # fmt: skip
 
 
 @settings
@@ -25,11 +21,19 @@ class DemoSettings:
     folds: Annotated[int, "Folds of the verification pairs.", Ge(2)] = 10
     steps: Annotated[int, "Steps of the optimized images.", Ge(1)] = 80
 
+    @property
+    def title(self) -> str:
+        """What sets a run apart, in a few words."""
+        return f"{short(self.faces)} {short(self.recognizer)}"
+
 
 @command(DemoSettings, stage="demo")
 def main(settings, run):
     """Run all main stages as child runs, and gather their main metrics and pictures."""
+    from pathlib import Path
+
     from fsae_mlflow.errors import UserError
+    from fsae_mlflow.tracking.groups import MAIN
     from fsae_mlflow.tracking.projects import run_entry_point
 
     extracted = run_entry_point(run, "extract", {"faces": settings.faces, "recognizer": settings.recognizer})
@@ -50,10 +54,9 @@ def main(settings, run):
     browsed = [run_entry_point(run, "browse", shown | {"images": visualized.id})] if described else []
     artifacts = [*(f"{name}.png" for name in PICTURES), "features.html"]
     for child in (extracted, trained, *described, evaluated, visualized, *browsed):
-        run.copy_from(child, metrics=HEADLINES, artifacts=artifacts)
-    values = run.metrics
-    click.echo("\n".join(f"{name:>27}  {values[name]:.4g}" for name in HEADLINES if name in values))
-    click.echo(f"\nLook at everything:  {run.ui_command}\nthen open {run.ui_address}; features.html has all features.")
+        run.copy_from(child, metrics=MAIN, artifacts=artifacts)
+    told = f"accuracy {run.metrics['lfw/original/accuracy']:.4f}, decoded {run.metrics['lfw/all/accuracy']:.4f}"
+    run.conclude(f"{told}; features.html shows every feature", folder=Path("outputs"), picture="features.png")
 
 
 if __name__ == "__main__":

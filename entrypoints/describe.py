@@ -1,7 +1,5 @@
 """Read what each feature of an SAE means."""
 
-import click
-
 from fsae_mlflow.features.settings import DescribeSettings
 from fsae_mlflow.tracking.command import command
 
@@ -38,7 +36,7 @@ def main(settings, run):
     output = output_folder("describe", settings.output, fingerprint(deciding(settings) | inputs))
     given = {"templates": templates, "sae": sae, "judge": judge, "seen": trained_on(folder, templates)}
     with only_writer(output) if run.leads else nullcontext():
-        described = describe(settings, **given, about=about, output=output, on_metrics=run.on_metrics)
+        described = describe(settings, **given, about=about, output=output, on_metrics=run.under("features"))
         if described is None:
             return
         figures = write_figures(described, templates, output)
@@ -47,9 +45,9 @@ def main(settings, run):
         run.log_path(path, READINGS)
     for path in figures:
         run.log_path(path)
-    click.echo(f"{described.headline}: {output}")
     run.log_table(reading_table(described), "readings.json")
     run.log_table([{"dictionary": name, **metrics} for name, metrics in described.metrics.items()], "dictionary.json")
+    run.conclude(described.headline, folder=output, picture="readings.png")
 
 
 if __name__ == "__main__":

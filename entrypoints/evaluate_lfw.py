@@ -1,7 +1,5 @@
 """Verify pairs of faces with original templates and with templates decoded from an SAE's features."""
 
-import click
-
 from fsae_mlflow.tracking.command import command
 from fsae_mlflow.verification.settings import EvaluateSettings
 
@@ -47,13 +45,13 @@ def main(settings, run):
             density_templates=counted,
             description=description,
             labeled=labeled,
-            on_metrics=run.on_metrics,
+            on_metrics=run.under("lfw"),
         )
     run.set_tags({"fsae.force": "true"} if settings.force else {})
     for path in evaluation.files:
         run.log_path(path)
     run.log_table([{"setting": row.label, **row.metrics} for row in evaluation.rows], "table.json")
-    click.echo("\n".join([*(f"{row.label}: {row.accuracy.mean:.4f}" for row in evaluation.rows), str(output)]))
+    run.conclude(evaluation.headline, folder=output, picture="table.png")
 
 
 if __name__ == "__main__":

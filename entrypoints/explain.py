@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import click
-
 from fsae_mlflow.explanation.settings import ExplainSettings
 from fsae_mlflow.tracking.command import command
 
@@ -41,11 +39,13 @@ def main(settings, run):
     output = output_folder("explain", settings.output, fingerprint(deciding(settings) | inputs))
     given = {"templates": templates, "sae": sae, "description": description, "shown": shown}
     with only_writer(output):
-        explained = explain(settings, **given, recognizer=recognizer, output=output, on_metrics=run.on_metrics)
+        explained = explain(
+            settings, **given, recognizer=recognizer, output=output, on_metrics=run.under("explanation")
+        )
     run.set_tags({"fsae.force": "true"} if settings.force else {})
     for path in explained.files:
         run.log_path(path)
-    click.echo("\n".join([*explained.headlines, str(output)]))
+    run.conclude(explained.headline, folder=output, picture=f"{explained.explanations[0].name}.png")
 
 
 if __name__ == "__main__":

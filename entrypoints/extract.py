@@ -9,16 +9,17 @@ def main(settings, run):
     """Find, align and embed every face of a source, and log the templates as Parquet."""
     from fsae_mlflow.extraction.stage import extract
     from fsae_mlflow.memory import keep_freed_memory
-    from fsae_mlflow.tracking.inputs import TEMPLATES, note_templates
+    from fsae_mlflow.tracking.inputs import TEMPLATES, note_extracted
 
     keep_freed_memory()
-    extraction = extract(settings, on_metrics=run.on_metrics)
+    extraction = extract(settings, on_metrics=run.under("faces"))
     run.log_path(extraction.templates.folder, TEMPLATES)
     run.log_json(extraction.templates.metadata["recognizer"], "recognizer.json")
     for sheet in (extraction.accepted, extraction.rejected):
         if sheet is not None:
             run.log_path(sheet)
-    note_templates(run, extraction.templates, context="extracted")
+    note_extracted(run, extraction.templates, settings.faces)
+    run.conclude(extraction.headline, folder=extraction.templates.folder.parent, picture="accepted.png")
 
 
 if __name__ == "__main__":

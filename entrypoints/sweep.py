@@ -28,7 +28,7 @@ def main(settings, run):
         with nested_run(run, f"trial {number}", stage="trial") as child:
             values = flat(trial)
             child.log_params({"lam": values["lam"], "expansion": values["expansion"], "trial": number})
-            yield child.on_metrics
+            yield child.on_epoch
 
     name = settings.model_name if settings.register else ""
     check_registration(run, name)
@@ -39,12 +39,13 @@ def main(settings, run):
     if found.best is None:
         raise UserError(f"max_l0={settings.max_l0}: every trial has a larger L0; increase max_l0, lam_max or n_trials.")
     run.set_tags({"fsae.best_trial": str(found.best.number)})
-    run.on_metrics(found.best.metrics | {"best_lam": found.best.lam, "best_expansion": found.best.expansion})
+    run.under("sweep")(found.best.metrics | {"best_lam": found.best.lam, "best_expansion": found.best.expansion}, 0)
     log_sae(run, found.best.folder)
     sae = load_sae(found.best.folder)
     register_sae(run, sae, found.best.folder, name=name, aliases=("champion",))
     if settings.describe:
         run.on_metrics(reading_metrics(DescribeSettings(device=settings.device), templates=templates, sae=sae))
+    run.conclude(found.headline, folder=found.folder, picture="front.png")
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ def main(settings, run):
     name = "" if settings.output else distillation_fingerprint(settings)
     output = output_folder("train_recognizer", settings.output, name)
     with only_writer(output):
-        student = distill(settings, output=output, on_metrics=run.on_metrics)
+        student = distill(settings, output=output, on_metrics=run.on_epoch)
     for path in (student.weights, student.card):
         run.log_path(path, "recognizer")
+    run.under("recognizer")(student.metrics, 0)
+    run.conclude(student.headline, folder=output)
 
 
 if __name__ == "__main__":

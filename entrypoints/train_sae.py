@@ -14,7 +14,7 @@ def main(settings, run):
     from fsae_mlflow.features.settings import DescribeSettings
     from fsae_mlflow.parameters import output_folder
     from fsae_mlflow.sae.training.checkpoint import training_fingerprint
-    from fsae_mlflow.sae.training.dimensions import warn_if_dense
+    from fsae_mlflow.sae.training.dimensions import warn_if_useless
     from fsae_mlflow.sae.training.stage import train
     from fsae_mlflow.templates.spectrum import spectrum
     from fsae_mlflow.tracking.inputs import open_templates
@@ -24,17 +24,18 @@ def main(settings, run):
     check_registration(run, name)
     templates = open_templates(run, settings.templates, context="training")
     output = output_folder("train_sae", settings.output, training_fingerprint(settings, templates.digest))
-    trained = train(settings, templates=templates, output=output, on_metrics=run.on_metrics)
-    run.on_metrics(trained.metrics, settings.epochs)
+    trained = train(settings, templates=templates, output=output, on_metrics=run.on_epoch)
+    run.under("train")(trained.metrics, 0)
     if run.leads:
         found = spectrum(templates)
         run.on_metrics(found.metrics)
-        warn_if_dense(trained.metrics, found)
+        warn_if_useless(trained.metrics, found)
     log_sae(run, trained.folder)
     register_sae(run, trained.sae, trained.folder, name=name)
     if settings.describe and run.leads:
         reading = DescribeSettings(device=settings.device)
-        run.on_metrics(reading_metrics(reading, templates=templates, sae=trained.sae), settings.epochs)
+        run.on_metrics(reading_metrics(reading, templates=templates, sae=trained.sae))
+    run.conclude(trained.headline, folder=trained.folder)
 
 
 if __name__ == "__main__":

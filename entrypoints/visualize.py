@@ -1,7 +1,5 @@
 """Optimize images that fire features of an SAE."""
 
-import click
-
 from fsae_mlflow.tracking.command import command
 from fsae_mlflow.visualization.settings import VisualizeSettings
 
@@ -41,7 +39,7 @@ def main(settings, run):
     output = output_folder("visualize", settings.output, fingerprint(deciding(settings) | inputs))
     given = {"templates": templates, "sae": sae, "recognizer": recognizer, "description": description, "about": about}
     with only_writer(output):
-        log = {"on_metrics": run.on_metrics, "on_image": run.on_image("optimization")}
+        log = {"on_metrics": run.under("images"), "on_image": run.on_image("optimization")}
         made = visualize(settings, **given, **others, output=output, **log)
         figures = write_figures(settings, made, templates, description, output, on_sheet=run.on_image("sheets"))
         written = write_with_columns(readings, output / READINGS, made.columns(sae.d_sae)) if readings else []
@@ -53,7 +51,7 @@ def main(settings, run):
     for path in made.folders:
         run.log_path(path, f"{IMAGES}/{path.relative_to(output).as_posix()}")
     run.log_table(image_table(made, output), "images.json")
-    click.echo(f"{made.headline}: {output}")
+    run.conclude(made.headline, folder=output, picture="features.png")
 
 
 if __name__ == "__main__":

@@ -239,6 +239,12 @@ def fingerprint(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def short(name: str) -> str:
+    """What tells a file, a folder or an address from others, for a title: `onnx:/models/w600k_r50.onnx` → w600k_r50."""
+    last = name.replace(":", "/").rstrip("/").rpartition("/")[2]
+    return last.rpartition(".")[0] or last
+
+
 def output_folder(stage: str, chosen: str, name: str) -> Path:
     """Where a stage writes: the folder that the user chose, else outputs/STAGE/FINGERPRINT, which the same command
     finds again.

@@ -15,6 +15,7 @@ from mlflow.artifacts import load_dict
 from fsae_mlflow.features.table import read_description
 from fsae_mlflow.sae.saved import load_sae, save_sae
 from fsae_mlflow.templates.set import TemplateSet
+from fsae_mlflow.tracking.groups import GROUPS
 from tests.conftest import N_PEOPLE, N_PICTURES
 from tests.sae.making import new_sae
 from tests.template_sets import labeled_set
@@ -28,7 +29,15 @@ def invoke(name: str, **parameters: object) -> Result:
 def succeed(name: str, **parameters: object) -> mlflow.entities.Run:
     result = invoke(name, **parameters)
     assert result.exit_code == 0, result.output
-    return newest(name)
+    run = newest(name)
+    assert {metric.split("/")[0] for metric in run.data.metrics} <= GROUPS.keys()
+    assert run.info.run_name.startswith(name)
+    headline, files, page = result.stdout.splitlines()[-3:]
+    assert headline.startswith(f"{run.info.run_name}: ") and Path(files.removeprefix("files: ")).is_dir()
+    assert page.startswith(f"page: http://127.0.0.1:5000/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}")
+    note = run.data.tags["mlflow.note.content"]
+    assert headline.removeprefix(f"{run.info.run_name}: ") in note and f"python -m entrypoints.{name}" in note
+    return run
 
 
 def refuse(name: str, **parameters: object) -> str:
@@ -69,7 +78,8 @@ def extracted(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Template
 @pytest.mark.usefixtures("store")
 def test_the_whole_way(faces: Path, tmp_path: Path) -> None:
     run = succeed("extract", faces=faces, enlarge=2, workers=0)
-    assert run.data.metrics["n_faces"] == N_PEOPLE * N_PICTURES and run.data.metrics["n_failures"] == 1
+    assert run.data.metrics["faces/n_faces"] == N_PEOPLE * N_PICTURES
+    assert run.data.metrics["faces/n_failures"] == 1
     assert 1 < run.data.metrics["spectrum/dimensions_99.99"] < N_PEOPLE * N_PICTURES
     assert {"accepted.png", "rejected.png", "config.json", "recognizer.json", "templates"} <= artifacts(run)
     templates = TemplateSet.open(mlflow.artifacts.download_artifacts(f"{run.info.artifact_uri}/templates"))
@@ -77,9 +87,10 @@ def test_the_whole_way(faces: Path, tmp_path: Path) -> None:
 
     run = succeed("train_sae", epochs=2, expansion=2, batch_size=8, holdout=0.25)
     assert run.inputs.dataset_inputs[0].dataset.digest == templates.digest
-    assert {"train/fvu", "heldout/fvu", "train/alive", "lr", "templates_per_second"} <= run.data.metrics.keys()
+    assert {"train/fvu", "heldout/fvu", "train/alive", "epoch/lr", "train/lam"} <= run.data.metrics.keys()
+    assert run.info.run_name == "train_sae gated ×2"
     assert {"spectrum/participation_ratio", "spectrum/dimensions_99"} <= run.data.metrics.keys()
-    assert len(mlflow.MlflowClient().get_metric_history(run.info.run_id, "train/loss_total")) >= 2
+    assert len(mlflow.MlflowClient().get_metric_history(run.info.run_id, "epoch/train/loss_total")) == 2
     check_registered_model(templates, Path(mlflow.artifacts.download_artifacts(f"{run.info.artifact_uri}/sae")))
 
     run = succeed("evaluate_lfw", folds=2)
@@ -177,9 +188,10 @@ def test_what_is_left_of_an_attribute_and_what_features_are_good_for(tmp_path: P
     )
     files = {"suppression.csv", "suppression.md", "suppression.png", "ablation.csv", "ablation_readings.csv"}
     assert files | {"ablation.png"} <= artifacts(run)
-    assert run.data.metrics["without/glasses/original/auroc_linear"] > 0.95
-    assert abs(run.data.metrics["without/glasses/leace/auroc_linear"] - 0.5) < 0.2
-    assert {"without/accuracy", "ablation/glasses/eer", "ablation/features/eer_highest"} <= run.data.metrics.keys()
+    assert run.data.metrics["lfw/without/glasses/original/auroc_linear"] > 0.95
+    assert abs(run.data.metrics["lfw/without/glasses/leace/auroc_linear"] - 0.5) < 0.2
+    names = {"lfw/without/accuracy", "lfw/ablation/glasses/eer", "lfw/ablation/features/eer_highest"}
+    assert names <= run.data.metrics.keys()
     assert run.data.tags["fsae.labeled_templates.digest"] == templates.digest
     assert load_dict(f"{run.info.artifact_uri}/table.json")["data"][-1][0].startswith("Decoded without ")
 
@@ -199,7 +211,8 @@ def test_features_are_found_again_in_the_sae_of_another_seed(template_set: Templ
     given = {"saes": f"{runs[0]}, {runs[1]}", "templates": template_set.folder}
     run = succeed("compare", readings="latest", **given)
     names = {"cosine/pw_mcc", "cosine/found_again", "correlation/mcc", "initial/cosine/pw_mcc"}
-    assert names <= run.data.metrics.keys() and run.data.metrics["n_faces"] == len(template_set)
+    assert {f"stability/{name}" for name in names} <= run.data.metrics.keys()
+    assert run.data.metrics["stability/n_faces"] == len(template_set)
     assert {"stability.parquet", "stability.png", "matches.png", "pairs.json", "readings"} <= artifacts(run)
     assert run.data.tags["fsae.saes.1"] == f"runs:/{runs[1]}/sae"
     assert len(load_dict(f"{run.info.artifact_uri}/pairs.json")["data"]) == 1
@@ -250,7 +263,7 @@ def test_controls_and_an_audit_are_logged(tmp_path: Path, jpeg: bytes) -> None:
     assert len(list((tmp_path / "outputs" / "evaluate_lfw").iterdir())) == 2
     assert {"audit.csv", "audit.md", "audit.png", "audit_features.csv", "audit_readings.csv"} <= artifacts(run)
     names = {"audit/fmr", "audit/fnmr", "audit/n_groups", "random_high/accuracy", "pca_low/mcnemar_p", "mean/n_lost"}
-    assert names <= run.data.metrics.keys() and run.data.metrics["audit/n_groups"] == 4
+    assert {f"lfw/{name}" for name in names} <= run.data.metrics.keys() and run.data.metrics["lfw/audit/n_groups"] == 4
     assert len(load_dict(f"{run.info.artifact_uri}/table.json")["data"]) == 11
     labels.write_text("path,Hat\nnobody.jpg,1")
     assert "no path in" in refuse("evaluate_lfw", **given)
@@ -334,9 +347,9 @@ def test_pairs_and_pictures_are_explained(
     files = {f"{name}.{kind}" for name in names for kind in ("png", "json")}
     assert files | {"contributions.parquet", "deletion.png"} <= artifacts(run)
     assert run.data.tags["fsae.readings"] == f"runs:/{described.info.run_id}/readings"
-    assert 0 < run.data.metrics["original/far"] <= 0.2
+    assert 0 < run.data.metrics["explanation/original/far"] <= 0.2
     measured = {"deletion/genuine/random_lead", "maps/blur/random_lead_low", "genuine/unexplained"}
-    assert measured <= run.data.metrics.keys()
+    assert {f"explanation/{name}" for name in measured} <= run.data.metrics.keys()
     table = pq.read_table(mlflow.artifacts.download_artifacts(f"{run.info.artifact_uri}/contributions.parquet"))
     for name in sorted(names):
         told = load_dict(f"{run.info.artifact_uri}/{name}.json")

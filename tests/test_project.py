@@ -79,10 +79,18 @@ def test_the_demo_runs_as_a_project(project_store: str, faces: Path) -> None:
     parent = found["demo"]
     assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in found.values() if run is not parent)
     assert found["train_sae"].data.params | {"epochs": "2", "expansion": "1"} == found["train_sae"].data.params
-    assert found["train_sae"].data.metrics["lam"] > 0
+    assert found["train_sae"].data.metrics["train/lam"] > 0
     assert "''" not in {value for run in found.values() for value in run.data.params.values()}
-    assert parent.data.metrics["n_faces"] == found["extract"].data.metrics["n_faces"] == 24
-    assert parent.data.metrics["all/accuracy"] == found["evaluate_lfw"].data.metrics["all/accuracy"]
+    assert parent.data.metrics["faces/n_faces"] == found["extract"].data.metrics["faces/n_faces"] == 24
+    assert parent.data.metrics["lfw/all/accuracy"] == found["evaluate_lfw"].data.metrics["lfw/all/accuracy"]
+    assert {stage: run.info.run_name for stage, run in found.items()} == {
+        "demo": "demo faces0 tiny",
+        "extract": "extract faces0 tiny",
+        "train_sae": "train_sae gated ×1",
+        "describe": "describe gated ×1",
+        "evaluate_lfw": "evaluate_lfw gated ×1",
+        "visualize": "visualize gated ×1",
+    }
     pictures = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(parent.info.run_id)}
     assert {"accepted.png", "density.png", "table.png", "features.png"} <= pictures
     assert f"{sys.executable} -m mlflow ui --backend-store-uri {project_store}" in output

@@ -46,9 +46,17 @@ class Explained:
     named: str = ""
 
     @property
-    def headlines(self) -> list[str]:
-        """A line each pair: the decision, what adds most, and what is left without the features of `named`."""
-        return [line for one in self.explanations for line in self._lines(one)]
+    def headline(self) -> str:
+        """Of two given faces: the decision, what adds most, and what is left without the features of `named`. Of
+        chosen pairs: how much of the similarity is not explained.
+        """
+        if len(self.explanations) == 1:
+            return "; ".join(self._lines(self.explanations[0]))
+        genuine, impostor = (self.metrics[f"{kind}/unexplained"] for kind in ("genuine", "impostor"))
+        return (
+            f"{len(self.explanations)} pairs explained; on average {genuine:.3f} of the similarity of one person's "
+            f"faces is not, and {impostor:.3f} of two people's"
+        )
 
     def _lines(self, one: Explanation) -> Iterator[str]:
         decision = "accepted" if one.accepted else "rejected"

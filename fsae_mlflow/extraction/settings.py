@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 
-from fsae_mlflow.parameters import EXECUTION, deciding, settings
+from fsae_mlflow.parameters import EXECUTION, deciding, settings, short
 
 
 @settings
@@ -57,6 +57,11 @@ class ExtractSettings:
     output: Annotated[
         str, "Folder to write to or to continue in; empty: a folder under outputs/extract.", EXECUTION
     ] = ""
+
+    @property
+    def title(self) -> str:
+        """What sets a run apart, in a few words."""
+        return f"{short(self.faces)} {short(self.recognizer)}"
 
     @property
     def before_detection(self) -> tuple[int, float]:

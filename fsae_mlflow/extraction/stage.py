@@ -48,6 +48,12 @@ class Extraction:
     accepted: Path | None
     rejected: Path | None
 
+    @property
+    def headline(self) -> str:
+        """How many faces were found, and in how many pictures none."""
+        n_failures = self.templates.metadata["n_failures"]
+        return f"{len(self.templates):,} faces with templates; {n_failures:,} pictures failed"
+
 
 def extract(settings: ExtractSettings, *, on_metrics: OnMetrics) -> Extraction:
     """Find, align and embed every face of a source: a template set at `output`/templates, contact sheets beside it.

@@ -5,7 +5,7 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le, Lt
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.parameters import EXECUTION, settings
+from fsae_mlflow.parameters import EXECUTION, settings, short
 from fsae_mlflow.sae.directions import DIRECTIONS
 
 
@@ -79,6 +79,13 @@ class CompareSettings:
     batch_size: Annotated[int, "Templates encoded at once.", Gt(0), EXECUTION] = 1024
     device: Annotated[str, "auto, cpu or cuda.", EXECUTION] = "auto"
     output: Annotated[str, "Folder to write to; empty: outputs/compare/FINGERPRINT.", EXECUTION] = ""
+
+    @property
+    def title(self) -> str:
+        """What sets a run apart, in a few words."""
+        return " and ".join(
+            name.removeprefix("models:/") if name.startswith("models:/") else short(name) for name in self.sae_names
+        )
 
     @property
     def sae_names(self) -> list[str]:

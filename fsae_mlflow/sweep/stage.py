@@ -64,6 +64,14 @@ class Sweep:
         return cls(folder=folder, trials=trials, front=front, best=best)
 
     @property
+    def headline(self) -> str:
+        """How many trials there are, and the best one."""
+        if self.best is None:
+            return f"{len(self.trials)} trials, none within the L0 limit"
+        found = f"fvu {self.best.fvu:.3g} and L0 {self.best.l0:.3g} on held-out people"
+        return f"trial {self.best.number} of {len(self.trials)} is best: {found}"
+
+    @property
     def rows(self) -> list[dict[str, Any]]:
         """One row per trial, for a table."""
         return [

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -12,11 +12,14 @@ from click.core import ParameterSource
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import Option, options, parse
+from fsae_mlflow.tracking.description import Call
+from fsae_mlflow.tracking.environment import set_defaults
 from fsae_mlflow.tracking.killed import keep_killed
 from fsae_mlflow.tracking.signals import interrupt_behind, reason_of, terminable
 
 BUG = "{stage}: this is a bug of fsae_mlflow; please report it in the project's issue tracker, with all lines above."
 
+GIVEN = "fsae_mlflow.given"
 # What decides how much memory a stage takes on a GPU.
 MEMORY_PARAMETERS = ("batch_size", "images_at_once", "expansion", "expansions")
 
@@ -37,9 +40,11 @@ def command(
     """
 
     def decorate(function: Callable[[Any, Any], None]) -> click.Command:
-        @click.pass_obj
-        def callback(settings: Any, **_: Any) -> None:
+        @click.pass_context
+        def callback(context: click.Context, **_: Any) -> None:
+            settings, about = context.obj, (function.__doc__ or "").partition("\n")[0]
             _log_to_stderr()
+            set_defaults()
             waiting = os.environ.get("MLFLOW_RUN_ID")  # it is gone after the run
             try:
                 with terminable():
@@ -49,7 +54,8 @@ def command(
                         return
                     from fsae_mlflow.tracking.runs import attached_run
 
-                    with attached_run(settings, stage=stage) as run:
+                    call = Call(about=about, given=_set_apart(settings_class, context.meta[GIVEN]))
+                    with attached_run(settings, stage=stage, call=call) as run:
                         function(settings, run)
             except BaseException as error:
                 interrupt = interrupt_behind(error)
@@ -76,6 +82,13 @@ def command(
         return StageCommand(settings_class, stage, callback=callback, help=function.__doc__)
 
     return decorate
+
+
+def _set_apart(settings_class: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The given values that differ from what the parameters would be without them."""
+    defaults = {option.name: option.default for option in options(settings_class) if not option.choice}
+    defaults |= getattr(settings_class, "PRESETS", {}).get(given.get("preset"), {})
+    return {name: value for name, value in given.items() if name not in defaults or value != defaults[name]}
 
 
 def _out_of_memory(error: BaseException, settings_class: type) -> UserError:
@@ -105,6 +118,7 @@ class StageCommand(click.Command):
         try:
             rest = super().parse_args(ctx, args)
             given = {name: value for name, value in ctx.params.items() if _is_given(ctx, name, value)}
+            ctx.meta[GIVEN] = given
             preset = getattr(self.settings_class, "PRESETS", {}).get(given.get("preset"))
             try:
                 ctx.obj = parse(self.settings_class, given, preset=preset)

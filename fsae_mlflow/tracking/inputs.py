@@ -1,13 +1,12 @@
 """The inputs of a run: template sets, SAEs and readings, named by a folder, a run, a model or `latest`."""
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
 from mlflow.artifacts import download_artifacts
-from mlflow.data.meta_dataset import MetaDataset
-from mlflow.data.sources import LocalArtifactDatasetSource  # pyright: ignore[reportAttributeAccessIssue]
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.utils.models import get_model_name_and_version
@@ -22,9 +21,13 @@ from fsae_mlflow.features.table import (
     readings_digest,
 )
 from fsae_mlflow.report.browser.images import images_digest
-from fsae_mlflow.sae.saved import WEIGHTS, digest
+from fsae_mlflow.sae.saved import WEIGHTS, digest, read_config
+from fsae_mlflow.sae.training.settings import sae_title
 from fsae_mlflow.templates.set import TemplateSet
-from fsae_mlflow.tracking.runs import STAGE_TAG, Run
+from fsae_mlflow.tracking.datasets import dataset_entry, folder_source, pictures_entry, templates_entry
+from fsae_mlflow.tracking.description import Input
+from fsae_mlflow.tracking.run import Run
+from fsae_mlflow.tracking.runs import STAGE_TAG
 
 TEMPLATES = "templates"
 SAE = "sae"
@@ -36,10 +39,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Found:
-    """What a name of an input means: where it came from, and the folder that it is in now."""
+    """What a name of an input means: where it came from, the folder that it is in now, its address, the name that
+    means the same later, and the run that made it, if one is known.
+    """
 
     folder: Path
     origin: str
+    source: str
+    again: str
+    run: MlflowRun | None = None
 
 
 def open_templates(run: Run, name: str, *, context: str, parameter: str = "templates") -> TemplateSet:
@@ -51,8 +59,9 @@ def open_templates(run: Run, name: str, *, context: str, parameter: str = "templ
     """
     found = _find(run, name, parameter=parameter, stages=("extract",), artifact=TEMPLATES)
     templates = TemplateSet.open(found.folder)
-    _note_origin(run, parameter, found.origin, templates.digest)
-    note_templates(run, templates, context=context)
+    _note(run, parameter, found, templates.digest)
+    run.set_tags({"fsae.recognizer.digest": templates.origin.digest} if templates.origin.digest else {})
+    run.log("dataset", dataset=templates_entry(templates, source=found.source), context=context)
     return templates
 
 
@@ -61,10 +70,13 @@ def open_optional(run: Run, name: str, *, context: str, parameter: str) -> Templ
     return open_templates(run, name, context=context, parameter=parameter) if name else None
 
 
-def note_templates(run: Run, templates: TemplateSet, *, context: str) -> None:
-    """Log a template set, with its digest and source, in the run's list of datasets; `context` says what it is for."""
-    name = templates.metadata.get("source", {}).get("name", templates.folder.name)
-    _note_dataset(run, name, templates.folder, templates.digest, context)
+def note_extracted(run: Run, templates: TemplateSet, faces: str) -> None:
+    """Log the template set that a run has made, its artifact, and the pictures (from `faces`) that it is made of."""
+    run.set_tags({"fsae.templates.digest": templates.digest, "fsae.recognizer.digest": templates.origin.digest})
+    if "digest" in templates.metadata["source"]:  # sets of version 0.1 have none
+        run.log("dataset", dataset=pictures_entry(templates, faces), context="pictures")
+    own = templates_entry(templates, source=f"runs:/{run.id}/{TEMPLATES}")
+    run.log("dataset", dataset=own, context="extracted")
 
 
 def find_sae(run: Run, name: str, *, parameter: str = SAE) -> Path:
@@ -80,9 +92,16 @@ def find_sae(run: Run, name: str, *, parameter: str = SAE) -> Path:
     else:
         found = _find(run, name, parameter=parameter, stages=("train_sae", "sweep"), artifact=SAE)
     if (found.folder / WEIGHTS).is_file():
-        weights = digest(found.folder)
-        _note_origin(run, parameter, found.origin, weights)
-        _note_dataset(run, SAE, found.folder, weights, SAE)
+        weights, config = digest(found.folder), read_config(found.folder)
+        _note(run, parameter, found, weights)
+        profile = {
+            "variant": config["variant"],
+            **{name: config["hyperparameters"][name] for name in ("d_in", "d_sae")},
+        }
+        entry = dataset_entry(SAE, weights, source=found.source, profile=profile)
+        run.log("dataset", dataset=entry, context=SAE)
+        if parameter == SAE:
+            run.add_to_name(sae_title(config["settings"]))
     return found.folder
 
 
@@ -100,8 +119,8 @@ def find_readings(run: Run, name: str) -> Path:
             f"readings: {found.folder} has no {' and no '.join(missing)}; give a folder that describe wrote."
         )
     content = readings_digest(found.folder)
-    _note_origin(run, READINGS, found.origin, content)
-    _note_dataset(run, READINGS, found.folder, content, READINGS)
+    _note(run, READINGS, found, content)
+    run.log("dataset", dataset=dataset_entry(READINGS, content, source=found.source), context=READINGS)
     return found.folder
 
 
@@ -116,7 +135,7 @@ def find_images(run: Run, name: str) -> Path:
         found = _find(run, name, parameter="images", stages=("visualize",), artifact=IMAGES)
     except UserError as error:
         raise UserError(f"{error} Or give images=none, for a page without optimized images.") from error
-    _note_origin(run, "images", found.origin, images_digest(found.folder))
+    _note(run, "images", found, images_digest(found.folder))
     return found.folder
 
 
@@ -143,14 +162,12 @@ def open_readings(
     return read_readings(folder, sae=digest(sae), d_sae=d_sae, templates=faces), faces, readings_digest(folder)
 
 
-def _note_origin(run: Run, parameter: str, origin: str, digest_of_it: str) -> None:
-    run.set_tags({f"fsae.{parameter}": origin, f"fsae.{parameter}.digest": digest_of_it})
-
-
-def _note_dataset(run: Run, name: str, folder: Path, digest_of_it: str, context: str) -> None:
-    source = LocalArtifactDatasetSource(str(folder.resolve()))
-    dataset = MetaDataset(source=source, name=name, digest=digest_of_it)
-    run.log("dataset", dataset=dict(dataset._to_mlflow_entity()), context=context)
+def _note(run: Run, parameter: str, found: Found, digest_of_it: str) -> None:
+    made_by = {}
+    if found.run:
+        info = found.run.info
+        made_by = {"run_id": info.run_id, "run_name": info.run_name, "experiment_id": info.experiment_id}
+    run.note_input(parameter, Input(origin=found.origin, digest=digest_of_it, again=found.again, **made_by))
 
 
 def _find_model(run: Run, name: str) -> Found:
@@ -162,12 +179,16 @@ def _find_model(run: Run, name: str) -> Found:
         source = run.client.get_model_version(model, version[0]).run_id if version else ""
     except MlflowException as error:
         raise UserError(f"sae: {name} is not in the model registry ({error.message})") from error
-    return Found(folder, f"{uri} of run {source}" if source else uri)
+    made_by = None
+    with suppress(MlflowException):  # it may be deleted, or on another server
+        made_by = run.client.get_run(source) if source else None
+    return Found(folder, f"{uri} of run {source}" if source else uri, uri, uri, made_by)
 
 
 def _find(run: Run, name: str, *, parameter: str, stages: tuple[str, ...], artifact: str) -> Found:
     if name != "latest" and Path(name).exists():
-        return Found(Path(name), str(Path(name).resolve()))
+        folder = Path(name).resolve()
+        return Found(Path(name), str(folder), folder_source(folder), str(folder))
     make = f"make one with `mlflow run . -e {stages[0]}`"
     if name == "latest":
         found = _newest_finished(run, stages)
@@ -191,7 +212,8 @@ def _find(run: Run, name: str, *, parameter: str, stages: tuple[str, ...], artif
         raise UserError(
             f"{parameter}: run {found.info.run_id} has no artifact {artifact}; give a run of {' or '.join(stages)}."
         ) from error
-    return Found(folder, f"runs:/{found.info.run_id}/{artifact}")
+    address = f"runs:/{found.info.run_id}/{artifact}"
+    return Found(folder, address, address, found.info.run_id, found)
 
 
 def _newest_finished(run: Run, stages: tuple[str, ...]) -> MlflowRun | None:

@@ -1,6 +1,8 @@
 """Which process a run belongs to, so that the runs of dead processes can be ended."""
 
 import os
+import platform
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +12,7 @@ import psutil
 from fsae_mlflow.processes import lives
 
 PID_NAMESPACE = Path("/proc/self/ns/pid")
+CPU = Path("/proc/cpuinfo")
 MACHINE = Path("/etc/machine-id")  # hosts of one name are not one machine
 
 
@@ -19,6 +22,22 @@ def process_tags() -> dict[str, str]:
     if MACHINE.is_file():
         tags["fsae.machine"] = MACHINE.read_text().strip()
     return tags | ({"fsae.pid_namespace": str(PID_NAMESPACE.readlink())} if PID_NAMESPACE.is_symlink() else {})
+
+
+def device_tags(name: str) -> dict[str, str]:
+    """The tag that says what a stage's device is: the GPU's name, or the processor's.
+
+    Raises: UserError if the device is unknown or not on this machine.
+    """
+    from fsae_mlflow.compute import choose_device  # torch takes seconds to import
+
+    device = choose_device(name)
+    if device.type == "cuda":
+        import torch
+
+        return {"fsae.device": torch.cuda.get_device_name(device)}
+    models = re.findall(r"^model name\s*: (.*)$", CPU.read_text(), re.MULTILINE) if CPU.is_file() else []
+    return {"fsae.device": f"cpu: {next(iter(models), platform.machine())}"}
 
 
 def is_gone(tags: Mapping[str, str]) -> bool:

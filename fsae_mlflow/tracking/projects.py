@@ -35,7 +35,6 @@ def run_entry_point(parent: Run, name: str, parameters: Mapping[str, Any]) -> Ru
             entry_point=name,
             parameters={key: str(value) for key, value in parameters.items()},
             experiment_id=parent.experiment_id,
-            run_name=name,
             env_manager="local",
         )
     except KeyboardInterrupt:
@@ -54,7 +53,7 @@ def run_entry_point(parent: Run, name: str, parameters: Mapping[str, Any]) -> Ru
 def _newest_child(parent: Run, name: str) -> MlflowRun | None:
     found = mlflow.search_runs(
         [parent.experiment_id],
-        filter_string=f"tags.mlflow.parentRunId = '{parent.id}' and attributes.run_name = '{name}'",
+        filter_string=f"tags.mlflow.parentRunId = '{parent.id}' and tags.mlflow.project.entryPoint = '{name}'",
         order_by=["attributes.start_time DESC"],
         max_results=1,
         output_format="list",

@@ -2,141 +2,37 @@
 
 import logging
 import os
-import shlex
-import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import mlflow
 from filelock import FileLock
-from mlflow.entities import Run as MlflowRun
 from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
-from pandas import DataFrame
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import flat
 from fsae_mlflow.ranks import Ranks
-from fsae_mlflow.tracking.journal import (
-    MAX_PARAM_LENGTH,
-    PATIENCE_SECONDS,
-    Journal,
-    NotLoggedError,
-    is_refusal,
-    metric_points,
-    said,
-    server,
-)
-from fsae_mlflow.tracking.processes import is_gone, process_tags
+from fsae_mlflow.tracking.description import NOTE_TAG, Call, unfinished
+from fsae_mlflow.tracking.journal import PATIENCE_SECONDS, NotLoggedError, is_refusal, said, server
+from fsae_mlflow.tracking.processes import device_tags, is_gone, process_tags
+from fsae_mlflow.tracking.run import NOT_CALLED, OUTPUTS, Run
 from fsae_mlflow.tracking.signals import ignore_signals, interrupt_behind, reason_of
+from fsae_mlflow.tracking.source_code import code_tags
+from fsae_mlflow.tracking.system_metrics import system_metrics
 
 EXPERIMENT = "fsae_mlflow"
 STAGE_TAG = "fsae.stage"
 REASON_TAG = "fsae.reason"
-MAX_TAG_LENGTH = 5000
-OUTPUTS = Path("outputs")
 INTERRUPTED_PATIENCE_SECONDS = 10.0
-# MLflow's own defaults try one request for minutes. A user's values stay.
-HTTP_DEFAULTS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
-}
 HTTP_BRIEF = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
 
 logger = logging.getLogger(__name__)
-
-
-class Run:
-    """An MLflow run, with what the entry points log to it. Logging does not wait for the server: see the journal."""
-
-    def __init__(self, run: MlflowRun, stage: str, folder: Path = OUTPUTS) -> None:
-        self.id: str = run.info.run_id
-        self.experiment_id: str = run.info.experiment_id
-        self.stage = stage
-        self.client = MlflowClient()
-        self.journal = Journal(self.id, folder, stage=stage)
-        self.not_logged: list[str] = []
-
-    @property
-    def leads(self) -> bool:
-        """Whether this process logs: it is alone, or the first of those that torchrun started."""
-        return True
-
-    def log(self, do: str, **entry: Any) -> None:
-        """Put an entry of the journal's kind `do` into the run's journal."""
-        self.journal.put({"do": do, **entry})
-
-    def on_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log metrics at one step, if there are any."""
-        if points := metric_points(metrics, step):
-            self.log("metrics", metrics=points)
-
-    def log_params(self, values: Mapping[str, Any]) -> None:
-        """Log the parameters that the run does not have yet; `mlflow run` has logged the given ones as they were typed.
-
-        MLflow refuses a second value of a parameter, even 0.0001 after 1e-4.
-        """
-        self.log("params", values={name: str(value)[:MAX_PARAM_LENGTH] for name, value in values.items()})
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        self.log("tags", values={name: value[:MAX_TAG_LENGTH] for name, value in tags.items()})
-
-    def log_json(self, value: Any, name: str) -> None:
-        self.log("json", value=value, name=name)
-
-    def log_table(self, rows: list[dict[str, Any]], name: str) -> None:
-        """Log rows as a table, which the MLflow UI shows and compares between runs."""
-        self.log("table", text=DataFrame(rows).to_json(orient="split", index=False), name=name)
-
-    def log_path(self, path: Path, folder: str | None = None) -> None:
-        """Log a file, or all files of a folder, as artifacts under `folder`."""
-        if not path.is_dir():
-            stat = path.stat()
-            stamp = [stat.st_size, stat.st_mtime_ns]
-            self.log("path", path=str(path.resolve()), folder=folder, stamp=stamp)
-            return
-        for file in sorted(one for one in path.rglob("*") if one.is_file()):  # an entry each, so that each is sent once
-            place = PurePosixPath(folder or "", file.relative_to(path).parent.as_posix())
-            self.log_path(file, str(place) if place.parts else None)
-
-    def on_image(self, key: str) -> Callable[[Path, int], None]:
-        """What logs the pictures of a series, each a file, which the UI shows with a slider over steps."""
-
-        def log(path: Path, step: int) -> None:
-            self.log("image", path=str(path.resolve()), key=key, step=step)
-
-        return log
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """The last value of each metric that is logged so far."""
-        if self.leads:
-            self.journal.flush(PATIENCE_SECONDS)
-        return self.client.get_run(self.id).data.metrics
-
-    def copy_from(self, child: "Run", *, metrics: Collection[str], artifacts: Collection[str]) -> None:
-        """Log a child's metrics and top-level artifacts here too: those of the given names that the child has."""
-        self.on_metrics({name: value for name, value in child.metrics.items() if name in metrics})
-        for artifact in self.client.list_artifacts(child.id):
-            if artifact.path in artifacts:
-                self.log_path(Path(self.client.download_artifacts(child.id, artifact.path)))
-
-    @property
-    def ui_command(self) -> str:
-        """The command that opens the MLflow UI on this run's store."""
-        return shlex.join([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", mlflow.get_tracking_uri()])
-
-    @property
-    def ui_address(self) -> str:
-        """The address at which that UI shows this run, in its training view, which has the model registry."""
-        page = f"experiments/{self.experiment_id}/runs/{self.id}?workflowType=machine_learning"
-        return f"http://127.0.0.1:5000/#/{page}"
 
 
 class NullRun(Run):
@@ -148,6 +44,8 @@ class NullRun(Run):
             self.experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID") or _experiment(EXPERIMENT)
         self.stage = stage
         self.client = MlflowClient()
+        self.names_itself = False
+        self.logged = {}
 
     @property
     def leads(self) -> bool:
@@ -163,7 +61,7 @@ def _experiment(name: str) -> str:
 
 
 @contextmanager
-def attached_run(settings: Any, *, stage: str) -> Iterator[Run]:
+def attached_run(settings: Any, *, stage: str, call: Call = NOT_CALLED) -> Iterator[Run]:
     """The run that `mlflow run` made for this process, or a new one, with the settings logged.
 
     An error ends the run FAILED, Ctrl-C or SIGTERM ends it KILLED, each with the reason in the tag `fsae.reason`. Of
@@ -173,8 +71,6 @@ def attached_run(settings: Any, *, stage: str) -> Iterator[Run]:
     Raises: UserError where the tracking server does not answer; NotLoggedError where the stage has finished, but the
     server has not received all of what it logs.
     """
-    for name, value in HTTP_DEFAULTS.items():
-        os.environ.setdefault(name, value)
     ranks = Ranks.of_environment()
     if not ranks.leads:
         yield NullRun(stage, ranks.rank)
@@ -188,10 +84,14 @@ def attached_run(settings: Any, *, stage: str) -> Iterator[Run]:
         ) from error
     folder = Path(getattr(settings, "output", "") or OUTPUTS / stage)
     try:
-        with _ended(Run(active, stage, folder)) as run:
+        with _ended(Run(active, stage, folder, call)) as run, system_metrics(run.id, run.on_metrics):
             values = flat(settings)
+            run.set_tags(code_tags())
             run.log_params(values)
             run.log_json(values, "config.json")
+            run.add_to_name(getattr(settings, "title", ""))
+            if device := getattr(settings, "device", ""):
+                run.set_tags(device_tags(device))
             yield run
     except MlflowException as error:
         if is_refusal(error):
@@ -217,6 +117,7 @@ def end_waiting_run(status: str, reason: str) -> None:
     client, run_id = MlflowClient(), os.environ.get("MLFLOW_RUN_ID")
     if run_id and not RunStatus.is_terminated(RunStatus.from_string(client.get_run(run_id).info.status)):
         client.set_tag(run_id, REASON_TAG, reason)
+        client.set_tag(run_id, NOTE_TAG, unfinished("", reason))
         client.set_terminated(run_id, status)
 
 
@@ -226,7 +127,7 @@ def _start() -> mlflow.ActiveRun:
     with _creating_store():
         if not {"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"} & os.environ.keys():
             mlflow.set_experiment(EXPERIMENT)
-        return mlflow.start_run()
+        return mlflow.start_run(log_system_metrics=False)
 
 
 @contextmanager
@@ -246,7 +147,9 @@ def _end_gone_runs(experiment_id: str) -> None:
     running = f"attributes.status = 'RUNNING' and tags.`fsae.host` = '{host}'"
     for run in client.search_runs([experiment_id], filter_string=running):
         if is_gone(run.data.tags):
-            client.set_tag(run.info.run_id, REASON_TAG, f"its process {run.data.tags['fsae.pid']} on {host} is gone")
+            reason = f"its process {run.data.tags['fsae.pid']} on {host} is gone"
+            client.set_tag(run.info.run_id, REASON_TAG, reason)
+            client.set_tag(run.info.run_id, NOTE_TAG, unfinished(run.data.tags.get(NOTE_TAG, ""), reason))
             client.set_terminated(run.info.run_id, "KILLED")
 
 
@@ -254,7 +157,7 @@ def _end_gone_runs(experiment_id: str) -> None:
 def _ended(run: Run) -> Iterator[Run]:
     status, patience = "FAILED", INTERRUPTED_PATIENCE_SECONDS
     try:
-        run.set_tags({STAGE_TAG: run.stage} | process_tags())
+        run.set_tags({STAGE_TAG: run.stage, NOTE_TAG: run.description()} | process_tags())
         yield run
         status, patience = "FINISHED", PATIENCE_SECONDS
     except BaseException as error:
@@ -262,7 +165,8 @@ def _ended(run: Run) -> Iterator[Run]:
         if interrupt is not None:
             status = "KILLED"
             ignore_signals()
-        run.set_tags({REASON_TAG: reason_of(interrupt) if interrupt else str(error) or type(error).__name__})
+        reason = reason_of(interrupt) if interrupt else str(error) or type(error).__name__
+        run.set_tags({REASON_TAG: reason, NOTE_TAG: unfinished(run.description(), reason)})
         raise
     finally:
         run.log("end", status=status, time=get_current_time_millis())

@@ -15,7 +15,7 @@ from fsae_mlflow.sae.saved import digest, load_sae
 from fsae_mlflow.tracking.journal import PATTERN, is_refusal, not_logged, said
 from fsae_mlflow.tracking.processes import is_gone
 from fsae_mlflow.tracking.registry import register
-from fsae_mlflow.tracking.runs import HTTP_DEFAULTS, REASON_TAG
+from fsae_mlflow.tracking.runs import REASON_TAG
 from fsae_mlflow.tracking.sending import attempt
 
 
@@ -28,8 +28,6 @@ def upload(folder: Path) -> list[str]:
     Raises: UserError where there is no journal, where a stage is still writing one, and where the server still does not
     take all of it; what it did take is not sent again.
     """
-    for name, value in HTTP_DEFAULTS.items():
-        os.environ.setdefault(name, value)
     journals = sorted(folder.rglob(PATTERN))
     if not journals:
         raise UserError(f"folder: {folder} has no {PATTERN}, so nothing waits to be logged there.")

@@ -139,6 +139,13 @@ class Evaluation:
             metrics |= part.metrics
         return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
+    @property
+    def headline(self) -> str:
+        """The accuracy of original templates, and of those decoded from all features."""
+        accuracy = {row.name: row.accuracy.mean for row in self.rows}
+        decoded = f"; {accuracy['all']:.4f} when decoded from all features" if "all" in accuracy else ""
+        return f"accuracy {accuracy['original']:.4f} with original templates{decoded}"
+
 
 def loggable(name: str) -> str:
     """A name without the characters that a metric's name cannot have."""

@@ -216,7 +216,7 @@ def test_a_face_that_fires_nothing_has_a_cosine_of_the_constant() -> None:
     assert feature_pairs(found, 0) == []
     nothing = told(sae, found, 0, 0.5)
     assert nothing.features == nothing.counterfactual == [] and nothing.n_until_rejected is None
-    assert "none fires" in Explained(explanations=[nothing], metrics={}, files=[]).headlines[0]
+    assert "none fires" in Explained(explanations=[nothing], metrics={}, files=[]).headline
 
 
 def test_a_template_that_is_nothing_without_a_feature_has_no_direction() -> None:

@@ -18,8 +18,9 @@ from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import settings
 from fsae_mlflow.sae.saved import digest, load_sae
 from fsae_mlflow.templates.set import TemplateSet
-from fsae_mlflow.tracking import registry, runs
+from fsae_mlflow.tracking import registry
 from fsae_mlflow.tracking.command import command
+from fsae_mlflow.tracking.environment import DEFAULTS
 from fsae_mlflow.tracking.inputs import find_sae, open_templates
 from fsae_mlflow.tracking.processes import is_gone, process_tags
 from fsae_mlflow.tracking.registry import check_registration, register_sae
@@ -224,5 +225,5 @@ def test_only_the_boot_time_moves_with_the_clock(monkeypatch: pytest.MonkeyPatch
 
 
 def test_requests_are_not_tried_for_minutes() -> None:
-    values = {name: int(value) for name, value in runs.HTTP_DEFAULTS.items()}
+    values = {name: int(value) for name, value in DEFAULTS.items() if value.isdigit()}
     assert values["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] <= 2 and values["MLFLOW_HTTP_REQUEST_TIMEOUT"] <= 60

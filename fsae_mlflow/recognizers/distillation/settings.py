@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from fsae_mlflow.parameters import EXECUTION, settings
+from fsae_mlflow.parameters import EXECUTION, settings, short
 
 
 @settings
@@ -59,3 +59,8 @@ class DistillSettings:
         EXECUTION,
     ] = ""
     snapshot_minutes: Annotated[float, "Minutes between snapshots of the averaged student.", Gt(0), EXECUTION] = 3.0
+
+    @property
+    def title(self) -> str:
+        """What sets a run apart, in a few words."""
+        return f"{self.name} of {short(self.teacher)}"

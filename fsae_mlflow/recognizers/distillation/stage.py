@@ -44,6 +44,12 @@ class DistillResult:
     card: Path
     metrics: dict[str, float]
 
+    @property
+    def headline(self) -> str:
+        """How near the student's templates are to the teacher's, and how well they verify."""
+        pairs = f"; pair accuracy {self.metrics['pair_accuracy']:.4f}" if "pair_accuracy" in self.metrics else ""
+        return f"cosine {self.metrics['cosine']:.4f} to the teacher on held-out people{pairs}"
+
 
 def distillation_fingerprint(settings: DistillSettings) -> str:
     """A short hash of what decides the student: settings, the teacher's card, the faces' ids and sizes, the start.

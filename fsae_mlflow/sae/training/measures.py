@@ -27,7 +27,6 @@ class Measures:
         """Numbers to log, named `prefix/…`."""
         numbers = {
             "l0": self.sparsity.l0,
-            "sum_of_densities": float(self.sparsity.density.sum()),
             "fvu": self.fidelity.fvu,
             "mse": self.fidelity.mse,
             "cosine": self.fidelity.cosine,

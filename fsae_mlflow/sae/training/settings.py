@@ -1,14 +1,19 @@
 """What the training of an SAE can be told."""
 
-from typing import Annotated, ClassVar, Literal
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.parameters import EXECUTION, options, settings, unread
+from fsae_mlflow.parameters import EXECUTION, flat, options, settings, unread
 from fsae_mlflow.sae.settings import VariantSettings
-from fsae_mlflow.sae.variants.registry import VARIANT
+from fsae_mlflow.sae.variants.registry import VARIANT, VARIANTS
 from fsae_mlflow.sae.variants.settings import GatedSettings
+
+SPARSITY = {"k": "k", "target_l0": "L0", "lam": "λ"}
+"""The parameters of a variant that decide how sparse its SAE is, with their symbols."""
 
 
 @settings
@@ -124,6 +129,11 @@ class TrainSettings:
     device: Annotated[str, "Where to train: auto, cpu, cuda, cuda:1, …", EXECUTION] = "auto"
     output: Annotated[str, "Folder to write the SAE to; empty takes one under outputs/.", EXECUTION] = ""
 
+    @property
+    def title(self) -> str:
+        """What sets a run apart, in a few words."""
+        return sae_title(flat(self))
+
     def check(self) -> None:
         defaults = {option.name: option.default for option in options(type(self))}
         for name in unread(options(type(self)), type(self.variant)):
@@ -136,3 +146,17 @@ class TrainSettings:
             raise UserError(f"lr_end must be at most lr ({self.lr}); it is {self.lr_end}.")
         if self.keep == "best" and not self.holdout:
             raise UserError("keep=best chooses by held-out people, but holdout is 0; use keep=last, or holdout=0.1.")
+
+
+def sae_title(values: Mapping[str, Any]) -> str:
+    """An SAE in a few words, by the flat settings of its training: `topk k=32 ×2`, `gated L0=64 ×8`, `ica ×1`.
+
+    Empty for an SAE that is stored without them.
+    """
+    kind = VARIANTS.get(values.get("variant", ""))
+    if kind is None or "expansion" not in values:
+        return ""
+    own = {field.name for field in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
+    sparsity = {symbol: values.get(name) for name, symbol in SPARSITY.items() if name in own}
+    words = [f"{symbol}={value:g}" for symbol, value in sparsity.items() if value is not None]
+    return " ".join([values["variant"], *words, f"×{values['expansion']}"])

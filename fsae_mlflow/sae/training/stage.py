@@ -46,13 +46,20 @@ class Trained:
     sae: SparseAutoencoder
     metrics: dict[str, float]
 
+    @property
+    def headline(self) -> str:
+        """How well and how sparsely the SAE describes templates, of held-out people if there are any."""
+        side, people = ("heldout", "held-out") if "heldout/fvu" in self.metrics else ("train", "training")
+        fvu, l0, alive = (self.metrics[f"{side}/{name}"] for name in ("fvu", "l0", "alive"))
+        return f"fvu {fvu:.3g} and L0 {l0:.3g} on {people} people; {100 * alive:.0f} % of the features fire"
+
 
 def train(settings: TrainSettings, *, templates: TemplateSet, output: Path, on_metrics: OnMetrics) -> Trained:
     """Train an SAE on `templates` and save it in the folder `output`.
 
     After every epoch `on_metrics` gets, with the epoch as step: the mean training loss by term, the learning rate, the
     templates per second; and on training and held-out templates (an eighth of them, at least 1,024 and at most 10,000,
-    evenly spaced) the loss terms, l0, sum of densities, fvu, cosine and alive share. A training that was stopped goes
+    evenly spaced) the loss terms, l0, fvu, cosine and alive share. A training that was stopped goes
     on from its last checkpoint in `output`, and ends with the weights that it would have had without the stop. One that
     has finished there is not repeated. An SAE of another training stays there until the new one is complete. Under
     torchrun every rank holds a slice of the features.

@@ -9,7 +9,7 @@ import torch
 
 from fsae_mlflow.parameters import flat
 from fsae_mlflow.sae.saved import load_sae, save_sae
-from fsae_mlflow.sae.training.dimensions import warn_if_dense
+from fsae_mlflow.sae.training.dimensions import warn_if_useless
 from fsae_mlflow.sae.training.initial import initial_sae
 from fsae_mlflow.sae.training.stage import train
 from fsae_mlflow.templates.set import TemplateSet
@@ -55,9 +55,13 @@ def test_a_computed_dictionary_began_as_nothing(
         ({"train/l0": 9.0, "heldout/l0": 3.4}, "L0 is 3.4, more than a third of the 10 dimensions"),
         ({"train/l0": 9.0, "heldout/l0": 3.3}, ""),
         ({"train/l0": 9.0}, "L0 is 9,"),
+        (
+            {"train/l0": 3.0, "train/fvu": 0.1, "heldout/fvu": 0.91},
+            "fvu is 0.91, so decoded templates are hardly better",
+        ),
     ],
 )
-def test_a_dense_code_is_told(metrics: dict[str, float], told: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_useless_sae_is_told(metrics: dict[str, float], told: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        warn_if_dense(metrics, Spectrum(np.repeat([1.0, 0.0], [10, 6])))
+        warn_if_useless({"train/fvu": 0.5, **metrics}, Spectrum(np.repeat([1.0, 0.0], [10, 6])))
     assert told in caplog.text and bool(told) == bool(caplog.records)

@@ -51,10 +51,7 @@ def test_training_explains_templates_sparsely(trained: tuple[Trained, list[dict[
 def test_mean_l0_is_the_sum_of_densities(
     trained: tuple[Trained, list[dict[str, float]]], template_set: TemplateSet
 ) -> None:
-    result, logged = trained
-    for metrics in logged:
-        for part in ("train", "heldout"):
-            assert metrics[f"{part}/l0"] == pytest.approx(metrics[f"{part}/sum_of_densities"], rel=1e-9)
+    result, _ = trained
     held = holdout_rows(template_set.identities, SETTINGS.holdout, seed=SETTINGS.seed)
     for rows, part in ((~held, "train"), (held, "heldout")):
         fired = [

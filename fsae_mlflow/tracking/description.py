@@ -1,0 +1,85 @@
+"""The Markdown description of a run, which the MLflow UI shows on the run's page."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fsae_mlflow.tracking.groups import main_metrics
+
+NOTE_TAG = "mlflow.note.content"
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a stage was called: what it does, in a sentence, and the parameters that were given."""
+
+    about: str = ""
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """What a run has read: where it came from, its digest, and the page of the run that made it, if one is known.
+
+    `again` names the same thing for the command that repeats the run.
+    """
+
+    origin: str
+    digest: str
+    again: str
+    run_id: str = ""
+    run_name: str = ""
+    experiment_id: str = ""
+
+
+def page_of(experiment_id: str, run_id: str) -> str:
+    """The address of a run's page, from the UI's root; the training view has the model registry."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+
+
+def describe_run(
+    *,
+    run_id: str,
+    stage: str,
+    call: Call,
+    inputs: Mapping[str, Input],
+    metrics: Mapping[str, float] | None = None,
+    headline: str = "",
+    picture: str = "",
+) -> str:
+    """What the stage did, its main metrics, the picture that matters, the inputs, and the command that repeats it."""
+    parts = [call.about]
+    parts += [f"**{headline}**"] if headline else []
+    if rows := [f"| `{name}` | {value:.4g} |" for name, value in main_metrics(metrics or {}).items()]:
+        parts.append("\n".join(["| metric | value |", "|---|---:|", *rows]))
+    if picture:
+        parts.append(f"![{picture}](get-artifact?path={picture}&run_uuid={run_id})")
+    if inputs:
+        parts.append("\n".join(["Made from:", "", *(_line(name, one) for name, one in inputs.items())]))
+    parts.append("Repeat it with:\n\n```\n" + "\n".join(commands(stage, call, inputs)) + "\n```")
+    return "\n\n".join(part for part in parts if part)
+
+
+def unfinished(description: str, reason: str) -> str:
+    """The description of a run that ended early, for this reason."""
+    return f"**Not finished:** {' '.join(reason.split())}\n\n{description}"
+
+
+def commands(stage: str, call: Call, inputs: Mapping[str, Input]) -> tuple[str, str]:
+    """The two command lines that repeat a run: as an MLflow project, and as a Python module.
+
+    They have the parameters that were given, and of inputs what these were at the time: no `latest`.
+    """
+    given = {name: one.again for name, one in inputs.items() if "." not in name}
+    given |= {name: str(value) for name, value in call.given.items() if name not in given}
+    project = ["mlflow", "run", ".", "-e", stage, "--env-manager", "local"]
+    project += [word for name, value in given.items() for word in ("-P", f"{name}={value}")]
+    module = ["python", "-m", f"entrypoints.{stage}"]
+    module += [word for name, value in given.items() for word in (f"--{name}", value)]
+    return shlex.join(project), shlex.join(module)
+
+
+def _line(name: str, one: Input) -> str:
+    source = f"[{one.run_name}]({page_of(one.experiment_id, one.run_id)})" if one.run_id else f"`{one.origin}`"
+    return f"- {name}: {source}, digest `{one.digest}`"

@@ -1,0 +1,46 @@
+"""The groups that metrics are logged in, and which metrics matter most."""
+
+from collections.abc import Mapping
+
+GROUPS = {
+    "faces": "pictures and faces of an extraction",
+    "spectrum": "dimensions that the templates fill",
+    "heldout": "the finished SAE on people kept out of its training",
+    "train": "the finished SAE on the people that it was trained on",
+    "epoch": "the same, the learning rate and the speed after each epoch; the step is the epoch",
+    "features": "how the features of an SAE fire on the faces that are read; those of controls in features/controls/",
+    "readings": "what features mean, confirmed on other people",
+    "probes": "how well few features tell an attribute",
+    "absorption": "features that are silent where another one takes over",
+    "lfw": "verification of pairs, by row of the table; also the audit, suppression and ablation",
+    "explanation": "how much of the similarity of two faces is explained, and how faithful that is",
+    "stability": "features that are found again in other SAEs",
+    "images": "verdicts on the optimized images; those of controls in images/controls/",
+    "optimization": "means over the images while they are optimized; the step is the optimizer's",
+    "recognizer": "a distilled recognizer on held-out people",
+    "browser": "size of the feature browser",
+    "sweep": "the best trial's parameters",
+    "system": "load of the machine, every ten seconds, of stages that take longer",
+}
+"""The first part of every metric's name, and what the group holds."""
+
+MAIN = (
+    "faces/n_faces", "faces/n_failures", "heldout/fvu", "heldout/l0", "heldout/cosine", "train/alive",
+    "features/l0", "features/fvu", "readings/confirmed_of_alive", "readings/strong_of_alive", "readings/n_kinds",
+    "readings/n_identities", "lfw/original/accuracy", "lfw/all/accuracy", "lfw/high/accuracy", "lfw/low/accuracy",
+    "explanation/genuine/unexplained", "explanation/impostor/unexplained", "stability/cosine/pw_mcc",
+    "stability/cosine/found_again", "stability/across/correlation/found_again", "stability/initial/cosine/found_again",
+    "images/features_confirmed", "images/confirmed", "recognizer/cosine", "recognizer/pair_accuracy",
+    "browser/n_features",
+)  # fmt: skip
+"""What a run's description shows, in this order."""
+
+
+def grouped(metrics: Mapping[str, float], group: str) -> dict[str, float]:
+    """Metrics by their full name: those whose name has no known group get `group`."""
+    return {name if name.split("/")[0] in GROUPS else f"{group}/{name}": value for name, value in metrics.items()}
+
+
+def main_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Those that matter most, the most important first."""
+    return {name: metrics[name] for name in MAIN if name in metrics}

@@ -1,0 +1,114 @@
+"""What the page of a run says: its name, its description, its tags and its parameters."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import mlflow
+import pytest
+from click.testing import CliRunner
+
+from fsae_mlflow.errors import UserError
+from fsae_mlflow.parameters import EXECUTION, settings
+from fsae_mlflow.tracking.command import command
+from fsae_mlflow.tracking.groups import GROUPS, MAIN, grouped
+from fsae_mlflow.tracking.inputs import open_templates
+from fsae_mlflow.tracking.run import Run
+
+ROOT = Path(__file__).parents[2]
+TEMPLATES = ROOT / "tests" / "fixtures" / "version_0_1" / "templates"
+
+
+@settings
+class Example:
+    """Something to run."""
+
+    templates: Annotated[str, "Templates.", EXECUTION] = "latest"
+    k: Annotated[int, "Number."] = 3
+    limit: Annotated[float | None, "None by default."] = None
+    words: Annotated[str, "Empty by default."] = ""
+
+    @property
+    def title(self) -> str:
+        return f"k={self.k}"
+
+
+def newest() -> mlflow.entities.Run:
+    return mlflow.search_runs(search_all_experiments=True, order_by=["start_time DESC"], output_format="list")[0]
+
+
+def invoke(function: Any, *args: str) -> Any:
+    return CliRunner().invoke(command(Example, stage="example")(function), args)
+
+
+@pytest.mark.usefixtures("store")
+def test_a_finished_run_says_what_it_is_and_how_to_repeat_it(tmp_path: Path) -> None:
+    def extract(settings: Example, run: Run) -> None:
+        """Make templates."""
+        run.log_path(TEMPLATES, "templates")
+
+    def use(settings: Example, run: Run) -> None:
+        """Use templates.
+
+        In whatever way.
+        """
+        open_templates(run, settings.templates, context="test")
+        run.under("lfw")({"all/accuracy": 0.9}, 0)
+        run.on_epoch({"lr": 0.1}, 1)
+        run.conclude("all is well", folder=tmp_path, picture="table.png")
+
+    assert CliRunner().invoke(command(Example, stage="extract")(extract), []).exit_code == 0
+    made = newest()
+    result = invoke(use, "--k", "5")
+    used, first = newest(), f"mlflow run . -e example --env-manager local -P templates={made.info.run_id} -P k=5"
+    assert used.info.run_name == "example k=5"
+    note, page = used.data.tags["mlflow.note.content"], f"#/experiments/{used.info.experiment_id}/runs"
+    for part in (
+        "Use templates.\n\n**all is well**\n\n| metric",
+        "| `lfw/all/accuracy` | 0.9 |",
+        f"![table.png](get-artifact?path=table.png&run_uuid={used.info.run_id})",
+        f"- templates: [extract k=3]({page}/{made.info.run_id}?workflowType=machine_learning), digest `",
+        f"{first}\npython -m entrypoints.example --templates {made.info.run_id} --k 5",
+    ):
+        assert part in note
+    headline, files, address = result.stdout.splitlines()
+    assert (headline, files) == ("example k=5: all is well", f"files: {tmp_path}")
+    assert f"{page}/{used.info.run_id}?workflowType=machine_learning" in address
+    assert shlex.join(["--backend-store-uri", mlflow.get_tracking_uri()]) in address
+    assert used.data.tags["fsae.templates.run"] == made.info.run_id
+    assert used.data.tags.keys() >= {"fsae.version", "mlflow.source.git.commit", "mlflow.source.git.dirty"}
+    assert used.data.params == {"templates": "latest", "k": "5"}
+    assert used.data.metrics == {"lfw/all/accuracy": 0.9, "epoch/lr": 0.1}
+    dataset = used.inputs.dataset_inputs[0].dataset
+    assert '"name": "template"' in dataset.schema and '"n_rows": 48' in dataset.profile
+    loaded = Path(mlflow.data.get_source(dataset).load())
+    assert {path.name for path in loaded.iterdir()} == {path.name for path in TEMPLATES.iterdir()}
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_that_failed_says_why() -> None:
+    def fail(settings: Example, run: Run) -> None:
+        """Do something."""
+        raise UserError("faces: there\nare none.")
+
+    invoke(fail)
+    note = newest().data.tags["mlflow.note.content"]
+    assert note.startswith("**Not finished:** faces: there are none.\n\nDo something.\n\nRepeat it with:")
+
+
+@pytest.mark.usefixtures("store")
+def test_a_name_that_the_user_gave_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = mlflow.set_experiment("e").experiment_id
+    for name in ("my own", "second"):
+        waiting = mlflow.MlflowClient().create_run(experiment, run_name=name)
+        monkeypatch.setenv("MLFLOW_RUN_ID", waiting.info.run_id)
+        assert invoke(lambda settings, run: None).exit_code == 0
+        assert mlflow.get_run(waiting.info.run_id).info.run_name == name
+
+
+def test_metrics_have_documented_groups() -> None:
+    documented = (ROOT / "docs" / "runs.md").read_text()
+    for name, meaning in GROUPS.items():
+        assert f"| `{name}/` | {meaning} |" in documented
+    assert {name.split("/")[0] for name in MAIN} <= GROUPS.keys()
+    assert grouped({"all/eer": 1.0, "heldout/fvu": 2.0}, "lfw") == {"lfw/all/eer": 1.0, "heldout/fvu": 2.0}
