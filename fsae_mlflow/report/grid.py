@@ -1,5 +1,6 @@
 """Figure 3 of the paper: for each feature, the faces that fire it most and the images optimized to fire it."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from fsae_mlflow.report import style
 
 TILE = 0.95
 GAP = 0.15
+CHARACTERS_PER_INCH = 10
+"""Of a title."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +59,11 @@ def feature_grid(rows: Sequence[GridRow], path: Path, *, title: str = "") -> Pat
     if not rows:
         raise UserError("features: there is no feature to draw; name at least one.")
     n_faces, n_images = (max(len(getattr(row, kind)) for row in rows) for kind in ("faces", "images"))
-    width = TILE * (n_faces + n_images + GAP) + 0.3
-    with style.canvas(path, max(width, 5.5), 1.36 * len(rows) + (0.4 if title else 0.0)) as figure:
-        if title:
-            figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
+    width = max(TILE * (n_faces + n_images + GAP) + 0.3, 5.5)
+    lines = textwrap.wrap(title, int(CHARACTERS_PER_INCH * width))
+    with style.canvas(path, width, 1.36 * len(rows) + (0.2 * (len(lines) + 1) if lines else 0.0)) as figure:
+        if lines:
+            figure.suptitle("\n".join(lines), x=0.01, ha="left", fontweight="bold", fontsize=11)
         for row, part in zip(rows, figure.subfigures(len(rows), 1, squeeze=False)[:, 0], strict=True):
             _draw_row(part, row, n_faces, n_images)
     return path

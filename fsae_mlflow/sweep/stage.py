@@ -122,7 +122,8 @@ def _search(settings: SweepSettings, templates: Any, folder: Path, name: str, tr
         expansion = trial.suggest_categorical("expansion", settings.expansion_list)
         chosen = settings.trial(trial.suggest_float("lam", settings.lam_min, settings.lam_max, log=True), expansion)
         with trial_run(trial.number, chosen) as on_metrics:
-            trained = train(chosen, templates=templates, output=_trial_folder(folder, trial), on_metrics=on_metrics)
+            output, label = _trial_folder(folder, trial), f"trial {trial.number}"
+            trained = train(chosen, templates=templates, output=output, on_metrics=on_metrics, label=label)
             on_metrics(trained.metrics, chosen.epochs)
         trial.set_user_attr("metrics", trained.metrics)
         fvu, l0 = trained.metrics["heldout/fvu"], trained.metrics["heldout/l0"]

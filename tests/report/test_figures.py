@@ -77,3 +77,13 @@ def test_a_grid_with_rows_of_different_length(tmp_path: Path) -> None:
     assert is_drawn(feature_grid(rows, tmp_path / "grid.png", title="Left and right"))
     with pytest.raises(ValueError, match="there is no feature to draw"):
         feature_grid([], tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("n_faces", [1, 6])
+def test_a_long_title_stays_inside_the_grid(n_faces: int, tmp_path: Path) -> None:
+    white = Tile(picture=Image.new("RGB", (8, 8), "white"))
+    rows = [GridRow(heading="Feature 3", faces=[white] * n_faces, images=[white])]
+    title = "Left: its top faces, at most 3 a person. Right: images optimized for it. Below: activation"
+    with Image.open(feature_grid(rows, tmp_path / "grid.png", title=title)) as image:
+        ink = np.flatnonzero((np.asarray(image.convert("L")) < 128).any(axis=0))
+    assert 0 < ink[0] and ink[-1] < image.width - 5

@@ -42,6 +42,7 @@ def optimized(
     on_metrics: OnMetrics,
     ranks: Ranks,
     device: torch.device,
+    label: str,
 ) -> Fitted:
     """The SAE after all epochs, measured after each.
 
@@ -62,7 +63,7 @@ def optimized(
         found = measure(sae, samples["heldout"], sample=resembled.get("heldout"))
         checkpoints.after_epoch(whole, found.metrics("heldout"))
     total, left = trainer.n_steps, range(trainer.step, trainer.n_steps)
-    steps = iter(progress(left, total=total, done=trainer.step, label="train_sae", unit="steps") if ranks.leads else ())
+    steps = iter(progress(left, total=total, done=trainer.step, label=label, unit="steps") if ranks.leads else ())
     next(steps, None)
 
     def after_step() -> None:

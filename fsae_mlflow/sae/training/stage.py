@@ -54,7 +54,9 @@ class Trained:
         return f"fvu {fvu:.3g} and L0 {l0:.3g} on {people} people; {100 * alive:.0f} % of the features fire"
 
 
-def train(settings: TrainSettings, *, templates: TemplateSet, output: Path, on_metrics: OnMetrics) -> Trained:
+def train(
+    settings: TrainSettings, *, templates: TemplateSet, output: Path, on_metrics: OnMetrics, label: str = "train_sae"
+) -> Trained:
     """Train an SAE on `templates` and save it in the folder `output`.
 
     After every epoch `on_metrics` gets, with the epoch as step: the mean training loss by term, the learning rate, the
@@ -66,6 +68,8 @@ def train(settings: TrainSettings, *, templates: TemplateSet, output: Path, on_m
 
     Where λ is found (target_l0), a tenth of the training people, with at most about 1,024 templates, steer it and are
     not trained on; `lam` is logged after every epoch, stands among the final metrics, and becomes the SAE's own.
+
+    `label`: what the progress is shown as.
 
     Raises: UserError for an empty template set, when another process writes to `output`, and when the loss stops being
     finite; OSError when the SAE cannot be saved.
@@ -91,7 +95,7 @@ def train(settings: TrainSettings, *, templates: TemplateSet, output: Path, on_m
             sae = computed_sae(settings, data["train"], steered).to(device)
             fitted = Fitted(sae=sae, kept="run the command again")
         else:
-            fitted = optimized(settings, data, steered, output, on_metrics, ranks, device)
+            fitted = optimized(settings, data, steered, output, on_metrics, ranks, device, label)
         return _saved(settings, fitted, data, output, ranks)
 
 
