@@ -36,10 +36,14 @@ NAMES = {"params": "parameter sets", "tags": "tag sets", "path": "artifacts", "j
 NAMES |= {
     "metrics": "metric entries",
     "dataset": "inputs",
+    "model": "models",
     "image": "artifacts",
     "register": "the registered model",
     "end": "the run's end",
 }
+
+Point = tuple[str, float, int, int]
+"""A metric's name, value, milliseconds and step."""
 
 logger = logging.getLogger(__name__)
 
@@ -255,7 +259,7 @@ def not_logged(stage: str, lines: list[str], trouble: str, folder: Path, *, fini
     )
 
 
-def metric_points(metrics: Mapping[str, float], step: int) -> list[tuple[str, float, int, int]]:
+def metric_points(metrics: Mapping[str, float], step: int) -> list[Point]:
     """Metrics at one step as they stand in an entry: name, value, milliseconds and step."""
     now = time.time_ns() // 1_000_000
     return [(name, float(value), now, step) for name, value in metrics.items()]

@@ -35,6 +35,7 @@ def log_sae(run: Run, folder: Path) -> None:
     """Log the SAE saved in `folder` as artifacts of the run, where `sae=RUN` and `sae=latest` find it."""
     for name in FILES:
         run.log_path(folder / name, SAE)
+    run.set_tags({f"fsae.{SAE}.digest": digest(folder)})
 
 
 def check_registration(run: Run, name: str) -> None:

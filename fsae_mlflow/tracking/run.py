@@ -15,7 +15,7 @@ from pandas import DataFrame
 
 from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.tracking.description import NOTE_TAG, Call, Input, describe_run, page_of
-from fsae_mlflow.tracking.groups import grouped
+from fsae_mlflow.tracking.groups import grouped, main_metrics
 from fsae_mlflow.tracking.journal import MAX_PARAM_LENGTH, PATIENCE_SECONDS, Journal, metric_points, server
 
 MAX_NAME_LENGTH = 120
@@ -56,8 +56,11 @@ class Run:
         self.journal.put({"do": do, **entry})
 
     def on_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log metrics at one step, if there are any. Names begin with a group (groups.py)."""
-        if points := metric_points(metrics, step):
+        """Log metrics at one step, if there are any, the main ones first, by which MLflow compares runs.
+
+        Names begin with a group (groups.py).
+        """
+        if points := metric_points(main_metrics(metrics) | metrics, step):
             self.logged |= metrics
             self.log("metrics", metrics=points)
 
@@ -67,7 +70,7 @@ class Run:
 
     def on_epoch(self, metrics: Mapping[str, float], epoch: int) -> None:
         """Log what a training measures after an epoch, in the group `epoch`, apart from its final metrics."""
-        self.on_metrics({f"epoch/{name}": value for name, value in metrics.items()}, epoch)
+        self.on_metrics({f"epoch/{name}": value for name, value in (main_metrics(metrics) | metrics).items()}, epoch)
 
     def log_params(self, values: Mapping[str, Any]) -> None:
         """Log the parameters that have a value and that the run does not have yet.
@@ -116,8 +119,16 @@ class Run:
         return self.client.get_run(self.id).data.metrics
 
     def copy_from(self, child: "Run", *, metrics: Collection[str], artifacts: Collection[str]) -> None:
-        """Log a child's metrics and top-level artifacts here too: those of the given names that the child has."""
+        """Log a child's datasets, models, metrics and top-level artifacts here too; of the latter those of the given
+        names that the child has.
+        """
         self.on_metrics({name: value for name, value in child.metrics.items() if name in metrics})
+        found = self.client.get_run(child.id)
+        for one in found.inputs.dataset_inputs if found.inputs else []:
+            context = next((tag.value for tag in one.tags if tag.key == "mlflow.data.context"), "")
+            self.log("dataset", dataset=dict(one.dataset), context=context)
+        for model in found.outputs.model_outputs if found.outputs else []:
+            self.log("model", model=model.model_id)
         for artifact in self.client.list_artifacts(child.id):
             if artifact.path in artifacts:
                 self.log_path(Path(self.client.download_artifacts(child.id, artifact.path)))

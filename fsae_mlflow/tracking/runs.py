@@ -84,7 +84,14 @@ def attached_run(settings: Any, *, stage: str, call: Call = NOT_CALLED) -> Itera
         ) from error
     folder = Path(getattr(settings, "output", "") or OUTPUTS / stage)
     try:
-        with _ended(Run(active, stage, folder, call)) as run, system_metrics(run.id, run.on_metrics):
+        with (
+            _ended(Run(active, stage, folder, call)) as run,
+            system_metrics(
+                run.id,
+                lambda points: run.log("metrics", metrics=points),
+                has_metrics=lambda: bool(run.logged),
+            ),
+        ):
             values = flat(settings)
             run.set_tags(code_tags())
             run.log_params(values)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
@@ -51,5 +51,7 @@ def _send(client: MlflowClient, run_id: str, entries: list[dict[str, Any]]) -> N
                 client.log_image(run_id, image, key=key, step=step, synchronous=True)
         case {"do": "dataset", "dataset": dataset, "context": context}:
             client.log_inputs(run_id, [DatasetInput(Dataset(**dataset), [InputTag("mlflow.data.context", context)])])
+        case {"do": "model", "model": model}:
+            client.log_outputs(run_id, [LoggedModelOutput(model, step=0)])
         case {"do": "end", "status": status, "time": milliseconds}:
             client.set_terminated(run_id, status, milliseconds)

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mlflow.environment_variables import (
@@ -11,14 +11,20 @@ from mlflow.environment_variables import (
 )
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-from fsae_mlflow.progress import OnMetrics
+from fsae_mlflow.tracking.journal import Point, metric_points
 
 SECONDS_BETWEEN_SAMPLES = 10.0
+MOST_HELD = 500
 
 
 @contextmanager
-def system_metrics(run_id: str, on_metrics: OnMetrics) -> Iterator[None]:
-    """Give `on_metrics` the load every ten seconds within the block, unless MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=false.
+def system_metrics(
+    run_id: str, log: Callable[[list[Point]], None], *, has_metrics: Callable[[], bool]
+) -> Iterator[None]:
+    """Measure the load every ten seconds within the block, unless MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING is false.
+
+    `log` gets the points once `has_metrics` says that the run has metrics of its own, or when they are many: MLflow's
+    pages list metrics in the order of their first point, and compare runs by the first one.
 
     The numbers are those of MLflow's monitor. Its own thread would ask the server after each sample, and end when that
     does not answer.
@@ -26,7 +32,7 @@ def system_metrics(run_id: str, on_metrics: OnMetrics) -> Iterator[None]:
     if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.name in os.environ and not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get():
         yield
         return
-    stopped = threading.Event()
+    stopped, held = threading.Event(), list[Point]()
     seconds = MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or SECONDS_BETWEEN_SAMPLES
 
     def sample() -> None:
@@ -34,10 +40,14 @@ def system_metrics(run_id: str, on_metrics: OnMetrics) -> Iterator[None]:
         while not stopped.wait(seconds):
             monitor = monitor or SystemMetricsMonitor(run_id)
             monitor.collect_metrics()
-            on_metrics({f"system/{name}": value for name, value in monitor.aggregate_metrics().items()}, step)
+            load = {f"system/{name}": value for name, value in monitor.aggregate_metrics().items()}
+            held.extend(metric_points(load, step))
             for one in monitor.monitors:
                 one.clear_metrics()
             step += 1
+            if has_metrics() or len(held) > MOST_HELD:
+                log(held.copy())
+                held.clear()
 
     thread = threading.Thread(target=sample, name="fsae-system-metrics", daemon=True)
     thread.start()
@@ -46,3 +56,5 @@ def system_metrics(run_id: str, on_metrics: OnMetrics) -> Iterator[None]:
     finally:
         stopped.set()
         thread.join()
+        if held:
+            log(held)

@@ -86,4 +86,4 @@ def test_a_long_title_stays_inside_the_grid(n_faces: int, tmp_path: Path) -> Non
     title = "Left: its top faces, at most 3 a person. Right: images optimized for it. Below: activation"
     with Image.open(feature_grid(rows, tmp_path / "grid.png", title=title)) as image:
         ink = np.flatnonzero((np.asarray(image.convert("L")) < 128).any(axis=0))
-    assert 0 < ink[0] and ink[-1] < image.width - 5
+    assert ink[0] > 0 and ink[-1] < image.width - 5

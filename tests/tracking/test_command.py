@@ -173,6 +173,7 @@ def test_a_refused_value_is_a_usage_error_noted_on_the_waiting_run(monkeypatch: 
     experiment = mlflow.set_experiment("e").experiment_id
     for arguments, sentence in (
         (["--lam", "-1"], "lam must be greater than or equal to 0; it is -1.0."),
+        (["--batch_sise", "8"], "Did you mean '--batch_size'?"),
         (["--batch_size", "x"], "Invalid value for '--batch_size': 'x' is not a valid integer."),
     ):
         waiting = mlflow.MlflowClient().create_run(experiment).info.run_id

@@ -7,10 +7,12 @@ from typing import Annotated, Any
 import mlflow
 import pytest
 from click.testing import CliRunner
+from mlflow.entities import LoggedModelOutput
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import EXECUTION, settings
 from fsae_mlflow.tracking.command import command
+from fsae_mlflow.tracking.datasets import dataset_entry
 from fsae_mlflow.tracking.groups import GROUPS, MAIN, grouped
 from fsae_mlflow.tracking.inputs import open_templates
 from fsae_mlflow.tracking.run import Run
@@ -104,6 +106,24 @@ def test_a_name_that_the_user_gave_stays(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setenv("MLFLOW_RUN_ID", waiting.info.run_id)
         assert invoke(lambda settings, run: None).exit_code == 0
         assert mlflow.get_run(waiting.info.run_id).info.run_name == name
+
+
+@pytest.mark.usefixtures("store")
+def test_a_parent_lists_the_datasets_and_models_of_its_children() -> None:
+    experiment, client = mlflow.set_experiment("e").experiment_id, mlflow.MlflowClient()
+    parent, child = (Run(client.create_run(experiment), stage) for stage in ("demo", "train_sae"))
+    dataset = dataset_entry("faces", "abc", source="runs:/1/templates")
+    child.log("dataset", dataset=dataset, context="training")
+    child.on_metrics({"heldout/fvu": 0.1, "heldout/mse": 2.0})
+    model = client.create_logged_model(experiment, name="sae", source_run_id=child.id).model_id
+    client.log_outputs(child.id, [LoggedModelOutput(model, step=0)])
+    assert child.journal.flush(60.0)
+    parent.copy_from(child, metrics=MAIN, artifacts=[])
+    assert parent.journal.flush(60.0)
+    kept = client.get_run(parent.id)
+    assert kept.data.metrics == {"heldout/fvu": 0.1}
+    assert [one.dataset.digest for one in kept.inputs.dataset_inputs] == ["abc"]
+    assert [one.model_id for one in kept.outputs.model_outputs] == [model]
 
 
 def test_metrics_have_documented_groups() -> None:

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from fsae_mlflow.tracking.journal import Point
 from fsae_mlflow.tracking.system_metrics import system_metrics
 
 
@@ -12,18 +13,33 @@ def test_the_load_is_sampled_within_the_block(wanted: str, monkeypatch: pytest.M
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.01")
     if wanted:
         monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", wanted)
-    found: list[tuple[int, set[str]]] = []
-    sampled = threading.Event()
+    found: list[list[Point]] = []
+    sampled, has_metrics = threading.Event(), threading.Event()
 
-    def on_metrics(metrics: dict[str, float], step: int) -> None:
-        found.append((step, set(metrics)))
-        if step == 1:
-            sampled.set()
+    def log(points: list[Point]) -> None:
+        assert has_metrics.is_set()
+        found.append(points)
+        sampled.set()
 
-    with system_metrics("0" * 32, on_metrics):
+    with system_metrics("0" * 32, log, has_metrics=has_metrics.is_set):
+        has_metrics.set()
         if wanted != "false":
             assert sampled.wait(60)
-    n_found = len(found)
-    assert [step for step, _ in found] == list(range(n_found))
-    assert (n_found > 0) == (wanted != "false")
-    assert all("system/cpu_utilization_percentage" in names for _, names in found)
+    steps = [step for points in found for name, _, _, step in points if name == "system/cpu_utilization_percentage"]
+    assert steps == list(range(len(steps))) and bool(steps) == (wanted != "false")
+
+
+def test_the_load_does_not_come_before_the_runs_own_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.01")
+    monkeypatch.setattr("fsae_mlflow.tracking.system_metrics.MOST_HELD", 10**6)
+    found: list[str] = []
+    asked = threading.Event()
+
+    def has_metrics() -> bool:
+        asked.set()
+        return False
+
+    with system_metrics("0" * 32, lambda points: found.extend(name for name, *_ in points), has_metrics=has_metrics):
+        assert asked.wait(60)
+        found.append("own")
+    assert found[0] == "own" and found[1].startswith("system/")
