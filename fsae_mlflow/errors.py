@@ -6,3 +6,7 @@ class UserError(ValueError):
 
     Command lines print the sentence alone. Any other exception is a bug and shows its traceback.
     """
+
+
+class StoppedError(Exception):
+    """Work that was ended early on purpose, with the reason; its run ends KILLED."""

@@ -16,20 +16,21 @@ LOCK, HOLDER = ".lock", ".writer.json"
 
 
 @contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
+def only_writer(folder: Path, *, instead: str = "") -> Iterator[None]:
     """Keep other processes from writing to `folder` during the block.
 
     The operating system releases the lock of a process that has died, so a stale lock is taken over. What such a
     process left half written in `folder` is removed.
 
-    Raises: UserError naming the process that holds the lock.
+    Raises: UserError naming the process that holds the lock, and what to do `instead` of waiting, if anything.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK, blocking=False)
     try:
         lock.acquire()
     except Timeout:
-        raise UserError(f"output: {folder} is being written by {_holder(folder)}; wait for it, or stop it.") from None
+        advice = ", ".join(["wait for it", *([instead] if instead else []), "or stop it"])
+        raise UserError(f"output: {folder} is being written by {_holder(folder)}; {advice}.") from None
     holder = folder / HOLDER
     holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
     try:

@@ -1,6 +1,7 @@
 """The whole way through click's runner on a handful of faces, and the sentences that users' mistakes end in."""
 
 import importlib
+import math
 from pathlib import Path
 
 import mlflow
@@ -118,8 +119,9 @@ def check_registered_model(templates: TemplateSet, folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_a_sweep_goes_on_and_registers_its_champion(template_set: TemplateSet, tmp_path: Path) -> None:
-    search = {"epochs": 2, "expansions": "1,2", "max_l0": 1000, "templates": template_set.folder}
+def test_a_sweep_goes_on_and_registers_its_champion(template_set: TemplateSet) -> None:
+    space = "lam:1e-3..1:log,expansion:1|2"
+    search = {"epochs": 2, "space": space, "max_l0": 1000, "templates": template_set.folder}
     first = succeed("sweep", n_trials=2, **search)
     second = succeed("sweep", n_trials=3, **search)
     children = {
@@ -133,14 +135,42 @@ def test_a_sweep_goes_on_and_registers_its_champion(template_set: TemplateSet, t
     assert [len(found) for found in children.values()] == [2, 1]
     for child in children[first.info.run_id]:
         assert child.info.status == "FINISHED"
-        assert float(child.data.params["lam"]) > 0 and int(child.data.params["expansion"]) in (1, 2)
-        assert "heldout/fvu" in child.data.metrics
+        lam = float(child.data.params["lam"])
+        assert float(child.data.params["log10_lam"]) == pytest.approx(math.log10(lam))
+        assert int(child.data.params["expansion"]) in (1, 2) and f"lam={lam:.3g} " in child.info.run_name
+        assert child.inputs.dataset_inputs[0].dataset.digest == template_set.digest
+        assert "heldout/fvu" in child.data.metrics and "config.json" in artifacts(child)
+    trials = {run.info.run_id: run for found in children.values() for run in found}
+    assert second.data.tags["fsae.study_runs"].split(",") == sorted(run.info.run_id for run in (first, second))
+    assert second.data.tags["fsae.study"] == first.data.tags["fsae.study"]
+    front = second.data.tags["fsae.front"].split(",")
+    assert second.data.tags["fsae.best_trial"] == front[0] and set(front) <= trials.keys()
+    assert all("sae" in artifacts(trials[run_id]) for run_id in front)
     assert len(load_dict(f"{second.info.artifact_uri}/trials.json")["data"]) == 3
     best = min(run.data.metrics["heldout/fvu"] for found in children.values() for run in found)
     assert second.data.metrics["heldout/fvu"] == pytest.approx(best)
     champion = mlflow.pyfunc.load_model("models:/fsae@champion")
     assert champion.predict(template_set.templates[:3]).shape[0] == 3
     assert {"front.png", "sae"} <= artifacts(second)
+    assert second.data.metrics["heldout/fvu"] == trials[front[0]].data.metrics["heldout/fvu"]
+    fourth = succeed("sweep", n_trials=4, **search)
+    figures = {"history.png", "parallel.png", "slice.png", "contour.png", "importances.png", "study.html"}
+    assert figures <= artifacts(fourth)
+    page = mlflow.artifacts.load_text(f"{fourth.info.artifact_uri}/study.html")
+    assert page.count("plotly.js v") == 1 and page.count('class="plotly-graph-div"') == 5
+    before = len(mlflow.MlflowClient().search_model_versions("name = 'fsae'"))
+    succeed("sweep", n_trials=4, **search)
+    assert len(mlflow.MlflowClient().search_model_versions("name = 'fsae'")) == before
+
+
+@pytest.mark.usefixtures("store")
+def test_a_pruned_trial_is_a_killed_run(template_set: TemplateSet) -> None:
+    listed = "lr:0.01|0.009|0.008|0.007|1e-5"
+    search = {"space": listed, "sampler": "grid", "pruner": "median", "variant": "topk", "k": 4, "expansion": 1}
+    succeed("sweep", n_trials=5, epochs=4, templates=template_set.folder, register=False, **search)
+    pruned = newest("trial")
+    assert pruned.info.status == "KILLED" and pruned.data.tags["fsae.reason"].startswith("pruned after epoch ")
+    assert "heldout/fvu" in pruned.data.metrics and pruned.data.params["lr"] == "1e-05"
 
 
 @pytest.mark.usefixtures("store")
@@ -242,7 +272,14 @@ def test_a_training_on_labeled_faces_logs_its_readings(tmp_path: Path, jpeg: byt
     silent = succeed("train_sae", describe=False, **training)
     assert not names & silent.data.metrics.keys() and "heldout/fvu" in silent.data.metrics
 
-    search = {"templates": templates.folder, "epochs": 2, "expansions": "2", "max_l0": 1000, "n_trials": 1}
+    search = {
+        "templates": templates.folder,
+        "epochs": 2,
+        "expansion": 2,
+        "space": "lam:0.01",
+        "max_l0": 1000,
+        "n_trials": 1,
+    }
     assert names <= succeed("sweep", **search).data.metrics.keys()
     assert not names & succeed("sweep", describe=False, **search).data.metrics.keys()
 
@@ -272,8 +309,11 @@ def test_controls_and_an_audit_are_logged(tmp_path: Path, jpeg: bytes) -> None:
 
 @pytest.mark.usefixtures("store")
 def test_a_sweep_without_a_feasible_trial_says_so(template_set: TemplateSet) -> None:
-    sentence = refuse("sweep", n_trials=1, epochs=1, expansions="2", max_l0=0.001, templates=template_set.folder)
-    assert sentence == "max_l0=0.001: every trial has a larger L0; increase max_l0, lam_max or n_trials."
+    search = {"space": "lam:0.01", "expansion": 2, "max_l0": 0.001, "templates": template_set.folder}
+    sentence = refuse("sweep", n_trials=1, epochs=1, **search)
+    assert sentence == (
+        "max_l0=0.001: no trial has a smaller L0 and an fvu below 1; increase max_l0, n_trials or the range of space."
+    )
 
 
 @pytest.mark.usefixtures("store")

@@ -1,38 +1,76 @@
-"""Figure of SAEs' fraction of variance unexplained against their mean number of active features."""
+"""Figure of SAEs by two metrics, with the front of those that no other one surpasses in both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from matplotlib.axes import Axes
+from matplotlib.transforms import Bbox
+
 from fsae_mlflow.report import style
+
+LABEL_SIZE = 8
+OFFSETS = [(5, 4), (5, -11), (-5, 4), (-5, -11), (8, -4), (-8, -4), (0, 9), (0, -16)]
+LOG_RATIO = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One SAE: its l0 and fvu, whether no other SAE is better in both, and whether it is the best within the limit."""
+    """One SAE: two metrics, whether no other SAE is better in both, and whether it is the best within the limit."""
 
-    l0: float
-    fvu: float
+    x: float
+    y: float
     label: str
     on_front: bool
     best: bool
 
 
-def front_figure(points: Sequence[Point], path: Path, *, max_l0: float) -> Path:
-    """Draw a point per SAE on log axes, the Pareto front of fvu and L0, the limit on L0 and the best SAE within it."""
+def front_figure(points: Sequence[Point], path: Path, *, across: str, up: str, max_l0: float | None = None) -> Path:
+    """Draw a point per SAE, gray where another is better in both metrics, the front with labels, and the best.
+
+    `across` and `up` name the metrics; `max_l0` is the limit on the one across. An axis whose values span a factor of
+    four is logarithmic. A label that would cover another one is left out.
+    """
     with style.plot(path, 6.4, 4.4, grid="both") as axes:
-        axes.scatter([p.l0 for p in points], [p.fvu for p in points], s=28, color=style.GRAY, label="trials")
-        front = sorted((p for p in points if p.on_front), key=lambda p: p.l0)
-        axes.plot([p.l0 for p in front], [p.fvu for p in front], "o-", color=style.BLUE, linewidth=1.6, label="front")
-        for point in points:
-            axes.annotate(point.label, (point.l0, point.fvu), (4, 4), textcoords="offset points", fontsize=8)
-            if point.best:
-                axes.plot(point.l0, point.fvu, "*", color=style.VERMILION, markersize=16, label="best within the limit")
-        axes.axvline(max_l0, color=style.INK, linestyle="--", linewidth=1.2, label=f"limit on L0: {max_l0:g}")
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_xlabel("mean number of active features (L0), held-out people")
-        axes.set_ylabel("fraction of variance unexplained")
-        axes.set_title(f"{len(points)} trials over λ and expansion")
+        front = sorted((p for p in points if p.on_front), key=lambda p: p.x)
+        others = [p for p in points if not p.on_front]
+        if others:
+            axes.scatter([p.x for p in others], [p.y for p in others], s=24, color=style.GRAY, label="surpassed trials")
+        axes.plot([p.x for p in front], [p.y for p in front], "o-", color=style.BLUE, linewidth=1.6, label="front")
+        for best in (p for p in points if p.best):
+            axes.plot(best.x, best.y, "*", color=style.VERMILION, markersize=16, label=f"best: trial {best.label}")
+        if max_l0 is not None:
+            axes.axvline(max_l0, color=style.INK, linestyle="--", linewidth=1.2, label=f"limit: {max_l0:g}")
+        for set_scale, values in ((axes.set_xscale, [p.x for p in points]), (axes.set_yscale, [p.y for p in points])):
+            if min(values) > 0 and max(values) > LOG_RATIO * min(values):
+                set_scale("log")
+        axes.set_xlabel(across)
+        axes.set_ylabel(up)
+        axes.set_title(f"{len(points)} trials, {len(front)} on the front")
         axes.legend(loc="best")
+        _label(axes, front)
     return path
+
+
+def _label(axes: Axes, points: Sequence[Point]) -> None:
+    """Write the points' labels where no other label and no point is; leave out those that find no place."""
+    axes.autoscale_view()
+    pixels = axes.figure.dpi / 72
+    places = [axes.transData.transform((p.x, p.y)) for p in points]
+    taken = [Bbox.from_bounds(x - 3 * pixels, y - 3 * pixels, 6 * pixels, 6 * pixels) for x, y in places]
+    for point, (x, y) in zip(points, places, strict=True):
+        width, height = 0.65 * LABEL_SIZE * len(point.label) * pixels, LABEL_SIZE * pixels
+        for dx, dy in OFFSETS:
+            left = x + dx * pixels - (0 if dx > 0 else width if dx < 0 else width / 2)
+            box = Bbox.from_bounds(left, y + dy * pixels, width, height)
+            if not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                axes.annotate(
+                    point.label,
+                    (point.x, point.y),
+                    (dx, dy),
+                    textcoords="offset points",
+                    fontsize=LABEL_SIZE,
+                    ha="left" if dx > 0 else "right" if dx < 0 else "center",
+                )
+                break

@@ -1,184 +1,136 @@
-"""The study of a sweep (Optuna): trials over λ and expansion, scored by held-out fvu and L0."""
+"""The stage: a template set → the trials of a search, each a training, and the best of them."""
 
 import shutil
-import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from fsae_mlflow.errors import UserError
+import optuna
+
+from fsae_mlflow.errors import StoppedError
 from fsae_mlflow.locks import only_writer
 from fsae_mlflow.parameters import deciding, fingerprint, output_folder
 from fsae_mlflow.progress import OnMetrics
-from fsae_mlflow.report.front import Point
 from fsae_mlflow.sae.training.settings import TrainSettings
+from fsae_mlflow.sae.training.stage import require_room, train
+from fsae_mlflow.sweep.found import CHOSEN, FOLDER, METRICS, PARENT, RUN, Sweep
+from fsae_mlflow.sweep.objectives import L0, measured
 from fsae_mlflow.sweep.settings import SweepSettings
+from fsae_mlflow.sweep.storage import SQLITE
+from fsae_mlflow.sweep.study import claim, open_study
+from fsae_mlflow.sweep.workers import work
 
-L0_LIMIT = "l0_above_limit"
-FINGERPRINT = "fingerprint"
-
-TrialRun = Callable[[int, TrainSettings], AbstractContextManager[OnMetrics]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialResult:
-    """One finished trial; `folder` holds its SAE as long as the trial is on the front of held-out fvu against L0."""
-
-    number: int
-    lam: float
-    expansion: int
-    metrics: dict[str, float]
-    folder: Path
-
-    @property
-    def fvu(self) -> float:
-        """Fraction of variance unexplained on held-out identities."""
-        return self.metrics["heldout/fvu"]
-
-    @property
-    def l0(self) -> float:
-        """Mean number of active features on held-out identities."""
-        return self.metrics["heldout/l0"]
+CONSTRAINT = "l0_above_limit"
+WORSE_THAN_ALL = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep:
-    """The finished trials of a study: all, those on the front of fvu against L0, and the best within the L0 limit."""
+class TrialRun:
+    """The run of one trial: its id and its parent's, and what logs its metrics after an epoch, its final ones, and the
+    SAE in a folder.
+    """
 
-    folder: Path
-    trials: list[TrialResult]
-    front: list[TrialResult]
-    best: TrialResult | None
-
-    @classmethod
-    def of(cls, study: Any, folder: Path, max_l0: float) -> "Sweep":
-        """What an Optuna study has found so far."""
-        trials = _finished(study, folder)
-        front: list[TrialResult] = []
-        for trial in sorted(trials, key=lambda trial: trial.fvu):
-            if not front or trial.l0 < front[-1].l0:
-                front.append(trial)
-        best = next((trial for trial in front if trial.l0 <= max_l0), None)
-        return cls(folder=folder, trials=trials, front=front, best=best)
-
-    @property
-    def headline(self) -> str:
-        """How many trials there are, and the best one."""
-        if self.best is None:
-            return f"{len(self.trials)} trials, none within the L0 limit"
-        found = f"fvu {self.best.fvu:.3g} and L0 {self.best.l0:.3g} on held-out people"
-        return f"trial {self.best.number} of {len(self.trials)} is best: {found}"
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """One row per trial, for a table."""
-        return [
-            {
-                "trial": t.number,
-                "lam": t.lam,
-                "expansion": t.expansion,
-                "l0": t.l0,
-                "fvu": t.fvu,
-                "on_front": t in self.front,
-            }
-            for t in self.trials
-        ]
-
-    @property
-    def points(self) -> list[Point]:
-        """One point per trial, for a figure."""
-        return [
-            Point(l0=t.l0, fvu=t.fvu, label=f"×{t.expansion}", on_front=t in self.front, best=t is self.best)
-            for t in self.trials
-        ]
+    id: str
+    parent: str
+    on_epoch: OnMetrics
+    on_metrics: OnMetrics
+    on_sae: Callable[[Path], None]
 
 
-def sweep(settings: SweepSettings, *, templates: Any, trial_run: TrialRun) -> Sweep:
+StartRun = Callable[[int, dict[str, Any], TrainSettings], AbstractContextManager[TrialRun]]
+"""Starts the run of a trial, of which it is told the number, the chosen values and the settings."""
+
+
+def sweep(settings: SweepSettings, *, templates: Any, start_run: StartRun) -> Sweep:
     """Run trials until the study has `n_trials` finished ones, and return what it found.
 
-    The study is a SQLite file in `output` or, without one, in outputs/sweep/FINGERPRINT, so that the same command
-    continues it. Each trial is trained inside `trial_run(number, settings)`.
+    The study is kept in the settings' storage, and the SAEs on the front in `output` or, without one, in
+    outputs/sweep/FINGERPRINT, so that the same command continues it. Processes of one study share the trials.
 
-    Raises: UserError where `output` holds the study of another search, or another process writes to it, and for an
-    expansion too large for the machine.
+    Raises: UserError where `output` holds the study of another search, where a second process has the study of a
+    storage for one, where the storage cannot be opened, and for an expansion too large for the machine.
     """
-    from fsae_mlflow.sae.training.stage import require_room
-
-    require_room(settings.trial(settings.lam_min, max(settings.expansion_list)), templates)
+    search, alone = settings.search, settings.storage == SQLITE
+    require_room(int(search.largest("expansion")), templates)
     name = fingerprint(deciding(settings) | {"digest": templates.digest})
     folder = output_folder("sweep", settings.output, name)
-    with only_writer(folder):
-        return _search(settings, templates, folder, name, trial_run)
+    folder.mkdir(parents=True, exist_ok=True)
 
+    def enough() -> bool:
+        found = Sweep.of(study, folder, settings)
+        for trial in found.trials:
+            if trial not in found.front:
+                shutil.rmtree(trial.folder, ignore_errors=True)
+        return 0 < settings.patience <= found.n_since_better
 
-def _search(settings: SweepSettings, templates: Any, folder: Path, name: str, trial_run: TrialRun) -> Sweep:
-    from fsae_mlflow.sae.training.stage import train
-
-    study = _open_study(folder, name, settings)
-
-    def run_trial(trial: Any) -> float | tuple[float, float]:
-        expansion = trial.suggest_categorical("expansion", settings.expansion_list)
-        chosen = settings.trial(trial.suggest_float("lam", settings.lam_min, settings.lam_max, log=True), expansion)
-        with trial_run(trial.number, chosen) as on_metrics:
-            output, label = _trial_folder(folder, trial), f"trial {trial.number}"
-            trained = train(chosen, templates=templates, output=output, on_metrics=on_metrics, label=label)
-            on_metrics(trained.metrics, chosen.epochs)
-        trial.set_user_attr("metrics", trained.metrics)
-        fvu, l0 = trained.metrics["heldout/fvu"], trained.metrics["heldout/l0"]
-        if settings.objective == "pareto":
-            return fvu, l0
-        trial.set_constraint(L0_LIMIT, l0 - settings.max_l0)
-        return fvu
-
-    def remove_weak_saes(*_: Any) -> None:
-        found = Sweep.of(study, folder, settings.max_l0)
-        for result in found.trials:
-            if result not in found.front:
-                shutil.rmtree(result.folder, ignore_errors=True)
-
-    remaining = settings.n_trials - len(_finished(study, folder))
-    if remaining > 0:
-        study.optimize(run_trial, n_trials=remaining, callbacks=[remove_weak_saes])
-    return Sweep.of(study, folder, settings.max_l0)
-
-
-def _open_study(folder: Path, name: str, settings: SweepSettings) -> Any:
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with warnings.catch_warnings():
-        # Optuna calls heartbeats experimental since 2.9. They let a later call repeat a trial whose process was killed.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        storage = optuna.storages.RDBStorage(
-            f"sqlite:///{folder / 'study.db'}",
-            heartbeat_interval=30,
-            grace_period=90,
-            heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=1),
+    instead = "give every process of this study storage=journal and another output"
+    with only_writer(folder, instead=instead) if alone else nullcontext():
+        claim(folder, name, settings.storage)
+        study = open_study(settings, folder, name)
+        work(
+            study,
+            settings,
+            lambda trial: _run(trial, study, settings, templates, folder, start_run),
+            alone=alone,
+            enough=enough,
         )
-    directions: list[Literal["minimize"]] = ["minimize"] * (1 if settings.objective == "fvu" else 2)
-    study = optuna.create_study(storage=storage, study_name="sweep", directions=directions, load_if_exists=True)
-    # Studies of version 0.1 have no fingerprint.
-    if study.user_attrs.get(FINGERPRINT, name) != name:
-        raise UserError(
-            f"output: {folder} holds the study of another search (other settings or templates); "
-            "choose another folder, or leave output empty."
-        )
-    study.set_user_attr(FINGERPRINT, name)
-    # A continued search needs another seed, or it would draw its first trials again.
-    study.sampler = optuna.samplers.TPESampler(seed=settings.seed + len(study.trials))
-    return study
+        return Sweep.of(study, folder, settings)
 
 
-def _finished(study: Any, folder: Path) -> list[TrialResult]:
-    return [
-        TrialResult(number=trial.number, **trial.params, metrics=metrics, folder=_trial_folder(folder, trial))
-        for trial in study.get_trials(deepcopy=False)
-        # Version 0.1 named the metrics "figures".
-        if (metrics := trial.user_attrs.get("metrics", trial.user_attrs.get("figures"))) and trial.values
-    ]
+def _run(
+    trial: optuna.Trial, study: optuna.Study, settings: SweepSettings, templates: Any, folder: Path, start_run: StartRun
+) -> list[float]:
+    """Train one trial, and return the values of its objectives."""
+    chosen = settings.search.chosen(trial)
+    of_trial = settings.search.settings(chosen)
+    # A trial that repeats that of a lost process has its attributes, and goes on in its folder.
+    output = folder / trial.user_attrs.get(FOLDER, f"trial-{trial.number:04d}")
+    for name, value in ((CHOSEN, chosen), (FOLDER, output.name)):
+        trial.set_user_attr(name, value)
+    try:
+        with start_run(trial.number, chosen, of_trial) as run:
+            trial.set_user_attr(RUN, run.id)
+            trial.set_user_attr(PARENT, run.parent)
+
+            def on_epoch(metrics: dict[str, float], epoch: int) -> None:
+                run.on_epoch(metrics, epoch)
+                _prune(trial, settings, metrics, epoch)
+
+            trained = train(
+                of_trial, templates=templates, output=output, on_metrics=on_epoch, label=f"trial {trial.number}"
+            )
+            metrics = trained.metrics | measured(
+                settings.objectives, sae=trained.sae, templates=templates, settings=of_trial
+            )
+            run.on_metrics(metrics, 0)
+            if Sweep.of(study, folder, settings).has_room_for(metrics):
+                run.on_sae(output)
+    except StoppedError as reason:
+        shutil.rmtree(output, ignore_errors=True)
+        raise optuna.TrialPruned(str(reason)) from reason
+    trial.set_user_attr(METRICS, metrics)
+    _keep_to_limit(trial, settings, metrics)
+    return [metrics[objective.name] for objective in settings.objectives]
 
 
-def _trial_folder(folder: Path, trial: Any) -> Path:
-    return folder / f"trial-{trial.number:04d}"
+def _keep_to_limit(trial: optuna.Trial, settings: SweepSettings, metrics: dict[str, float]) -> None:
+    if len(settings.objectives) == 1:
+        trial.set_constraint(CONSTRAINT, metrics[L0] - settings.max_l0)
+
+
+def _prune(trial: optuna.Trial, settings: SweepSettings, metrics: dict[str, float], epoch: int) -> None:
+    """Report an epoch where a pruner asks for it.
+
+    Raises: StoppedError where the pruner ends the trial.
+    """
+    if settings.pruner == "none":
+        return
+    objective, excess = settings.objectives[0], metrics[L0] / settings.max_l0
+    # Above the limit on L0 any trial is worse than one within it, the more so the farther above.
+    cost = objective.cost(metrics[objective.name]) if excess <= 1 else WORSE_THAN_ALL * excess
+    trial.report(objective.cost(cost), epoch)
+    if trial.should_prune():
+        _keep_to_limit(trial, settings, metrics)
+        raise StoppedError(f"pruned after epoch {epoch} of {settings.epochs} by pruner={settings.pruner}")

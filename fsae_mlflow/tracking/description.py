@@ -12,10 +12,14 @@ NOTE_TAG = "mlflow.note.content"
 
 @dataclass(frozen=True)
 class Call:
-    """How a stage was called: what it does, in a sentence, and the parameters that were given."""
+    """How a stage was called: what it does, in a sentence, and the parameters that were given.
+
+    `entry` is the entry point that repeats it, where that is not the stage itself.
+    """
 
     about: str = ""
     given: Mapping[str, Any] = field(default_factory=dict)
+    entry: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,7 @@ def commands(stage: str, call: Call, inputs: Mapping[str, Input]) -> tuple[str, 
 
     They have the parameters that were given, and of inputs what these were at the time: no `latest`.
     """
+    stage = call.entry or stage
     given = {name: one.again for name, one in inputs.items() if "." not in name}
     given |= {name: str(value) for name, value in call.given.items() if name not in given}
     project = ["mlflow", "run", ".", "-e", stage, "--env-manager", "local"]

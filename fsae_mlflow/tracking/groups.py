@@ -13,6 +13,7 @@ GROUPS = {
     "probes": "how well few features tell an attribute",
     "absorption": "features that are silent where another one takes over",
     "lfw": "verification of pairs, by row of the table; also the audit, suppression and ablation",
+    "verification": "verification of pairs of people kept out of the training, by templates decoded from all features",
     "explanation": "how much of the similarity of two faces is explained, and how faithful that is",
     "stability": "features that are found again in other SAEs",
     "images": "verdicts on the optimized images; those of controls in images/controls/",

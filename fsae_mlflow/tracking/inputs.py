@@ -70,6 +70,14 @@ def open_optional(run: Run, name: str, *, context: str, parameter: str) -> Templ
     return open_templates(run, name, context=context, parameter=parameter) if name else None
 
 
+def share_templates(run: Run, child: Run, templates: TemplateSet, *, context: str) -> None:
+    """Log the template set that a run has opened as the input of a run nested in it."""
+    known = run.inputs[TEMPLATES]
+    child.note_input(TEMPLATES, known)
+    source = known.origin if known.run_id else folder_source(Path(known.origin))
+    child.log("dataset", dataset=templates_entry(templates, source=source), context=context)
+
+
 def note_extracted(run: Run, templates: TemplateSet, faces: str) -> None:
     """Log the template set that a run has made, its artifact, and the pictures (from `faces`) that it is made of."""
     run.set_tags({"fsae.templates.digest": templates.digest, "fsae.recognizer.digest": templates.origin.digest})

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
-from fsae_mlflow.errors import UserError
+from fsae_mlflow.errors import StoppedError, UserError
 from fsae_mlflow.parameters import flat
 from fsae_mlflow.ranks import Ranks
 from fsae_mlflow.tracking.description import NOTE_TAG, Call, unfinished
@@ -111,10 +111,10 @@ def attached_run(settings: Any, *, stage: str, call: Call = NOT_CALLED) -> Itera
 
 
 @contextmanager
-def nested_run(parent: Run, name: str, *, stage: str) -> Iterator[Run]:
+def nested_run(parent: Run, name: str, *, stage: str, call: Call = NOT_CALLED) -> Iterator[Run]:
     """A child run in this process; it ends by the same rules as its parent, which says what was not logged."""
     active = mlflow.start_run(run_name=name, nested=True, parent_run_id=parent.id)
-    with _ended(Run(active, stage, parent.journal.folder)) as run:
+    with _ended(Run(active, stage, parent.journal.folder, call)) as run:
         yield run
     parent.not_logged += run.not_logged
 
@@ -169,6 +169,8 @@ def _ended(run: Run) -> Iterator[Run]:
         status, patience = "FINISHED", PATIENCE_SECONDS
     except BaseException as error:
         interrupt = interrupt_behind(error)
+        if isinstance(error, StoppedError):
+            status = "KILLED"
         if interrupt is not None:
             status = "KILLED"
             ignore_signals()

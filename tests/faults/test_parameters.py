@@ -78,7 +78,7 @@ def test_every_value_is_taken_or_refused_in_one_sentence(stage: str, monkeypatch
         ("visualize", {"n_top_faces": 10**4}, "n_top_faces must be less than or equal to 100"),
         ("evaluate_lfw", {"pairs_per_fold": 10**9}, "pairs_per_fold must be less than or equal to 1000000"),
         ("extract", {"workers": 10**4}, "workers must be less than or equal to 256"),
-        ("sweep", {"expansions": "4,1" + 30 * "0"}, "expansions must be integers from 1 to 999999999"),
+        ("sweep", {"space": "expansion:4|1" + 30 * "0"}, "space: expansion must be at most 2147483647"),
         ("train_sae", {"seed": 10**30}, "seed must be at most 2147483647; it is far more."),
     ],
 )
@@ -129,9 +129,9 @@ def test_a_sweep_refuses_its_largest_expansion_before_the_first_trial(
     def never(*_: object) -> None:
         raise AssertionError("a trial began")
 
-    settings = SweepSettings(expansions="1,999999999", output=str(tmp_path / "study"))
+    settings = SweepSettings(space="expansion:1|999999999", output=str(tmp_path / "study"))
     with pytest.raises(UserError, match="expansion=999999999 of d_in 16 needs"):
-        sweep(settings, templates=template_set, trial_run=never)
+        sweep(settings, templates=template_set, start_run=never)
     assert not (tmp_path / "study").exists()
 
 

@@ -1,65 +1,38 @@
-"""A sweep: what names its study, which study it continues, and which SAEs stay."""
+"""A sweep: which study it continues, which SAEs stay, when it ends, and how trials are drawn and pruned."""
 
-import sqlite3
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.locks import only_writer
-from fsae_mlflow.parameters import deciding, fingerprint, flat
+from fsae_mlflow.parameters import deciding, fingerprint, flat, parse
+from fsae_mlflow.sweep.found import Sweep, dominates
 from fsae_mlflow.sweep.settings import SweepSettings
-from fsae_mlflow.sweep.stage import FINGERPRINT, Sweep, sweep
 from fsae_mlflow.templates.set import TemplateSet
-
-SMALL: dict[str, Any] = {"epochs": 1, "expansions": "1,2", "max_l0": 1000.0}
-DIGEST = "0123456789abcdef"
-# As version 0.1 computed them.
-KNOWN = [
-    (SweepSettings(), "52e3cdf78cc9"),
-    (
-        SweepSettings(
-            **SMALL | {"epochs": 2, "max_l0": 64.0},
-            templates="set",
-            n_trials=3,
-            objective="pareto",
-            lam_min=0.01,
-            lam_max=0.5,
-            register=False,
-            model_name="other",
-            seed=7,
-            device="cpu",
-            output="x",
-        ),
-        "b1afaca3acca",
-    ),
-]
-
-
-def search(templates: TemplateSet, **settings: Any) -> Sweep:
-    return sweep(
-        SweepSettings(**SMALL | settings), templates=templates, trial_run=lambda *_: nullcontext(lambda *_: None)
-    )
-
-
-def study(folder: Path) -> optuna.Study:
-    return optuna.load_study(study_name="sweep", storage=f"sqlite:///{folder / 'study.db'}")
-
-
-@pytest.mark.parametrize(("settings", "name"), KNOWN)
-def test_the_fingerprint_is_that_of_version_0_1(settings: SweepSettings, name: str) -> None:
-    assert fingerprint(deciding(settings) | {"digest": DIGEST}) == name
+from tests.sweep.searching import SMALL, search
 
 
 def test_a_trial_has_the_settings_of_its_sweep() -> None:
-    settings = SweepSettings(epochs=3, lr=0.01, batch_size=5, holdout=0.2, seed=4, device="cpu", output="x")
-    values = flat(settings.trial(0.5, 2))
-    assert values["lam"] == 0.5 and values["expansion"] == 2 and values["output"] == ""
-    same = ("epochs", "lr", "batch_size", "holdout", "seed", "device", "templates")
-    assert {name: values[name] for name in same} == {name: flat(settings)[name] for name in same}
+    shared: dict[str, Any] = {"epochs": 3, "lr": 0.01, "batch_size": 5, "holdout": 0.2, "seed": 4, "device": "cpu"}
+    settings = parse(SweepSettings, shared | {"preset": "faithful", "variant": "topk", "k": 9, "output": "x"})
+    values = flat(settings.search.settings({"expansion": 2}))
+    assert values["expansion"] == 2 and values["k"] == 9 and values["output"] == ""
+    assert {name: values[name] for name in shared} == shared
+
+
+def test_settings_that_do_not_go_together_are_refused() -> None:
+    for values, sentence in (
+        ({"holdout": 0.0}, "holdout is 0, but trials are compared on held-out people"),
+        ({"pruner": "median", "objective": "heldout/fvu,heldout/l0"}, "pruner=median compares one objective"),
+        ({"pruner": "median", "objective": "verification/auc"}, "pruner=median compares one objective"),
+        ({"sampler": "grid"}, "space: lam is a range, and sampler=grid tries listed values"),
+        ({"storage": "mysql://user:secret@host/x"}, "storage must be sqlite, journal, postgresql://"),
+    ):
+        with pytest.raises(UserError) as refusal:
+            SweepSettings(**values)
+        assert str(refusal.value).startswith(sentence) and "secret" not in str(refusal.value)
 
 
 def test_the_default_folder_is_named_by_the_search(
@@ -75,36 +48,114 @@ def test_only_saes_on_the_front_stay(template_set: TemplateSet, tmp_path: Path) 
     found = search(template_set, n_trials=4, output=str(tmp_path))
     assert found.folder == tmp_path and len(found.trials) == len(found.rows) == len(found.points) == 4
     assert {path.name for path in tmp_path.glob("trial-*")} == {trial.folder.name for trial in found.front}
+    axes = found.settings.axes
     for trial in found.trials:
-        dominated = any(other.fvu < trial.fvu and other.l0 <= trial.l0 for other in found.trials)
-        assert (trial in found.front) == (not dominated)
-    assert found.best == min(found.trials, key=lambda trial: trial.fvu)
-    assert search(template_set, n_trials=4, output=str(tmp_path), max_l0=1000.0) == found
+        others = [other for other in found.trials if other is not trial]
+        assert (trial in found.front) == (not any(dominates(one.costs(axes), trial.costs(axes)) for one in others))
+    assert found.best == min(found.trials, key=lambda trial: trial.metrics["heldout/fvu"])
+    again = search(template_set, n_trials=4, output=str(tmp_path))
+    assert again.trials == found.trials and again.headline == found.headline
+
+
+def test_the_best_keeps_to_the_limit_and_beats_the_mean(template_set: TemplateSet, tmp_path: Path) -> None:
+    found = search(template_set, n_trials=4, output=str(tmp_path))
+    l0s = sorted(trial.metrics["heldout/l0"] for trial in found.trials)
+    within = Sweep.of(found.study, tmp_path, parse(SweepSettings, SMALL | {"max_l0": (l0s[0] + l0s[1]) / 2}))
+    assert within.best is None or within.best.metrics["heldout/l0"] == l0s[0]
+    assert found.best is not None and found.best.metrics["heldout/fvu"] < 1
+    for trial in found.study.get_trials(deepcopy=False):
+        trial.user_attrs["metrics"]["heldout/fvu"] = 1.0
+    assert Sweep.of(found.study, tmp_path, found.settings).best is None
 
 
 def test_a_folder_with_the_study_of_another_search_is_refused(template_set: TemplateSet, tmp_path: Path) -> None:
-    search(template_set, n_trials=1, output=str(tmp_path))
-    with pytest.raises(ValueError) as refusal:
+    first = search(template_set, n_trials=1, output=str(tmp_path))
+    with pytest.raises(UserError) as refusal:
         search(template_set, n_trials=2, output=str(tmp_path), epochs=2)
     assert str(refusal.value) == (
-        f"output: {tmp_path} holds the study of another search (other settings or templates); "
-        "choose another folder, or leave output empty."
+        f"output: {tmp_path} holds the study of another search (other settings, templates or version); choose another "
+        "folder, or leave output empty."
     )
-    assert len(study(tmp_path).trials) == 1
+    with pytest.raises(UserError, match="is kept in sqlite; give storage=sqlite to continue it, or another output"):
+        search(template_set, n_trials=2, output=str(tmp_path), storage="journal")
+    (tmp_path / "study.json").unlink()  # as in version 0.1
+    with pytest.raises(UserError, match="another search"):
+        search(template_set, n_trials=2, output=str(tmp_path))
+    assert len(first.study.trials) == 1
 
 
-def test_a_study_of_version_0_1_is_continued(template_set: TemplateSet, tmp_path: Path) -> None:
-    first = search(template_set, n_trials=2, output=str(tmp_path))
-    with sqlite3.connect(tmp_path / "study.db") as database:
-        database.execute("delete from study_user_attributes")
-        database.execute("update trial_user_attributes set key = 'figures' where key = 'metrics'")
-    assert "figures" in study(tmp_path).trials[0].user_attrs and FINGERPRINT not in study(tmp_path).user_attrs
-    second = search(template_set, n_trials=3, output=str(tmp_path))
-    assert second.trials[:2] == first.trials and len(second.trials) == 3
-    assert FINGERPRINT in study(tmp_path).user_attrs
-
-
-def test_two_sweeps_do_not_write_to_one_study(template_set: TemplateSet, tmp_path: Path) -> None:
-    with only_writer(tmp_path), pytest.raises(UserError, match="is being written by process"):
+def test_a_second_process_is_told_how_to_share_the_work(template_set: TemplateSet, tmp_path: Path) -> None:
+    with only_writer(tmp_path), pytest.raises(UserError, match=r"is being written by process .* storage=journal"):
         search(template_set, n_trials=1, output=str(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_several_objectives_give_their_front(template_set: TemplateSet, tmp_path: Path) -> None:
+    given: dict[str, Any] = {
+        "objective": "verification/auc,heldout/l0,heldout/fvu",
+        "n_trials": 3,
+        "output": str(tmp_path),
+    }
+    found = search(template_set, **given)
+    assert [direction.name for direction in found.study.directions] == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
+    assert found.best == max(found.front, key=lambda trial: trial.metrics["verification/auc"])
+
+
+def test_a_grid_is_searched_to_its_end_and_no_further(template_set: TemplateSet, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"sampler": "grid", "space": "variant:topk|gated,k:2|4,lam:0.1", "output": str(tmp_path)}
+    first = search(template_set, n_trials=2, **given)
+    assert len(first.trials) == 2
+    found = search(template_set, n_trials=9, **given)
+    chosen = [trial.chosen for trial in found.trials]
+    assert chosen == [{"variant": "topk", "k": 2}, {"variant": "topk", "k": 4}, {"variant": "gated", "lam": 0.1}]
+
+
+@pytest.mark.parametrize("sampler", ["gp", "random"])
+def test_other_samplers_draw_within_the_space(template_set: TemplateSet, tmp_path: Path, sampler: str) -> None:
+    found = search(template_set, n_trials=3, sampler=sampler, output=str(tmp_path))
+    assert all(1e-3 <= trial.chosen["lam"] <= 1 and trial.chosen["expansion"] in (1, 2) for trial in found.trials)
+    assert len({trial.chosen["lam"] for trial in found.trials}) == 3
+
+
+def test_a_bad_trial_is_pruned(template_set: TemplateSet, tmp_path: Path) -> None:
+    ends: list[str] = []
+    # Listed from good to bad: the last cannot keep up with the median of the first four.
+    given: dict[str, Any] = {
+        "sampler": "grid",
+        "space": "lr:0.01|0.009|0.008|0.007|1e-5",
+        "pruner": "median",
+        "epochs": 6,
+    }
+    found = search(template_set, ends, n_trials=5, variant="topk", k=4, output=str(tmp_path), **given)
+    assert found.n_pruned == 1 and len(found.trials) == 4
+    assert ends[:4] == [""] * 4 and ends[4].startswith("pruned after epoch ") and "of 6 by pruner=median" in ends[4]
+    assert not (tmp_path / "trial-0004").exists()
+
+
+def test_a_search_ends_when_nothing_improves(template_set: TemplateSet, tmp_path: Path) -> None:
+    given: dict[str, Any] = {
+        "sampler": "grid",
+        "space": "lr:0.01|1e-5|2e-5|3e-5|4e-5",
+        "variant": "topk",
+        "k": 4,
+        "epochs": 3,
+    }
+    found = search(template_set, n_trials=5, patience=2, output=str(tmp_path), **given)
+    assert [trial.chosen["lr"] for trial in found.trials] == [0.01, 1e-5, 2e-5]
+
+
+def test_a_search_ends_after_its_minutes(template_set: TemplateSet, tmp_path: Path) -> None:
+    assert len(search(template_set, n_trials=500, minutes=1e-9, output=str(tmp_path)).trials) == 0
+
+
+def test_a_trial_that_fails_does_not_end_the_search(template_set: TemplateSet, tmp_path: Path) -> None:
+    ends: list[str] = []
+    given: dict[str, Any] = {"sampler": "grid", "variant": "topk", "k": 4, "output": str(tmp_path)}
+    found = search(template_set, ends, n_trials=3, space="lr:0.01|1e30|0.02", **given)
+    assert [trial.chosen["lr"] for trial in found.trials] == [0.01, 0.02]
+    assert "The loss is not finite" in ends[1]
+
+
+def test_a_search_of_failures_ends_at_once(template_set: TemplateSet, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="The loss is not finite"):
+        search(template_set, n_trials=3, variant="topk", k=4, space="lr:1e30", output=str(tmp_path))

@@ -76,7 +76,7 @@ def train(
     """
     if len(templates) == 0:
         raise UserError(f"templates: {templates.folder} holds no template; see its failures.parquet for the reasons.")
-    require_room(settings, templates)
+    require_room(settings.expansion, templates)
     with connected_ranks() as ranks, only_writer(output) if ranks.leads else nullcontext():
         device = choose_device(settings.device)
         held = holdout_rows(templates.identities, settings.holdout, seed=settings.seed)
@@ -194,10 +194,10 @@ def trained_on(folder: Path, templates: TemplateSet) -> Bool[np.ndarray, " n_row
     return ~holdout_rows(templates.identities, made_with["holdout"], seed=made_with["seed"])
 
 
-def require_room(settings: TrainSettings, templates: TemplateSet) -> None:
+def require_room(expansion: int, templates: TemplateSet) -> None:
     """Refuse an SAE that cannot be trained on this machine: both weight matrices, each with two moments.
 
     Raises: UserError naming the expansion and the memory that it needs.
     """
-    n_bytes = 2 * 3 * 4 * settings.expansion * templates.width**2
-    require_memory(n_bytes, f"expansion={settings.expansion} of d_in {templates.width}", "use a smaller expansion")
+    n_bytes = 2 * 3 * 4 * expansion * templates.width**2
+    require_memory(n_bytes, f"expansion={expansion} of d_in {templates.width}", "use a smaller expansion")

@@ -131,7 +131,7 @@ def test_memory_of_templates_and_of_an_sae(
 ) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(stage, "require_memory", lambda *arguments: asked.append(arguments))
-    stage.require_room(train_settings(expansion=3), template_set)
+    stage.require_room(3, template_set)
     assert asked[0][0] == 24 * 3 * 16 * 16  # W_enc and W_dec, each with two moments, four bytes a number
     bounds: list[int] = []
 

@@ -1,0 +1,111 @@
+"""The figures of a study: its front, and Optuna's own, as one page to explore and as pictures."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import optuna
+from matplotlib import pyplot, rc_context
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.visualization import matplotlib as pictures
+
+from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.report import style
+from fsae_mlflow.report.front import front_figure
+from fsae_mlflow.sweep.found import Sweep
+from fsae_mlflow.sweep.objectives import L0
+
+FEWEST_TRIALS = 4
+SIZES = {"parallel": (10.0, 4.4), "slice": (12.0, 4.0)}
+
+logger = logging.getLogger(__name__)
+
+
+def write_figures(found: Sweep, folder: Path) -> list[Path]:
+    """Write front.png and, of four trials or more, study.html with all figures of each objective, and, of the first
+    objective, history.png, parallel.png, slice.png, contour.png and importances.png; return what was written.
+
+    The page needs no other file and no network. Importances are PED-ANOVA's.
+    """
+    up, across, *_ = found.settings.axes
+    limit = found.settings.max_l0 if across.name == L0 else None
+    written = [front_figure(found.points, folder / "front.png", across=across.name, up=up.name, max_l0=limit)]
+    if len(found.trials) < FEWEST_TRIALS:
+        logger.info("sweep: figures of the study need %d finished trials.", FEWEST_TRIALS)
+        return written
+    with warnings.catch_warnings():
+        # Optuna calls its matplotlib figures experimental since 2.2.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # The target below is a cost already.
+        warnings.filterwarnings("ignore", message="PedAnovaImportanceEvaluator computes")
+        for name, draw in _figures(found, 0, pictures).items():
+            path = folder / f"{name}.png"
+            with _picture(path, SIZES.get(name, (6.4, 4.4))):
+                draw()
+            written.append(path)
+        return [*written, _page(found, folder / "study.html")]
+
+
+def _figures(found: Sweep, place: int, library: Any) -> dict[str, Callable[[], Any]]:
+    """What draws each figure of one objective, with Optuna's functions of a plotting library."""
+    study, objective = found.study, found.settings.objectives[place]
+    of = {"target": lambda trial: trial.values[place], "target_name": objective.name}
+    cost = {"target": lambda trial: objective.cost(trial.values[place]), "target_name": objective.name}
+    weights = _importances(found, place)
+    # A parameter that some trials do not have (another variant's) has no importance over all of them.
+    drawn = {parameter for trial in study.get_trials(deepcopy=False) for parameter in trial.params}
+    first = [*weights, *sorted(drawn - weights.keys())]
+    figures = {"history": partial(library.plot_optimization_history, study, **of)}
+    if first:
+        figures["parallel"] = partial(library.plot_parallel_coordinate, study, params=first, **of)
+        figures["slice"] = partial(library.plot_slice, study, params=first, **of)
+    if len(first) > 1:
+        figures["contour"] = partial(library.plot_contour, study, params=first[:2], **of)
+    if weights:
+        evaluator = PedAnovaImportanceEvaluator()
+        figures["importances"] = partial(library.plot_param_importances, study, evaluator=evaluator, **cost)
+    return figures
+
+
+def _importances(found: Sweep, place: int) -> dict[str, float]:
+    """PED-ANOVA's importance of each parameter that all trials have, the largest first; none where values are equal."""
+    if len({trial.costs(found.settings.axes)[place] for trial in found.trials}) < 2:
+        return {}
+    cost = found.settings.objectives[place].cost
+    return get_param_importances(
+        found.study, evaluator=PedAnovaImportanceEvaluator(), target=lambda trial: cost(trial.values[place])
+    )
+
+
+@contextmanager
+def _picture(path: Path, size: tuple[float, float]) -> Iterator[None]:
+    """Write what Optuna draws within the block; it changes matplotlib's settings and leaves figures open."""
+    with rc_context():
+        yield
+        figure = pyplot.gcf()
+        figure.set_size_inches(*size)
+        for axes in figure.axes:  # the title would cover the legend
+            axes.set_title("")
+        with atomic_write(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=style.DPI, bbox_inches="tight")
+        pyplot.close("all")
+
+
+def _page(found: Sweep, path: Path) -> Path:
+    parts: list[str] = []
+    for place, objective in enumerate(found.settings.objectives):
+        for draw in _figures(found, place, optuna.visualization).values():
+            figure = draw()
+            figure.update_layout(title_text=f"{figure.layout.title.text}: {objective.name}")
+            parts.append(figure.to_html(full_html=False, include_plotlyjs=not parts))
+    title = escape(f"Sweep over {', '.join(found.settings.search.dimensions)}")
+    body = "\n".join(parts)
+    text = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><h1>{title}</h1>\n{body}\n</html>"
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path

@@ -1,0 +1,68 @@
+"""Where a study is kept: a file of one process, a file of several, a database, or a server in front of one."""
+
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+from fsae_mlflow.errors import UserError
+
+SQLITE, JOURNAL = "sqlite", "journal"
+POSTGRESQL, GRPC = r"postgresql(\+[a-z0-9]+)?://.+", r"grpc://(?P<host>[^:/]+):(?P<port>[0-9]{1,5})"
+SECONDS_TO_ANSWER = 20.0
+
+
+def check_storage(storage: str) -> None:
+    """Check how a storage is written.
+
+    Raises: UserError naming the ways that there are.
+    """
+    if storage not in (SQLITE, JOURNAL) and not re.fullmatch(f"{POSTGRESQL}|{GRPC}", storage):
+        raise UserError(
+            f"storage must be sqlite, journal, postgresql://USER:PASSWORD@HOST/DATABASE or grpc://HOST:PORT; it is "
+            f"{kind_of(storage)[:100]!r}."
+        )
+
+
+def kind_of(storage: str) -> str:
+    """The storage without its address, which may have a password."""
+    return storage.partition("://")[0]
+
+
+def open_storage(storage: str, folder: Path) -> Any:
+    """The Optuna storage that the settings name; `sqlite` and `journal` are files in `folder`.
+
+    Raises: UserError where a database or a server cannot be reached, or its driver is not installed.
+    """
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    if storage == SQLITE:
+        return optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+    if storage == JOURNAL:
+        return optuna.storages.JournalStorage(JournalFileBackend(str(folder / "study.journal")))
+    try:
+        if address := re.fullmatch(GRPC, storage):
+            return _proxy(address["host"], int(address["port"]))
+        return optuna.storages.RDBStorage(storage)
+    except ImportError as error:
+        package = "grpcio" if storage.startswith("grpc") else "psycopg2-binary"
+        raise UserError(f"storage={kind_of(storage)}://…: {error}. Install it: pip install {package}.") from error
+    except Exception as error:
+        cause = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise UserError(f"storage={kind_of(storage)}://… cannot be opened ({cause}); check the address.") from error
+
+
+def _proxy(host: str, port: int) -> Any:
+    import optuna
+
+    with warnings.catch_warnings():
+        # Optuna calls the proxy experimental since 4.2.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        proxy = optuna.storages.GrpcStorageProxy(host=host, port=port)
+    try:
+        proxy.wait_server_ready(timeout=SECONDS_TO_ANSWER)
+    except ConnectionError:
+        proxy.close()
+        raise
+    return proxy

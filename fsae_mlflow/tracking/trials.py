@@ -1,0 +1,96 @@
+"""The runs of a sweep: one nested in it for each trial, and what the sweep's own run says of the study."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from fsae_mlflow.parameters import deciding, flat, parse
+from fsae_mlflow.sae.saved import load_sae
+from fsae_mlflow.sae.training.settings import TrainSettings
+from fsae_mlflow.sweep.figures import write_figures
+from fsae_mlflow.sweep.found import Sweep, TrialResult, words
+from fsae_mlflow.sweep.stage import StartRun, TrialRun
+from fsae_mlflow.templates.set import TemplateSet
+from fsae_mlflow.tracking.description import NOTE_TAG, Call
+from fsae_mlflow.tracking.inputs import find_sae, share_templates
+from fsae_mlflow.tracking.registry import log_sae, register_sae
+from fsae_mlflow.tracking.runs import Run, nested_run
+
+STUDY_TAG, RUNS_TAG, BEST_TAG, FRONT_TAG = "fsae.study", "fsae.study_runs", "fsae.best_trial", "fsae.front"
+REGISTERING = ".registering.lock"
+
+
+def trial_runs(run: Run, templates: TemplateSet) -> StartRun:
+    """What starts the run of a trial, nested in `run`.
+
+    Its name and parameters are what was chosen, with log10 of λ, for axes that are not logarithmic; config.json has
+    all settings. A trial that is on the front when it ends has its SAE as artifact, for `sae=RUN_ID`.
+    """
+
+    @contextmanager
+    def start(number: int, chosen: dict[str, Any], settings: TrainSettings) -> Iterator[TrialRun]:
+        call = Call(about=f"Trial {number} of a sweep.", given=_given(settings), entry="train_sae")
+        with nested_run(run, f"trial {number} {words(chosen)}", stage="trial", call=call) as child:
+            logs = {"log10_lam": math.log10(chosen["lam"])} if chosen.get("lam") else {}
+            child.log_params(chosen | logs | {"trial": number})
+            child.log_json(flat(settings), "config.json")
+            share_templates(run, child, templates, context="training")
+            yield TrialRun(
+                id=child.id,
+                parent=run.id,
+                on_epoch=child.on_epoch,
+                on_metrics=child.under("train"),
+                on_sae=partial(log_sae, child),
+            )
+            child.set_tags({NOTE_TAG: child.description(words(chosen))})
+
+    return start
+
+
+def log_sweep(run: Run, found: Sweep) -> None:
+    """Log the trials as a table, the figures, and tags that name the study, all runs that worked on it, the run of the
+    best trial, and those of the front.
+    """
+    run.log_table(found.rows, "trials.json")
+    for path in write_figures(found, found.folder / run.id):
+        run.log_path(path)
+    tags = {
+        STUDY_TAG: found.study.study_name,
+        RUNS_TAG: ",".join(found.parents),
+        FRONT_TAG: ",".join(trial.run_id for trial in found.front),
+    }
+    run.set_tags(tags | ({BEST_TAG: found.best.run_id} if found.best else {}))
+
+
+def log_best(run: Run, best: TrialResult, *, name: str) -> Path:
+    """Log the best trial's metrics and SAE, register the SAE as `name`, and return its folder.
+
+    Of several processes on one machine each waits for the others here, so that nothing is registered twice. One that
+    has not trained the best SAE, on another machine, logs it, and leaves the registration to the one that has.
+    """
+    run.under("sweep")(
+        best.metrics | {f"best_{key}": value for key, value in best.chosen.items() if _is_number(value)}, 0
+    )
+    here = best.folder.is_dir()
+    folder = best.folder if here else find_sae(run, best.run_id)
+    log_sae(run, folder)
+    if here:
+        with FileLock(best.folder.parent / REGISTERING):
+            register_sae(run, load_sae(folder), folder, name=name, aliases=("champion",))
+    return folder
+
+
+def _given(settings: TrainSettings) -> dict[str, Any]:
+    """The values of a training that differ from the defaults of its variant."""
+    usual = flat(parse(TrainSettings, {"variant": flat(settings)["variant"]}))
+    values = {name: value for name, value in deciding(settings).items() if value != usual[name]}
+    return {"variant": flat(settings)["variant"]} | values
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
