@@ -48,14 +48,17 @@ class Explained:
     @property
     def headline(self) -> str:
         """Of two given faces: the decision, what adds most, and what is left without the features of `named`. Of
-        chosen pairs: how much of the similarity is not explained.
+        chosen pairs: the mean similarity of all pairs, and how much of it is not explained.
         """
         if len(self.explanations) == 1:
             return "; ".join(self._lines(self.explanations[0]))
-        genuine, impostor = (self.metrics[f"{kind}/unexplained"] for kind in ("genuine", "impostor"))
+        genuine, impostor = (
+            f"{self.metrics[f'{kind}/similarity']:.3f} ({self.metrics[f'{kind}/unexplained']:.3f} unexplained)"
+            for kind in ("genuine", "impostor")
+        )
         return (
-            f"{len(self.explanations)} pairs explained; on average {genuine:.3f} of the similarity of one person's "
-            f"faces is not, and {impostor:.3f} of two people's"
+            f"{len(self.explanations)} pairs explained; mean similarity {genuine} of one person's faces, {impostor} of "
+            "two people's"
         )
 
     def _lines(self, one: Explanation) -> Iterator[str]:

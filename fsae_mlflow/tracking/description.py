@@ -55,8 +55,8 @@ def describe_run(
     """What the stage did, its main metrics, the picture that matters, the inputs, and the command that repeats it."""
     parts = [call.about]
     parts += [f"**{headline}**"] if headline else []
-    if rows := [f"| `{name}` | {value:.4g} |" for name, value in main_metrics(metrics or {}).items()]:
-        parts.append("\n".join(["| metric | value |", "|---|---:|", *rows]))
+    if rows := [f"| `{name}` | &emsp;{value:.4g} |" for name, value in main_metrics(metrics or {}).items()]:
+        parts.append("\n".join(["| metric | &emsp;value |", "|---|---|", *rows]))
     if picture:
         parts.append(f"![{picture}](get-artifact?path={picture}&run_uuid={run_id})")
     if inputs:

@@ -36,7 +36,7 @@ def system_metrics(
     seconds = MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or SECONDS_BETWEEN_SAMPLES
 
     def sample() -> None:
-        monitor, step = None, 0
+        monitor, step = None, 1  # metrics of step 0 would be copied to a model that the run logs
         while not stopped.wait(seconds):
             monitor = monitor or SystemMetricsMonitor(run_id)
             monitor.collect_metrics()

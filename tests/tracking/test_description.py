@@ -67,7 +67,7 @@ def test_a_finished_run_says_what_it_is_and_how_to_repeat_it(tmp_path: Path) -> 
     note, page = used.data.tags["mlflow.note.content"], f"#/experiments/{used.info.experiment_id}/runs"
     for part in (
         "Use templates.\n\n**all is well**\n\n| metric",
-        "| `lfw/all/accuracy` | 0.9 |",
+        "| `lfw/all/accuracy` | &emsp;0.9 |",
         f"![table.png](get-artifact?path=table.png&run_uuid={used.info.run_id})",
         f"- templates: [extract k=3]({page}/{made.info.run_id}?workflowType=machine_learning), digest `",
         f"{first}\npython -m entrypoints.example --templates {made.info.run_id} --k 5",

@@ -26,7 +26,7 @@ def test_the_load_is_sampled_within_the_block(wanted: str, monkeypatch: pytest.M
         if wanted != "false":
             assert sampled.wait(60)
     steps = [step for points in found for name, _, _, step in points if name == "system/cpu_utilization_percentage"]
-    assert steps == list(range(len(steps))) and bool(steps) == (wanted != "false")
+    assert steps == list(range(1, len(steps) + 1)) and bool(steps) == (wanted != "false")
 
 
 def test_the_load_does_not_come_before_the_runs_own_metrics(monkeypatch: pytest.MonkeyPatch) -> None:

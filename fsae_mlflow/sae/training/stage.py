@@ -50,8 +50,8 @@ class Trained:
     def headline(self) -> str:
         """How well and how sparsely the SAE describes templates, of held-out people if there are any."""
         side, people = ("heldout", "held-out") if "heldout/fvu" in self.metrics else ("train", "training")
-        fvu, l0, alive = (self.metrics[f"{side}/{name}"] for name in ("fvu", "l0", "alive"))
-        return f"fvu {fvu:.3g} and L0 {l0:.3g} on {people} people; {100 * alive:.0f} % of the features fire"
+        fvu, l0, alive = self.metrics[f"{side}/fvu"], self.metrics[f"{side}/l0"], self.metrics["train/alive"]
+        return f"fvu {fvu:.3g} and L0 {l0:.3g} on {people} people; {100 * alive:.0f} % of the features are alive"
 
 
 def train(
