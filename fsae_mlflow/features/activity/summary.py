@@ -92,6 +92,19 @@ class Activity:
         first = slice(self.top.n[feature])
         return self.top.rows[feature, first].astype(np.int64), self.top.activations[feature, first]
 
+    def distribution(self, feature: int) -> "tuple[Float64[np.ndarray, ' points'], Float64[np.ndarray, ' points']]":
+        """Activations of a feature in ascending order, from 0 to the largest, and the share of all faces, 0…1, at or
+        below each: as much of its distribution as is kept.
+        """
+        density = float(self.density[feature])
+        known = [(1 - density, 0.0), (1.0, float(self.maxima[feature]))]
+        if density > 0:
+            known += [(1 - density * (1 - q), float(self.quantiles[i, feature])) for i, q in enumerate(QUANTILES)]
+        if density > TOP_SHARE:
+            known.append((1 - TOP_SHARE, float(self.percentile[feature])))
+        shares, values = np.array(sorted(known)).T
+        return np.maximum.accumulate(values), shares
+
     def with_top(self, top: FaceLists) -> "Activity":
         """The same activity with other lists of top faces."""
         return replace(self, top=top)

@@ -10,7 +10,6 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
-from fsae_mlflow.features.activity.summary import QUANTILES, TOP_SHARE
 from fsae_mlflow.features.judgments import PROPERTIES
 from fsae_mlflow.features.readings import first_claim
 from fsae_mlflow.features.table import Description
@@ -68,10 +67,8 @@ def _entry(
     if not real_faces and identity:
         reading = reading.replace(f"person {identity} ", "one person ").replace(f"Person {identity} ", "One person ")
     density = float(activity.density[feature])
-    curve = [(density, 0.0)]
-    curve += [(density * (1 - q), float(activity.quantiles[place, feature])) for place, q in enumerate(QUANTILES)]
-    curve += [(TOP_SHARE, float(activity.percentile[feature]))] if 1 / activity.n_faces < TOP_SHARE < density else []
-    curve += [(1 / activity.n_faces, float(activity.maxima[feature]))]
+    values, shares = activity.distribution(feature)
+    above = np.maximum(1 - shares, 1 / activity.n_faces)
     entry = {
         "id": feature,
         "reading": reading,
@@ -87,7 +84,7 @@ def _entry(
         "pose": str(of.get("pose", "")),
         "quality": str(of.get("quality", "")),
         "stability": _short(of.get("stability", math.nan)),
-        "curve": [[_short(share), _short(value)] for share, value in sorted(curve, reverse=True)],
+        "curve": [[_short(share), _short(value)] for share, value in zip(above.tolist(), values.tolist(), strict=True)],
         "p": _short(claim.p),
         "share": _short(claim.share),
         "base": _short(claim.base),

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from fsae_mlflow.faces.aligned import to_float
-from fsae_mlflow.features.activity.summary import QUANTILES, TOP_SHARE, Activity
+from fsae_mlflow.features.activity.summary import Activity
 from fsae_mlflow.sae.base import SparseAutoencoder
 
 SHIFT = 2
@@ -39,18 +39,13 @@ class Reference:
     @classmethod
     def of(cls, activity: Activity, feature: int) -> "Reference":
         """The feature as a survey found it."""
-        density, maximum = float(activity.density[feature]), float(activity.maxima[feature])
-        percentile = float(activity.percentile[feature])
-        known = [(1 - density, 0.0), (1 - TOP_SHARE, percentile), (1.0, maximum)]
-        if density > 0:
-            known += [(1 - density * (1 - q), float(activity.quantiles[i, feature])) for i, q in enumerate(QUANTILES)]
-        shares, values = np.array(sorted(known)).T
+        values, shares = activity.distribution(feature)
         return cls(
-            density=density,
-            maximum=maximum,
-            percentile=percentile,
+            density=float(activity.density[feature]),
+            maximum=float(activity.maxima[feature]),
+            percentile=float(activity.percentile[feature]),
             mean_norm=activity.mean_norm,
-            values=np.maximum.accumulate(values),
+            values=values,
             shares=shares,
         )
 

@@ -105,10 +105,19 @@ def test_quantiles_are_close_to_the_exact_ones() -> None:
     assert found.percentile == pytest.approx(np.quantile(features, 0.999, axis=0), rel=0.07)
 
 
+def test_the_distribution_of_a_feature_is_close_to_the_exact_one() -> None:
+    sae, templates = some_sae(), some_templates(4000)
+    features = sae.encode(torch.from_numpy(templates)).numpy()
+    values, shares = survey(sae, templates).activity.distribution(5)
+    assert (values[0], values[-1], shares[-1]) == (0, features[:, 5].max(), 1)
+    assert shares == pytest.approx([(features[:, 5] <= value).mean() for value in values], abs=0.02)
+
+
 def test_a_dead_feature_has_no_quantile_of_its_own() -> None:
     found = survey(hand_set_sae(), TEMPLATES).activity
     assert np.isnan(found.quantiles[:, 3]).all()
     assert found.percentile[3] == 0
+    assert not found.distribution(3)[0].any()
 
 
 def test_templates_of_another_width_are_refused() -> None:

@@ -19,7 +19,7 @@ from fsae_mlflow.report.browser.settings import BrowseSettings
 from fsae_mlflow.report.browser.sprites import sheets
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.templates.set import TemplateSet
-from tests.report.browser.conftest import HOSTILE, color_of
+from tests.report.browser.conftest import HOSTILE, N_FACES, color_of
 
 
 def data_of(page: Path) -> dict[str, Any]:
@@ -54,6 +54,14 @@ def test_every_feature_that_fires_is_in_the_page(browsed: Browsed, description: 
     assert [row for row, _ in one["top"]] == rows[:8].tolist()
     assert [value for _, value in one["top"]] == pytest.approx(activations[:8].tolist(), rel=6e-3)
     assert one["density"] == pytest.approx(description.activity.density[4], rel=6e-3)
+
+
+def test_a_curve_falls_from_all_that_fire_to_the_hardest_face(browsed: Browsed) -> None:
+    for one in data_of(browsed.pages[0])["features"]:
+        shares, values = np.array(one["curve"]).T
+        assert (np.diff(shares) <= 0).all() and (np.diff(values) >= 0).all()
+        assert shares[0] == one["density"] and shares[-1] == pytest.approx(1 / N_FACES, rel=6e-3)
+        assert (values[0], values[-1]) == (0, one["max"])
 
 
 def test_faces_lie_in_their_places(browsed: Browsed) -> None:
