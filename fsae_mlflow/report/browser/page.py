@@ -84,7 +84,7 @@ def write_browser(
         templates=templates,
         entries=entries,
         images=images,
-        explanations=[_explanation(Path(name), settings, templates) for name in settings.explanations],
+        explanations=[_explanation(Path(name), settings, templates, entries) for name in settings.explanations],
         about=list(about),
         n_dead=len(description.activity.counts) - len(alive),
     )
@@ -218,7 +218,9 @@ def _dial_sheets(source: Source, part: list[dict[str, Any]]) -> tuple[list[str],
     return list(sheets(tiles, width=IMAGE, height=IMAGE)), places
 
 
-def _explanation(path: Path, settings: BrowseSettings, templates: TemplateSet) -> dict[str, Any]:
+def _explanation(
+    path: Path, settings: BrowseSettings, templates: TemplateSet, entries: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         kept = {name: found[name] for name in ("first", "second", "similarity", "decoded", "constant", "unexplained")}
@@ -229,7 +231,9 @@ def _explanation(path: Path, settings: BrowseSettings, templates: TemplateSet) -
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"explanation: {path} is no JSON file of explain ({error}).") from error
-    if not settings.real_faces:
+    if not settings.real_faces:  # the readings of the file may name people, those of the page do not
+        readings = {one["id"]: one["reading"] for one in entries if one["confirmed"]}
+        kept["features"] = [one | {"reading": readings.get(one["feature"], "")} for one in kept["features"]]
         return kept | {"first": "the first face", "second": "the second face"}
     places = {image_id: row for row, image_id in enumerate(templates.image_ids)}
     kept["rows"] = [places.get(kept[name]) for name in ("first", "second")]

@@ -96,7 +96,11 @@ def test_nothing_is_fetched_and_no_name_becomes_markup(browsed: Browsed) -> None
 def test_without_real_faces_no_face_and_no_name_is_left(
     given: dict[str, Any], images: FeatureImages, tmp_path: Path
 ) -> None:
-    settings = BrowseSettings(real_faces=False)
+    part = {"feature": 3, "reading": "Person p05 (90 %).", "contribution": 0.3, "first": 1.0, "second": 2.0}
+    pair = {"first": "p05/15.jpg", "second": "p05/16.jpg", "similarity": 0.5, "decoded": 0.4, "constant": 0.1}
+    pair |= {"unexplained": 0.1, "accepted": True, "threshold": {"cosine": 0.3}, "features": [part]}
+    (tmp_path / "pair.json").write_text(json.dumps(pair))
+    settings = BrowseSettings(real_faces=False, explanation=str(tmp_path / "pair.json"))
     page = write_browser(settings, **given, images=images, output=tmp_path).pages[0]
     data, text = data_of(page), page.read_text(encoding="utf-8")
     assert data["rows"] == data["people"] == [] and 'id="face-0"' not in text and 'id="image-0"' in text
