@@ -31,12 +31,9 @@ def main(settings, run):
         if getattr(settings, name)
     }
     about = {"templates": templates.digest, "sae": digest(folder), "recognizer": recognizer.origin.digest}
-    inputs = about | {
-        "readings": readings_digest(readings) if readings else "",
-        "attributes": digest_of(settings.attributes),
-        **{name: one.origin.digest for name, one in others.items()},
-    }
-    output = output_folder("visualize", settings.output, fingerprint(deciding(settings) | inputs))
+    about |= {name: one.origin.digest for name, one in others.items()}
+    told = {"readings": readings_digest(readings) if readings else "", "attributes": digest_of(settings.attributes)}
+    output = output_folder("visualize", settings.output, fingerprint(deciding(settings) | about | told))
     given = {"templates": templates, "sae": sae, "recognizer": recognizer, "description": description, "about": about}
     with only_writer(output):
         log = {"on_metrics": run.under("images"), "on_image": run.on_image("optimization")}

@@ -1,15 +1,17 @@
 """Settings of visualize."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.parameters import EXECUTION, Choice, settings
+from fsae_mlflow.parameters import EXECUTION, Choice, deciding, settings
 from fsae_mlflow.visualization.objectives.registry import OBJECTIVES
 from fsae_mlflow.visualization.parametrizations.registry import PARAMETRIZATIONS
 
 CONTROLS = ("real", "other", "random", "pixels")
+NOT_OF_AN_IMAGE = ("features", "n_features", "n_images", "n_top_faces", "judge", "judge_card", "controls", "dial")
+"""Settings that say which images are made, or what is said of them."""
 
 
 @settings
@@ -111,7 +113,16 @@ class VisualizeSettings:
     @property
     def control_names(self) -> list[str]:
         """The controls that are asked for."""
-        return [] if self.controls in ("", "none") else [name.strip() for name in self.controls.split(",")]
+        return (
+            []
+            if self.controls in ("", "none")
+            else list(dict.fromkeys(name.strip() for name in self.controls.split(",")))
+        )
+
+    @property
+    def making(self) -> dict[str, Any]:
+        """The settings that decide how the image of a target and seed looks."""
+        return {name: value for name, value in deciding(self).items() if name not in NOT_OF_AN_IMAGE}
 
     def check(self) -> None:
         """Refuse a parametrization or an objective that the registry does not have, and unknown controls."""

@@ -17,6 +17,7 @@ from fsae_mlflow.faces.aligned import to_float
 from fsae_mlflow.features.attributes import read_attributes
 from fsae_mlflow.features.table import Description
 from fsae_mlflow.identities import holdout_rows
+from fsae_mlflow.parameters import fingerprint
 from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.provenance import require_same_recognizer
 from fsae_mlflow.recognizers.base import Recognizer
@@ -67,9 +68,10 @@ def visualize(
     """Make `n_images` images of every chosen target through `recognizer`, the one that made `templates`.
 
     Writes to `output`: feature_images/feature-00042-seed-0.png and so on, dials/, controls/, and the tables
-    (results.py). What is there already is not made again. `description`: how `templates` fire the SAE and what the
-    features are read as, from describe; templates are encoded where it is None. `judge` and `ensemble`: other
-    recognizers. `about` is stored with the tables. `on_image` gets sheets of the first images while they are made.
+    (results.py). An image that is there already, made in the same way, is not made again. `description`: how
+    `templates` fire the SAE and what the features are read as, from describe; templates are encoded where it is None.
+    `judge` and `ensemble`: other recognizers. `about` tells these inputs from others, by digests; it is stored with the
+    tables. `on_image` gets sheets of the first images while they are made.
 
     Raises: UserError for a feature that does not exist, where the templates' width differs from the SAE's d_in, and
     where templates, SAE and recognizer do not belong together, unless `force` is set.
@@ -84,11 +86,13 @@ def visualize(
     main = Dictionary(sae=sae, activity=activity, targets=chosen_targets(settings, sae, activity))
     confirm = confirming(templates)
 
+    made_of = {name: value for name, value in (about or {}).items() if name != "judge"}
+
     @cache
     def prior() -> FacePrior:
         return FacePrior.of(templates)
 
-    def studio(of: Dictionary) -> Studio:
+    def studio(of: Dictionary, **more: int) -> Studio:
         real = RealTemplates.of(
             templates, of.sae, of.targets, mean_norm=of.activity.mean_norm, maxima=of.activity.maxima
         )
@@ -103,6 +107,7 @@ def visualize(
             start=cache(lambda name: Starts(name, prior=prior(), sae=of.sae, **shared)),
             ensemble=Ensemble(ensemble, of.targets, **shared, **seen) if ensemble else None,
             device=device,
+            made=fingerprint(settings.making | made_of | more),
         )
 
     at_main = studio(main)
@@ -120,7 +125,15 @@ def visualize(
             made += _images(settings, at_main, main, folder, "pixels", 1, control="pixels")
         else:
             random = random_directions(settings, main, templates)
-            made += _images(settings, studio(random), random, folder, settings.parametrization, 1, control="random")
+            made += _images(
+                settings,
+                studio(random, n_random=len(random.targets)),
+                random,
+                folder,
+                settings.parametrization,
+                1,
+                control="random",
+            )
 
     found = _judged(settings, made, recognizer, judge, description, templates, confirm, device)
     images = [image for image in found if not image.control]

@@ -174,13 +174,13 @@ def test_gray_takes_the_color_of_some_images() -> None:
 
 
 def test_a_picture_carries_its_record(tmp_path: Path) -> None:
-    path = save_picture(picture_of(torch.rand(3, 8, 8)), tmp_path / "a.png", {"history": [[0, 1.5]]})
-    assert read_record(path) == {"history": [[0, 1.5]]}
+    path = save_picture(picture_of(torch.rand(3, 8, 8)), tmp_path / "a.png", {"made": "so"})
+    assert read_record(path) == {"made": "so"}
     (tmp_path / "b.png").write_bytes(path.read_bytes()[:60])
     Image.new("RGB", (8, 8)).save(tmp_path / "c.png")
-    assert missing([path, tmp_path / "b.png", tmp_path / "c.png", tmp_path / "d.png"]) == [
-        tmp_path / name for name in ("b.png", "c.png", "d.png")
-    ]
+    others = [tmp_path / name for name in ("b.png", "c.png", "d.png")]
+    assert missing([path, *others], made="so") == others
+    assert missing([path], made="otherwise") == [path]
 
 
 def test_a_dial_reaches_its_positions(

@@ -163,10 +163,29 @@ def test_what_is_there_is_not_made_again(
     kept, lost = done.images[0].path, done.images[3].path
     before, times = lost.read_bytes(), {path: path.stat().st_mtime_ns for path in (kept, *done.dials.values())}
     lost.write_bytes(before[:100])  # as a process leaves it that dies
-    again = visualize(SETTINGS, templates=templates, sae=sae, recognizer=recognizer, output=folder(done), judge=judge)
+    given = {"templates": templates, "sae": sae, "recognizer": recognizer, "judge": judge, "about": {"sae": "abc"}}
+    again = visualize(SETTINGS, **given, output=folder(done))
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert lost.read_bytes() == before
     assert [image.verdict for image in again.images] == [image.verdict for image in done.images]
+
+
+@pytest.mark.parametrize(("changed", "sae_name"), [({"parametrization": "fourier"}, "abc"), ({}, "another")])
+def test_what_was_made_otherwise_is_made_again(
+    changed: dict[str, object],
+    sae_name: str,
+    templates: TemplateSet,
+    sae: GatedSAE,
+    recognizer: Recognizer,
+    tmp_path: Path,
+) -> None:
+    given = {"templates": templates, "sae": sae, "recognizer": recognizer, "output": tmp_path}
+    first = visualize(small(features="3"), **given, about={"sae": "abc"}).images[0].path
+    before = first.stat().st_mtime_ns
+    visualize(small(features="3,9", n_images=2), **given, about={"sae": "abc"})
+    assert first.stat().st_mtime_ns == before
+    visualize(small(features="3", **changed), **given, about={"sae": sae_name})
+    assert first.stat().st_mtime_ns != before
 
 
 def test_figures_show_every_feature(done: Visualization, templates: TemplateSet) -> None:

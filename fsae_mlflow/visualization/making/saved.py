@@ -55,6 +55,6 @@ def read_record(path: Path) -> Any:
         return None
 
 
-def missing(paths: Sequence[Path]) -> list[Path]:
-    """The paths without a picture that carries its record."""
-    return [path for path in paths if read_record(path) is None]
+def missing(paths: Sequence[Path], *, made: str) -> list[Path]:
+    """The paths without a picture whose record says that it was `made` in this way."""
+    return [path for path in paths if (read_record(path) or {}).get("made") != made]

@@ -28,7 +28,9 @@ OnImage = Callable[[Path, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Studio:
-    """What makes images for an SAE. `start` gives the Starts of a name; `prior` is None where nothing needs it."""
+    """What makes images for an SAE. `start` gives the Starts of a name; `prior` is None where nothing needs it; `made`
+    is a short hash of everything that decides how an image looks, beside its target and seed.
+    """
 
     settings: VisualizeSettings
     sae: SparseAutoencoder
@@ -38,16 +40,17 @@ class Studio:
     start: Callable[[str], Starts]
     ensemble: Ensemble | None
     device: torch.device
+    made: str
 
     def make(
         self, jobs: Sequence[Job], folder: Path, *, parametrization: str, label: str, on_image: OnImage | None = None
     ) -> list[Path]:
-        """Make the image of every job that is not in `folder` yet; give the paths of all.
+        """Make the image of every job that is not in `folder` yet, made in this way; give the paths of all.
 
         `on_image` gets a sheet of the first images that are made, at each record of their optimization.
         """
         paths = {folder / job.name: job for job in jobs}
-        wanted = [paths[path] for path in missing(list(paths))]
+        wanted = [paths[path] for path in missing(list(paths), made=self.made)]
         at_once = self.settings.images_at_once
         batches = [wanted[first : first + at_once] for first in range(0, len(wanted), at_once)]
         for number, batch in enumerate(batches):
@@ -92,14 +95,15 @@ class Studio:
                 [one.step, float(one.objective[place]), float(one.activation[place]), float(one.norm[place])]
                 for one in records
             ]
-            record = {"target": job.target.name, "seed": job.seed, "parametrization": name, "history": history}
+            about = {"target": job.target.name, "seed": job.seed, "parametrization": name}
+            record = {"made": self.made, **about, "history": history}
             save_picture(picture_of(image), folder / job.name, record)
 
     def make_dials(self, targets: Sequence[Target], folder: Path) -> dict[Target, Path]:
         """Make the dial of every target that is not in `folder` yet; give the paths of all."""
         assert self.prior is not None
         paths: Mapping[Path, Target] = {folder / f"{target.stem}.png": target for target in targets}
-        wanted = [paths[path] for path in missing(list(paths))]
+        wanted = [paths[path] for path in missing(list(paths), made=self.made)]
         at_once = max(1, 4 * self.settings.images_at_once // len(POSITIONS))
         batches = [wanted[first : first + at_once] for first in range(0, len(wanted), at_once)]
         for number, batch in enumerate(batches):
@@ -113,6 +117,7 @@ class Studio:
                 label=f"dial {number + 1} of {len(batches)}",
             )
             for dial in made:
-                record = {"reached": dial.reached.tolist(), "activation": dial.activation.tolist()}
+                measured = {"reached": dial.reached.tolist(), "activation": dial.activation.tolist()}
+                record = {"made": self.made, **measured}
                 save_picture(strip_of(dial.images), folder / f"{dial.target.stem}.png", record)
         return {target: path for path, target in paths.items()}
