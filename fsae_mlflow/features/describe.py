@@ -19,7 +19,7 @@ from fsae_mlflow.features.attributes import FEWEST_PEOPLE, Labels, read_attribut
 from fsae_mlflow.features.clusters import clusters
 from fsae_mlflow.features.comparison.cosines import antipode_share, antipodes
 from fsae_mlflow.features.controls import control
-from fsae_mlflow.features.judged import judged_templates
+from fsae_mlflow.features.judge_templates import judge_templates
 from fsae_mlflow.features.judgments import ReadFaces
 from fsae_mlflow.features.probes import probes
 from fsae_mlflow.features.properties import face_properties
@@ -214,7 +214,7 @@ def _faces_to_read(
         properties=face_properties(templates, rows),
         booleans={name: values[rows] for name, values in labels.booleans.items()},
         numbers={name: values[rows] for name, values in labels.numbers.items()},
-        judge=None if judge is None else judged_templates(judge, templates, rows, choose_device(settings.device)),
+        judge=None if judge is None else judge_templates(judge, templates, rows, choose_device(settings.device)),
     )
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from fsae_mlflow.sae.variants.gated import GatedSAE
 from fsae_mlflow.visualization.verdict.firing import Firing, Reference, firing
 from fsae_mlflow.visualization.verdict.judge import Judge
-from fsae_mlflow.visualization.verdict.verdict import is_confirmed
+from fsae_mlflow.visualization.verdict.verdict import doubts
 
 REFERENCE = Reference(
     density=0.2,
@@ -31,34 +31,39 @@ def test_percentiles_lie_between_the_known_quantiles() -> None:
     assert REFERENCE.percentile_of(9.0) == pytest.approx(100)
 
 
+NO_HARDER = "fires it no harder than 99.9 % of real faces"
+
+
 @pytest.mark.parametrize(
-    ("change", "face", "auc", "confirmed"),
+    ("change", "face", "auc", "found"),
     [
-        ({}, 1.0, math.nan, True),
-        ({}, 1.0, 0.8, True),
-        ({}, 0.5, 0.8, False),
-        ({}, 1.0, 0.7, False),
-        ({"activation": 2.9}, 1.0, 0.8, False),
-        ({"shifted": 2.9}, 1.0, 0.8, False),
-        ({"jpeg": 2.9}, 1.0, 0.8, False),
-        ({"to_maximum": 2.1}, 1.0, 0.8, False),
+        ({}, 1.0, math.nan, []),
+        ({}, 1.0, 0.8, []),
+        ({}, 0.5, 0.8, ["MTCNN sees no face"]),
+        ({}, 1.0, 0.7, ["the judge does not find it like the feature's faces"]),
+        ({"activation": 2.9}, 1.0, 0.8, [NO_HARDER]),
+        ({"shifted": 2.9, "jpeg": 2.9}, 1.0, 0.8, [f"{NO_HARDER}, after a shift"]),
+        ({"jpeg": 2.9}, 1.0, 0.8, [f"{NO_HARDER}, after JPEG"]),
+        ({"to_maximum": 2.1}, 1.0, 0.8, ["fires it more than 2 times as hard as any real face"]),
+        ({"to_maximum": math.nan}, 1.0, 0.8, ["no real face fires it"]),
     ],
 )
-def test_an_image_is_confirmed_by_every_part_of_the_rule(
-    change: dict[str, float], face: float, auc: float, confirmed: bool
+def test_every_part_of_the_rule_that_fails_is_said(
+    change: dict[str, float], face: float, auc: float, found: list[str]
 ) -> None:
     fired = dataclasses.replace(FIRED, **change)
-    assert is_confirmed(fired, REFERENCE, face_probability=face, judge_auc=auc, judged=not math.isnan(auc)) == confirmed
+    assert doubts(fired, REFERENCE, face_probability=face, judge_auc=auc, judged=not math.isnan(auc)) == found
 
 
 def test_what_a_judge_cannot_tell_is_not_confirmed() -> None:
-    assert not is_confirmed(FIRED, REFERENCE, face_probability=1.0, judge_auc=math.nan, judged=True)
+    found = doubts(FIRED, REFERENCE, face_probability=1.0, judge_auc=math.nan, judged=True)
+    assert found == ["the judge knows too few of the feature's faces"]
 
 
 def test_a_feature_that_hardly_fires_needs_an_activation() -> None:
     rare = dataclasses.replace(REFERENCE, percentile=0.0)
     silent = dataclasses.replace(FIRED, shifted=0.0)
-    assert not is_confirmed(silent, rare, face_probability=1.0, judge_auc=0.9, judged=True)
+    assert doubts(silent, rare, face_probability=1.0, judge_auc=0.9, judged=True)
 
 
 def test_an_image_is_measured_shifted_and_as_jpeg(sae: GatedSAE, recognizer: nn.Module) -> None:
@@ -93,6 +98,13 @@ def test_the_judge_compares_top_faces_with_faces_that_were_drawn() -> None:
     # Of the top faces (0 to 30 degrees), three are nearer than the face at 12 degrees, and all nearer than the others.
     assert judge.auc(seen, np.arange(5)) == pytest.approx((3 * 4 + 2 * 3) / 20)
     assert math.isnan(judge.auc(seen, np.arange(4)))
+
+
+def test_a_real_face_is_not_compared_with_itself() -> None:
+    angles = np.radians([0, 5, 10, 20, 30, 40, 80, 90])
+    judge = made(np.stack([np.cos(angles), np.sin(angles)], axis=1), np.ones(8, bool))
+    assert judge.auc(np.array([1, 0], np.float32), np.arange(1, 6), but=0) == 1
+    assert judge.auc(np.array([1, 0], np.float32), np.arange(6), but=0) == 1
 
 
 def test_a_probe_places_the_image_among_faces_without_the_attribute() -> None:

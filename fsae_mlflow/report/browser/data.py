@@ -16,7 +16,7 @@ from fsae_mlflow.features.table import Description
 from fsae_mlflow.report.browser.images import FeatureImages, mostly_confirmed
 
 ROWS_AT_ONCE = 2048
-VERDICT = ("to_maximum", "percentile", "face_probability", "judge_auc", "probe_percentile", "confirmed")
+VERDICT = ("to_maximum", "percentile", "face_probability", "judge_auc", "probe_percentile", "confirmed", "doubts")
 
 
 def nearest(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fsae_mlflow.features.activity.summary import Activity
-from fsae_mlflow.features.judged import judged_templates
+from fsae_mlflow.features.judge_templates import judge_templates
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.visualization.targets import Target
 
@@ -39,7 +39,7 @@ class Ensemble:
         top = {feature: activity.top_of(feature)[0] for feature in features}
         top = {feature: rows[~confirm[rows]] for feature, rows in top.items()}
         rows = np.unique(np.concatenate([others, *top.values()])).astype(np.int64)
-        found = judged_templates(recognizer, templates, rows, device)
+        found = judge_templates(recognizer, templates, rows, device)
         mean = found[np.isin(rows, others)].mean(axis=0)
         toward = {
             feature: found[np.isin(rows, own)].mean(axis=0) - mean if len(own) else np.zeros_like(mean)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from fsae_mlflow.faces.aligned import to_float
 from fsae_mlflow.features.activity.summary import Activity
-from fsae_mlflow.features.judged import judged_templates
+from fsae_mlflow.features.judge_templates import judge_templates
 from fsae_mlflow.templates.set import TemplateSet
 
 N_OTHERS = 3000
@@ -53,7 +53,7 @@ class Judge:
             recognizer=recognizer.to(device).eval(),
             rows=rows,
             drawn=np.isin(rows, others),
-            templates=judged_templates(recognizer, templates, rows, device),
+            templates=judge_templates(recognizer, templates, rows, device),
             device=device,
         )
 
@@ -66,15 +66,16 @@ class Judge:
         ]
         return torch.cat(parts).cpu().numpy() if parts else np.empty((0, self.templates.shape[1]), np.float32)
 
-    def auc(self, seen: Float32[np.ndarray, " d"], top: Int64[np.ndarray, " k"]) -> float:
+    def auc(self, seen: Float32[np.ndarray, " d"], top: Int64[np.ndarray, " k"], *, but: int = -1) -> float:
         """The probability that the picture is more similar (cosine) to one of the top faces than to another face; nan
-        for fewer than 5 top faces.
+        for fewer than 5 top faces. The face in row `but` is left out: the picture itself, where it is a real face.
         """
+        top = top[top != but]
         if len(top) < FEWEST_TOP:
             return float("nan")
         similarity = self.templates @ seen
         is_top = np.isin(self.rows, top)
-        others = np.sort(similarity[self.drawn & ~is_top])
+        others = np.sort(similarity[self.drawn & ~is_top & (self.rows != but)])
         below = np.searchsorted(others, similarity[is_top], "left") + np.searchsorted(
             others, similarity[is_top], "right"
         )

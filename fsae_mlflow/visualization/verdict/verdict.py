@@ -20,10 +20,10 @@ LARGEST_RATIO = 2.0
 FACE_PROBABILITY = 0.9
 JUDGE_AUC = 0.75
 RULE = f"""\
-An image is confirmed if, on the saved file, after shifts by 2 pixels and after JPEG, it fires its feature harder than \
-99.9 % of real faces and at most {LARGEST_RATIO:g} times as hard as the hardest of them; MTCNN sees a face \
-(probability {FACE_PROBABILITY:g}); and, where there is a judge, its AUC is at least {JUDGE_AUC:g}. A feature is \
-confirmed if more than half of its images are."""
+An image is confirmed if it fires its feature harder than 99.9 % of real faces on the saved file, after shifts by \
+2 pixels and after JPEG; the file fires it at most {LARGEST_RATIO:g} times as hard as the hardest real face; MTCNN \
+sees a face (probability {FACE_PROBABILITY:g}); and, where there is a judge, its AUC is at least {JUDGE_AUC:g}. A \
+feature is confirmed if more than half of its images are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,25 +32,27 @@ class Verdict(Firing):
     `judge_auc`: the probability that a second recognizer finds the image more similar to one of the feature's top faces
     than to another face. `probe_percentile`: among real faces without the attribute that the feature is read as, the
     place of the image by a probe of the second recognizer, 0…100. Both are nan where they are not known. `confirmed`:
-    RULE.
+    RULE; `doubts`: the parts of it that fail, in words.
     """
 
     face_probability: float
     judge_auc: float
     probe_percentile: float
     confirmed: bool
+    doubts: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """What an image is judged by: its feature, the feature on real faces, the rows of its top faces, and the attribute
-    that it is read as, if any.
+    that it is read as, if any. `row`: that of the face itself, where the image is a real face.
     """
 
     feature: int
     reference: Reference
     top: np.ndarray
     attribute: str = ""
+    row: int = -1
 
 
 def verdicts(
@@ -86,27 +88,35 @@ def _verdict(
     judge: Judge | None,
     probe: Probe | None,
 ) -> Verdict:
-    auc = judge.auc(template, case.top) if judge and template is not None else math.nan
+    auc = judge.auc(template, case.top, but=case.row) if judge and template is not None else math.nan
+    found = doubts(fired, case.reference, face_probability=face_probability, judge_auc=auc, judged=judge is not None)
     return Verdict(
         **vars(fired),
         face_probability=face_probability,
         judge_auc=auc,
         probe_percentile=probe.percentile(template) if probe and template is not None else math.nan,
-        confirmed=is_confirmed(
-            fired, case.reference, face_probability=face_probability, judge_auc=auc, judged=judge is not None
-        ),
+        confirmed=not found,
+        doubts="; ".join(found),
     )
 
 
-def is_confirmed(
+def doubts(
     fired: Firing, reference: Reference, *, face_probability: float, judge_auc: float, judged: bool
-) -> bool:
-    """Whether RULE holds; of an image that was `judged`, a `judge_auc` that is not known fails it."""
-    weakest = min(fired.activation, fired.shifted, fired.jpeg)
-    return (
-        weakest > 0
-        and weakest >= reference.percentile
-        and fired.to_maximum <= LARGEST_RATIO
-        and face_probability >= FACE_PROBABILITY
-        and (not judged or judge_auc >= JUDGE_AUC)
-    )
+) -> list[str]:
+    """The parts of RULE that fail, in words; of an image that was `judged`, a `judge_auc` that is not known fails."""
+    found = []
+    for activation, where in ((fired.activation, ""), (fired.shifted, ", after a shift"), (fired.jpeg, ", after JPEG")):
+        if activation <= 0 or activation < reference.percentile:
+            found.append(f"fires it no harder than 99.9 % of real faces{where}")
+            break
+    if math.isnan(fired.to_maximum):
+        found.append("no real face fires it")
+    elif fired.to_maximum > LARGEST_RATIO:
+        found.append(f"fires it more than {LARGEST_RATIO:g} times as hard as any real face")
+    if face_probability < FACE_PROBABILITY:
+        found.append("MTCNN sees no face")
+    if judged and math.isnan(judge_auc):
+        found.append("the judge knows too few of the feature's faces")
+    elif judged and judge_auc < JUDGE_AUC:
+        found.append("the judge does not find it like the feature's faces")
+    return found

@@ -103,6 +103,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> FeatureImages:
         about = {"target": str(feature), "feature": feature, "seed": 0, "file": file}
         rows.append(
             {**about, **measured, "judge_auc": 0.9, "probe_percentile": float("nan"), "confirmed": feature == 3}
+            | {"doubts": "" if feature == 3 else "MTCNN sees no face"}
         )
     rows.append(rows[-1] | {"target": "3+5"})
     (folder / "dials").mkdir()

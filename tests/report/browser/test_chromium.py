@@ -118,6 +118,32 @@ def test_a_shared_link_leads_to_its_feature_and_hostile_names_are_text(opened: C
     assert opened.run("return document.querySelectorAll('#feature .dial figure').length") == 7
 
 
+def test_an_image_that_is_not_confirmed_says_why(opened: Chromium, page: Path) -> None:
+    opened.open(f"{page.as_uri()}#feature-0")
+    opened.until("return document.querySelector('#feature .row.large') !== null")
+    said = opened.run("return document.querySelector('#feature .row.large').textContent")
+    assert "not confirmed (MTCNN sees no face)" in said and "with probability 0.99" in said
+
+
+@pytest.mark.parametrize("address", ["#feature-", "#feature-7", "#person-nobody", "#person-%", "#explanation-9"])
+def test_an_address_of_nothing_leads_to_the_list(opened: Chromium, page: Path, address: str) -> None:
+    opened.open("about:blank")
+    opened.open(f"{page.as_uri()}{address}")
+    opened.until("return document.querySelector('tbody a') !== null")
+    assert opened.run(VISIBLE) == "overview"
+
+
+@pytest.mark.parametrize(
+    ("typed", "seen"), [("4", "feature"), ("", "overview"), ("7", "overview"), ("4e0", "overview")]
+)
+def test_a_number_that_is_typed_opens_its_feature(opened: Chromium, page: Path, typed: str, seen: str) -> None:
+    opened.open(page.as_uri())
+    opened.until("return document.querySelector('tbody a') !== null")
+    opened.run("document.getElementById('go').value = arguments[0]", typed)
+    opened.run("document.querySelector('.find').requestSubmit()")
+    assert opened.run(VISIBLE) == seen
+
+
 def test_a_face_leads_to_its_person_and_a_pair_to_its_explanation(opened: Chromium, page: Path) -> None:
     opened.open(f"{page.as_uri()}#feature-4")
     opened.until("return document.querySelector('#feature .row a') !== null")

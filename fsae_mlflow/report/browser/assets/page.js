@@ -225,7 +225,7 @@ map.addEventListener("click", (event) => {
 // A feature.
 function verdict(image) {
   const said = [image.to_maximum === null ? "" : `fires it ${number(image.to_maximum, 2)} × as hard as the hardest real face`];
-  said.push(image.face_probability >= 0.9 ? "a detector sees a face" : "a detector sees no face");
+  said.push(`a detector sees a face with probability ${number(image.face_probability, 2)}`);
   if (image.judge_auc !== null && image.judge_auc !== undefined)
     said.push(`a second recognizer finds it closer to one of the feature's faces than to another face in ${Math.round(100 * image.judge_auc)} of 100 cases`);
   return said.filter(Boolean).join("; ");
@@ -281,7 +281,7 @@ function showFeature(one) {
   if (one.sampled && one.sampled.length) parts.push(section("Faces from all that fire it", "Drawn at random from weak to strong, the strongest first.", make("div", { class: "row" }, ...one.sampled.map(faceTile))));
   if (one.images) {
     const tiles = one.images.map((image) => {
-      const words = make("span", { class: image.confirmed ? "yes" : "" }, image.confirmed ? "confirmed" : "not confirmed");
+      const words = make("span", { class: image.confirmed ? "yes" : "" }, image.confirmed ? "confirmed" : `not confirmed${image.doubts ? ` (${image.doubts})` : ""}`);
       const picture = tile("image", data.images[image.file], N_IMAGES, `image optimized to fire feature ${one.id}, activation ${number(image.activation)}`);
       return make("figure", {}, picture, make("figcaption", {}, `${number(image.activation)}, `, words, make("br"), verdict(image)));
     });
@@ -366,11 +366,14 @@ function go(address) {
   try { history.pushState(null, "", address || "#"); } catch { /* the address stays */ }
   route();
 }
+function decoded(text) {
+  try { return decodeURIComponent(text); } catch { return text; }
+}
 function route() {
-  const [, kind, rest] = here.match(/^#(feature|person|explanation)-(.*)$/) || [];
+  const [, kind, rest] = here.match(/^#(feature|explanation)-(\d+)$/) || here.match(/^#(person)-(.*)$/) || [];
   if (kind === "feature" && byId.has(Number(rest))) showFeature(byId.get(Number(rest)));
   else if (kind === "feature" && data.elsewhere[Number(rest)]) location.href = link(Number(rest));
-  else if (kind === "person") showPerson(decodeURIComponent(rest));
+  else if (kind === "person" && data.people.includes(decoded(rest))) showPerson(decoded(rest));
   else if (kind === "explanation" && data.explanations[Number(rest)]) showExplanation(Number(rest));
   else show(overview, "What the features of a face template mean");
 }
@@ -385,9 +388,9 @@ window.addEventListener("resize", () => { if (!overview.hidden) { drawMap(); dra
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawMap);
 document.querySelector(".find").addEventListener("submit", (event) => {
   event.preventDefault();
-  const id = Number(field("go").value);
+  const typed = field("go").value.trim(), id = /^\d+$/.test(typed) ? Number(typed) : NaN;
   if (byId.has(id) || data.elsewhere[id]) go(`#feature-${id}`);
-  field("go").setCustomValidity(byId.has(id) || data.elsewhere[id] ? "" : "no feature that fires has this number");
+  field("go").setCustomValidity(byId.has(id) || data.elsewhere[id] ? "" : "No feature that fires has this number.");
   field("go").reportValidity();
 });
 field("go").addEventListener("input", () => field("go").setCustomValidity(""));

@@ -14,7 +14,7 @@ JUDGED_AT_ONCE = 64
 
 
 @torch.no_grad()
-def judged_templates(
+def judge_templates(
     judge: nn.Module, templates: TemplateSet, rows: Int64[np.ndarray, " n"], device: torch.device
 ) -> Float32[np.ndarray, "n d"]:
     """The judge's L2-normalized templates of the aligned faces."""
