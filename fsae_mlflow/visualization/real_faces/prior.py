@@ -19,8 +19,8 @@ from torch import Tensor
 from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.aligned import FACE_SIZE
-from fsae_mlflow.identities import drawn_below, hashed
 from fsae_mlflow.progress import progress
+from fsae_mlflow.templates.rows import drawn_rows
 from fsae_mlflow.templates.set import TemplateSet
 
 FILE = "eigenfaces.safetensors"
@@ -71,7 +71,7 @@ class FacePrior:
         key = f"{VERSION} {templates.digest}"
         if path.is_file() and (kept := _read(path, key)) is not None:
             return kept
-        prior = cls.computed(templates, _rows(templates))
+        prior = cls.computed(templates, drawn_rows(templates.identities, N_FACES))
         tensors = {name: getattr(prior, name).contiguous() for name in cls.__dataclass_fields__}
         try:
             with atomic_write(path) as temporary:
@@ -115,11 +115,6 @@ class FacePrior:
             coefficients=projected @ rotation / std,
             rows=torch.from_numpy(rows),
         )
-
-
-def _rows(templates: TemplateSet) -> Int64[np.ndarray, " n"]:
-    """The rows of people drawn at random, so that about N_FACES are theirs."""
-    return np.flatnonzero(hashed(templates.identities) <= np.uint64(drawn_below(N_FACES, len(templates))))
 
 
 def _streamed(

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from fsae_mlflow.identities import drawn_below, hashed
 from fsae_mlflow.sae.base import SparseAutoencoder
+from fsae_mlflow.templates.rows import drawn_rows
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.visualization.targets import Target, signed_sum
 
@@ -73,7 +73,8 @@ class RealTemplates:
 
 
 def _scaled(templates: TemplateSet, sae: SparseAutoencoder, *, at_once: int) -> Iterator[Float64[Tensor, "batch d_in"]]:
-    below = np.uint64(drawn_below(N_TEMPLATES, len(templates)))
-    for _, rows, identities in templates.batches():
-        for part in torch.from_numpy(rows[hashed(identities) <= below]).split(at_once):
+    drawn = np.zeros(len(templates), bool)
+    drawn[drawn_rows(templates.identities, N_TEMPLATES)] = True
+    for first, rows, _ in templates.batches():
+        for part in torch.from_numpy(rows[drawn[first : first + len(rows)]]).split(at_once):
             yield sae.scaled(part.to(sae.scale.device)).cpu().double()
