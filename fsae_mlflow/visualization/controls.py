@@ -60,9 +60,16 @@ def real_faces(of: Dictionary, templates: TemplateSet, folder: Path) -> list[Mad
 
 
 def of_others(made: Sequence[Made]) -> list[Made]:
-    """The image of the next target, to be judged as if it were made for this one."""
-    turned = [*made[1:], *made[:1]] if len(made) > 1 else []
-    return [replace(one, path=other.path, control="other") for one, other in zip(made, turned, strict=False)]
+    """The image of the next target that is to fire none of the same features, to be judged as if it were made for this
+    one; nothing where there is no such target.
+    """
+    found = []
+    for place, one in enumerate(made):
+        others = [*made[place + 1 :], *made[:place]]
+        other = next((other for other in others if not {*other.target.fired} & {*one.target.fired}), None)
+        if other is not None:
+            found.append(replace(one, path=other.path, control="other"))
+    return found
 
 
 def random_directions(settings: VisualizeSettings, main: Dictionary, templates: TemplateSet) -> Dictionary:

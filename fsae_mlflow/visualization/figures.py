@@ -104,7 +104,7 @@ def _sheet(
             tiles=captioned(pictures, *found.activity.sampled.spread(target.feature, N_COLUMNS)),
         ),
         Row(
-            heading=f"Images optimized to fire it ({images[0].parametrization}), each from a random start",
+            heading=f"Images optimized to fire it ({images[0].parametrization}), each with another seed",
             tiles=[_image(image, _caption(image)) for image in images],
             color=style.GREEN,
         ),
@@ -121,7 +121,7 @@ def _sheet(
     return FeatureSheet(
         title=f"Feature {target.name}",
         reading=_reading(description, target),
-        subtitle=f"{_share(reference.density)} of {len(templates):,} faces fire it. {found.about}",
+        subtitle=f"{_share(reference.density)} of {len(templates):,} faces fire {_measured(target)}. {found.about}",
         rows=rows,
         values=reference.values,
         shares=reference.shares,
@@ -137,6 +137,12 @@ def _reading(description: Description | None, target: Target) -> str:
         return "A combination of features."
     sentence = str(description.columns["reading"][target.feature])
     return sentence[:1].upper() + sentence[1:]
+
+
+def _measured(target: Target) -> str:
+    """What faces and images of a target are measured by."""
+    alone = target == Target((target.feature,))
+    return "it" if alone else f"feature {target.feature}, by which the combination is measured"
 
 
 def _caption(image: OptimizedImage) -> str:

@@ -95,7 +95,8 @@ class VisualizeSettings:
     controls: Annotated[
         str,
         "What is judged in the same way beside the images, by commas: real (the feature's strongest face), other "
-        "(another feature's image), random (random directions), pixels (the pixel parametrization); or none.",
+        "(another feature's image, where there are several), random (random directions), pixels (the pixel "
+        "parametrization); or none.",
     ] = "real,other"
     dial: Annotated[
         bool, "Whether to make a dial of each feature: a face at -3 to +3 standard deviations of its projection."
@@ -131,8 +132,8 @@ class VisualizeSettings:
                 raise UserError(f"{name} must be one of {', '.join(registry)}; it is {getattr(self, name)!r}.")
         if unknown := [name for name in self.control_names if name not in CONTROLS]:
             raise UserError(f"controls must be none or some of {', '.join(CONTROLS)}; one is {unknown[0]!r}.")
-        if self.judge and self.judge == self.ensemble:
+        if self.attributes and not (self.judge and self.readings):
             raise UserError(
-                "judge must be another recognizer than ensemble, which the images are optimized for; both are "
-                f"{self.judge}."
+                "attributes: the judge looks for the attribute that readings name; give judge and readings, too, or "
+                "leave attributes out."
             )

@@ -60,7 +60,7 @@ def visualize(
     output: Path,
     description: Description | None = None,
     judge: Recognizer | None = None,
-    ensemble: nn.Module | None = None,
+    ensemble: Recognizer | None = None,
     about: Mapping[str, Any] | None = None,
     on_metrics: OnMetrics | None = None,
     on_image: OnImage | None = None,
@@ -73,18 +73,30 @@ def visualize(
     `judge` and `ensemble`: other recognizers. `about` tells these inputs from others, by digests; it is stored with the
     tables. `on_image` gets sheets of the first images while they are made.
 
-    Raises: UserError for a feature that does not exist, where the templates' width differs from the SAE's d_in, and
-    where templates, SAE and recognizer do not belong together, unless `force` is set.
+    Raises: UserError for a feature that does not exist, where the templates' width differs from the SAE's d_in, for a
+    judge that images are optimized for or that has nobody to judge by, for a `start` that the parametrization does not
+    have, and where templates, SAE and recognizer do not belong together, unless `force` is set.
     """
     require_same_recognizer(templates.origin, sae.origin, recognizer.origin, force=settings.force)
-    if judge is not None and judge.origin.digest == recognizer.origin.digest:
-        raise UserError("judge must be another recognizer than the one that images are optimized for.")
+    for one in (recognizer, ensemble):
+        if judge is not None and one is not None and judge.origin.digest == one.origin.digest:
+            raise UserError("judge must be another recognizer than those that images are optimized for.")
+    confirm = confirming(templates)
+    if judge is not None and not confirm.any():
+        raise UserError(
+            f"judge: it judges by faces of other people than images are made of, and {templates.folder} has only one "
+            "person; leave judge empty, or extract faces of more people."
+        )
+    if settings.start and not load_parametrization(settings.parametrization).default_start:
+        raise UserError(
+            f"start: images of parametrization={settings.parametrization} do not begin with a face; leave start empty, "
+            "or choose eigenfaces or accentuate."
+        )
     named_targets(settings.features, sae.d_sae)
     device = choose_device(settings.device)
     sae, recognizer = sae.to(device), recognizer.to(device)
     activity = description.activity if description else surveyed(settings, sae, templates)
     main = Dictionary(sae=sae, activity=activity, targets=chosen_targets(settings, sae, activity))
-    confirm = confirming(templates)
 
     made_of = {name: value for name, value in (about or {}).items() if name != "judge"}
 
@@ -157,7 +169,7 @@ def visualize(
 
 
 def confirming(templates: TemplateSet) -> Bool[np.ndarray, " n_rows"]:
-    """The rows of the people on whom images are judged, the same half as describe's; of one person none."""
+    """The rows of the people on whom images are judged, half of all people; of one person none."""
     identities = templates.identities
     if len(np.unique(identities)) < 2:
         return np.zeros(len(identities), bool)
@@ -242,12 +254,11 @@ def _judged(
 def _case(made: Made, description: Description | None, confirm: Bool[np.ndarray, " n_rows"]) -> Case:
     feature, of = made.target.feature, made.dictionary
     top, attribute = top_faces(of.activity, feature, confirm), ""
-    if made.control == "real":  # the face itself is no evidence
-        top = top[top != of.activity.top_of(feature)[0][0]]
+    row = int(of.activity.top_of(feature)[0][0]) if made.control == "real" else -1
     if description is not None and made.control != "random" and "attribute" in description.columns:
         named = description.columns["attribute_confirmed"][feature]
         attribute = str(description.columns["attribute"][feature]) if named else ""
-    return Case(feature=feature, reference=Reference.of(of.activity, feature), top=top, attribute=attribute)
+    return Case(feature=feature, reference=Reference.of(of.activity, feature), top=top, attribute=attribute, row=row)
 
 
 @torch.no_grad()

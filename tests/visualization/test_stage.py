@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,11 +18,13 @@ from fsae_mlflow.sae.variants.gated import GatedSAE
 from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.visualization.choosing import named_targets
+from fsae_mlflow.visualization.controls import Dictionary, Made, of_others
 from fsae_mlflow.visualization.figures import image_table, write_figures
 from fsae_mlflow.visualization.results import Visualization
 from fsae_mlflow.visualization.settings import VisualizeSettings
 from fsae_mlflow.visualization.stage import visualize
 from fsae_mlflow.visualization.targets import Target
+from tests.template_sets import TemplateWriter, face_row
 
 SETTINGS = VisualizeSettings(
     features="3, 9",
@@ -139,7 +142,7 @@ def test_tables_hold_every_image_and_recorded_step(done: Visualization) -> None:
     assert rows[0]["activation"] == done.images[0].verdict.activation
     with (folder(done) / "history.csv").open() as file:
         history = list(csv.DictReader(file))
-    assert [int(line["step"]) for line in history if line["target"] == "3" and line["seed"] == "1"] == [0, 3, 7, 10]
+    assert [int(line["step"]) for line in history if line["target"] == "3" and line["seed"] == "1"] == [0, 4, 8, 10]
     dials = pq.read_table(folder(done) / "dials.parquet").to_pylist()
     assert [(row["feature"], row["place"], row["step"]) for row in dials[:3]] == [(3, 0, -3), (3, 1, -2), (3, 2, -1)]
     controls = pq.read_table(folder(done) / "controls.parquet")
@@ -148,7 +151,7 @@ def test_tables_hold_every_image_and_recorded_step(done: Visualization) -> None:
 
 def test_metrics_are_means_over_all_images(done: Visualization, logged: list[tuple[int, dict[str, float]]]) -> None:
     steps = {step: metrics for step, metrics in logged if "optimization/objective" in metrics}
-    assert list(steps) == [0, 3, 7, 10]
+    assert list(steps) == [0, 4, 8, 10]
     assert steps[10]["optimization/objective"] > steps[0]["optimization/objective"]
     metrics = logged[-1][1]
     ratios = [image.verdict.to_maximum for image in done.images]
@@ -271,13 +274,43 @@ def test_settings_out_of_bounds_are_refused(field: str, value: object) -> None:
 
 
 def test_a_judge_must_be_another_recognizer(
-    templates: TemplateSet, sae: GatedSAE, recognizer: Recognizer, tmp_path: Path
+    templates: TemplateSet, sae: GatedSAE, recognizer: Recognizer, judge: Recognizer, tmp_path: Path
 ) -> None:
     given = {"templates": templates, "sae": sae, "recognizer": recognizer, "output": tmp_path}
     with pytest.raises(UserError, match="judge must be another recognizer"):
         visualize(small(), **given, judge=recognizer)
-    with pytest.raises(UserError, match="judge must be another recognizer than ensemble"):
-        VisualizeSettings(judge="tiny", ensemble="tiny")
+    with pytest.raises(UserError, match="judge must be another recognizer"):
+        visualize(small(), **given, judge=judge, ensemble=judge)
+
+
+def test_a_judge_needs_people_from_whom_nothing_was_made(
+    sae: GatedSAE, recognizer: Recognizer, judge: Recognizer, tmp_path: Path
+) -> None:
+    with TemplateWriter(tmp_path / "set", width=12, metadata={}) as writer:
+        writer.write([face_row(f"p/{index}.png", np.ones(12), b"") for index in range(3)])
+    given = {"templates": TemplateSet.open(writer.folder), "sae": sae, "recognizer": recognizer, "output": tmp_path}
+    with pytest.raises(UserError, match=r"judge: .* only one person; leave judge empty"):
+        visualize(small(), **given, judge=judge)
+
+
+def test_what_would_be_ignored_is_refused(
+    templates: TemplateSet, sae: GatedSAE, recognizer: Recognizer, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="start: images of parametrization=pixels do not begin with a face"):
+        visualize(small(start="mean"), templates=templates, sae=sae, recognizer=recognizer, output=tmp_path)
+    with pytest.raises(UserError, match=r"attributes: .* give judge and readings, too"):
+        VisualizeSettings(attributes="labels.csv", judge="tiny")
+
+
+def test_the_other_image_is_to_fire_none_of_the_same_features() -> None:
+    targets = [Target((3,)), Target((3, 9)), Target((5,), (3,))]
+    made = [
+        Made(target=one, seed=0, path=Path(one.name), parametrization="", dictionary=Mock(Dictionary), control="")
+        for one in targets
+    ]
+    found = of_others(made)
+    assert [(one.target.name, one.path.name) for one in found] == [("3", "5-3"), ("3+9", "5-3"), ("5-3", "3")]
+    assert of_others(made[:2]) == []
 
 
 def test_an_ensemble_changes_the_image(

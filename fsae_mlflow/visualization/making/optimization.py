@@ -100,7 +100,7 @@ def optimize(
             value = value + ensemble(seen)
         if not torch.isfinite(value).all():
             raise UserError(f"The objective is not finite at step {step}; lower lr (now {lr}).")
-        if step % record_every == 0 or step == 1:
+        if (step - 1) % record_every == 0:
             record(step - 1, images.detach())
         (parametrization.penalty() - value).sum().backward()
         optimizer.step()
