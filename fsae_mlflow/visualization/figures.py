@@ -155,7 +155,7 @@ def _dial_tiles(path: Path) -> Sequence[Tile]:
     record = read_record(path)
     with Image.open(path) as file:
         strip = file.convert("RGB")
-    captions = [f"{position:+d} SD" if position else "mean" for position in POSITIONS]
+    captions = [f"{position:+d} SD".replace("-", "−") if position else "mean" for position in POSITIONS]
     return [
         Tile(picture=picture, caption=f"{caption}\n{activation:.3g}")
         for picture, caption, activation in zip(cut(strip, len(POSITIONS)), captions, record["activation"], strict=True)

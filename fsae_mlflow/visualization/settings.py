@@ -55,7 +55,7 @@ class VisualizeSettings:
         "(17,17+40,17-40); best: half from the high-, half from the low-density cluster; or all that fire.",
     ] = "best"
     n_features: Annotated[int, "Number of features that features=best chooses.", Ge(1), Le(300)] = 6
-    n_images: Annotated[int, "Images of each feature, each with its own random start.", Ge(1), Le(100)] = 2
+    n_images: Annotated[int, "Images of each feature, each with its own seed.", Ge(1), Le(100)] = 2
     n_top_faces: Annotated[int, "Faces of highest activation shown for each feature.", Ge(1), Le(100)] = 8
     parametrization: Annotated[str, "How an image is written as parameters.", Choice(lambda: PARAMETRIZATIONS)] = (
         "eigenfaces"

@@ -72,8 +72,8 @@ const columns = [
   { name: "Faces", width: "90px", number: true, value: (one) => one.density, show: (one) => percent(one.density) },
   { name: "People", width: "80px", number: true, wide: true, value: (one) => one.people },
   { name: "Density", width: "84px", wide: true, value: (one) => one.cluster },
-  { name: "Pose", width: "120px", wide: true, value: (one) => POSES[one.pose] || "" },
-  { name: "Picture quality", width: "132px", wide: true, value: (one) => QUALITY[one.quality] || "" },
+  { name: "Pose", width: "120px", wide: true, value: (one) => POSES[one.pose] || "", only: (one) => POSES[one.pose] },
+  { name: "Picture quality", width: "150px", wide: true, value: (one) => QUALITY[one.quality] || "", only: (one) => QUALITY[one.quality] },
   { name: "Stable", width: "80px", number: true, wide: true, value: (one) => one.stability, only: (one) => one.stability !== null },
   { name: "Images", width: "110px", wide: true, value: (one) => (one.images ? (one.imagesConfirmed ? "confirmed" : "not confirmed") : ""), only: (one) => one.images },
 ].filter((column) => !column.only || data.features.some(column.only));
@@ -143,6 +143,14 @@ table.addEventListener("scroll", () => requestAnimationFrame(drawRows));
 for (const id of ["search", "kind", "cluster", "confirmed", "images-confirmed"]) field(id)?.addEventListener("input", update);
 document.querySelector(".filters").addEventListener("submit", (event) => event.preventDefault());
 
+// Round numbers between two powers of ten.
+function ticks(low, high) {
+  const found = [];
+  for (let power = Math.floor(low); power <= high; power++)
+    for (const step of high - low > 2 ? [1] : [1, 2, 5]) if (Math.log10(step) + power >= low && Math.log10(step) + power <= high) found.push(step * 10 ** power);
+  return found;
+}
+
 // The map: density against the mean activation, both logarithmic.
 const map = field("map"), tip = field("map-tip");
 let points = [];
@@ -166,12 +174,6 @@ function drawMap() {
   draw.font = "12px system-ui, sans-serif";
   draw.fillStyle = style.getPropertyValue("--soft");
   draw.strokeStyle = style.getPropertyValue("--line");
-  const ticks = (low, high) => {
-    const found = [];
-    for (let power = Math.floor(low); power <= high; power++)
-      for (const step of high - low > 2 ? [1] : [1, 2, 5]) if (Math.log10(step) + power >= low && Math.log10(step) + power <= high) found.push(step * 10 ** power);
-    return found;
-  };
   for (const value of ticks(x0, x1)) {
     draw.textAlign = "center";
     draw.fillText(percent(value), toX(value), box.height - bottom + 17);
@@ -243,7 +245,7 @@ function curve(one) {
   picture.append(svg("polyline", { points: line, fill: "none", stroke: "var(--accent)", "stroke-width": 2 }));
   for (const image of one.images || [])
     picture.append(svg("line", { x1: x(image.activation), x2: x(image.activation), y1: top, y2: height - bottom, stroke: "var(--good)", "stroke-width": 2 }));
-  for (let power = Math.ceil(low); power <= high; power++) text(percent(10 ** power), { x: left - 8, y: y(10 ** power) + 4, "text-anchor": "end" });
+  for (const share of ticks(low, high)) text(percent(share), { x: left - 8, y: y(share) + 4, "text-anchor": "end" });
   for (let part = 0; part <= 4; part++) text(number((most * part) / 4, 2), { x: x((most * part) / 4), y: height - bottom + 16, "text-anchor": "middle" });
   text(`activation${one.images ? " (green: the optimized images)" : ""}`, { x: (left + width) / 2, y: height - 6, "text-anchor": "middle" });
   return picture;
@@ -260,7 +262,7 @@ function facts(one) {
     one.stability !== null ? ["Found again", `cosine ${number(one.stability)} with its match in other SAEs`] : null,
   ];
   const goes = Object.entries(one.rho).filter(([, value]) => value !== null && Math.abs(value) >= 0.1).sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
-  rows.push(["Goes with", goes.length ? goes.map(([name, value]) => `${CORRELATIONS[name] || name} (correlation ${number(value, 2)})`).join(", ") : "no property of the picture"]);
+  rows.push(["Correlated with", goes.length ? goes.map(([name, value]) => `${CORRELATIONS[name] || name} (${number(value, 2).replace("-", "−")})`).join(", ") : "no property of the picture"]);
   return make("dl", { class: "facts" }, ...rows.filter(Boolean).flatMap(([term, value]) => [make("dt", {}, term), make("dd", {}, value)]));
 }
 function section(title, note, ...content) {
