@@ -132,8 +132,3 @@ class VisualizeSettings:
                 raise UserError(f"{name} must be one of {', '.join(registry)}; it is {getattr(self, name)!r}.")
         if unknown := [name for name in self.control_names if name not in CONTROLS]:
             raise UserError(f"controls must be none or some of {', '.join(CONTROLS)}; one is {unknown[0]!r}.")
-        if self.attributes and not (self.judge and self.readings):
-            raise UserError(
-                "attributes: the judge looks for the attribute that readings name; give judge and readings, too, or "
-                "leave attributes out."
-            )

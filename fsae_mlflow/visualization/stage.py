@@ -74,8 +74,8 @@ def visualize(
     tables. `on_image` gets sheets of the first images while they are made.
 
     Raises: UserError for a feature that does not exist, where the templates' width differs from the SAE's d_in, for a
-    judge that images are optimized for or that has nobody to judge by, for a `start` that the parametrization does not
-    have, and where templates, SAE and recognizer do not belong together, unless `force` is set.
+    judge that images are optimized for or that has nobody to judge by, for a `start` or for attributes that would
+    be ignored, and where templates, SAE and recognizer do not belong together, unless `force` is set.
     """
     require_same_recognizer(templates.origin, sae.origin, recognizer.origin, force=settings.force)
     for one in (recognizer, ensemble):
@@ -86,6 +86,11 @@ def visualize(
         raise UserError(
             f"judge: it judges by faces of other people than images are made of, and {templates.folder} has only one "
             "person; leave judge empty, or extract faces of more people."
+        )
+    if settings.attributes and (judge is None or description is None):
+        raise UserError(
+            "attributes: the judge looks for the attribute that readings name; give judge and readings, too, or leave "
+            "attributes out."
         )
     if settings.start and not load_parametrization(settings.parametrization).default_start:
         raise UserError(

@@ -296,10 +296,11 @@ def test_a_judge_needs_people_from_whom_nothing_was_made(
 def test_what_would_be_ignored_is_refused(
     templates: TemplateSet, sae: GatedSAE, recognizer: Recognizer, tmp_path: Path
 ) -> None:
+    given = {"templates": templates, "sae": sae, "recognizer": recognizer, "output": tmp_path}
     with pytest.raises(UserError, match="start: images of parametrization=pixels do not begin with a face"):
-        visualize(small(start="mean"), templates=templates, sae=sae, recognizer=recognizer, output=tmp_path)
+        visualize(small(start="mean"), **given)
     with pytest.raises(UserError, match=r"attributes: .* give judge and readings, too"):
-        VisualizeSettings(attributes="labels.csv", judge="tiny")
+        visualize(small(attributes="labels.csv"), **given)
 
 
 def test_the_other_image_is_to_fire_none_of_the_same_features() -> None:
