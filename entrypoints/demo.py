@@ -30,8 +30,6 @@ class DemoSettings:
 @command(DemoSettings, stage="demo")
 def main(settings, run):
     """Run all main stages as child runs, and gather their main metrics and pictures."""
-    from pathlib import Path
-
     from fsae_mlflow.errors import UserError
     from fsae_mlflow.tracking.groups import MAIN
     from fsae_mlflow.tracking.projects import run_entry_point
@@ -52,11 +50,10 @@ def main(settings, run):
     shown = built_on | ({"readings": described[0].id} if described else {})
     visualized = run_entry_point(run, "visualize", shown | {"n_features": 6, "steps": settings.steps})
     browsed = [run_entry_point(run, "browse", shown | {"images": visualized.id})] if described else []
-    artifacts = [*(f"{name}.png" for name in PICTURES), "features.html"]
     for child in (extracted, trained, *described, evaluated, visualized, *browsed):
-        run.copy_from(child, metrics=MAIN, artifacts=artifacts)
+        run.copy_from(child, metrics=MAIN, artifacts=[*(f"{name}.png" for name in PICTURES), "features.html"])
     told = f"accuracy {run.metrics['lfw/original/accuracy']:.4f}, decoded {run.metrics['lfw/all/accuracy']:.4f}"
-    run.conclude(f"{told}; features.html shows every feature", folder=Path("outputs"), picture="features.png")
+    run.conclude(f"{told}; see features.html", folder=run.journal.folder.parent, picture="features.png")
 
 
 if __name__ == "__main__":

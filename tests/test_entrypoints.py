@@ -88,7 +88,7 @@ def test_the_whole_way(faces: Path, tmp_path: Path) -> None:
 
     run = succeed("train_sae", epochs=2, expansion=2, batch_size=8, holdout=0.25)
     assert run.inputs.dataset_inputs[0].dataset.digest == templates.digest
-    assert {"train/fvu", "heldout/fvu", "train/alive", "epoch/lr", "train/lam"} <= run.data.metrics.keys()
+    assert {"train/fvu", "heldout/fvu", "train/alive", "epoch/train/lr", "train/lam"} <= run.data.metrics.keys()
     assert run.info.run_name == "train_sae gated ×2"
     assert {"spectrum/participation_ratio", "spectrum/dimensions_99"} <= run.data.metrics.keys()
     assert len(mlflow.MlflowClient().get_metric_history(run.info.run_id, "epoch/train/loss_total")) == 2

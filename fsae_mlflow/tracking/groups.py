@@ -7,7 +7,7 @@ GROUPS = {
     "spectrum": "dimensions that the templates fill",
     "heldout": "the finished SAE on people kept out of its training",
     "train": "the finished SAE on the people that it was trained on",
-    "epoch": "the same, the learning rate and the speed after each epoch; the step is the epoch",
+    "epoch": "the same after each epoch, with the learning rate and the speed in epoch/train/; the step is the epoch",
     "features": "how the features of an SAE fire on the faces that are read; those of controls in features/controls/",
     "readings": "what features mean, confirmed on other people",
     "probes": "how well few features tell an attribute",

@@ -60,7 +60,7 @@ class Run:
 
         Names begin with a group (groups.py).
         """
-        if points := metric_points(main_metrics(metrics) | metrics, step):
+        if points := metric_points(main_metrics(metrics) | dict(metrics), step):
             self.logged |= metrics
             self.log("metrics", metrics=points)
 
@@ -69,8 +69,9 @@ class Run:
         return lambda metrics, step=0: self.on_metrics(grouped(metrics, group), step)
 
     def on_epoch(self, metrics: Mapping[str, float], epoch: int) -> None:
-        """Log what a training measures after an epoch, in the group `epoch`, apart from its final metrics."""
-        self.on_metrics({f"epoch/{name}": value for name, value in (main_metrics(metrics) | metrics).items()}, epoch)
+        """Log what a training measures after an epoch as `epoch/GROUP/…`, apart from its final metrics."""
+        named = grouped(metrics, "train")
+        self.on_metrics({f"epoch/{name}": value for name, value in (main_metrics(named) | named).items()}, epoch)
 
     def log_params(self, values: Mapping[str, Any]) -> None:
         """Log the parameters that have a value and that the run does not have yet.

@@ -80,7 +80,7 @@ def test_a_finished_run_says_what_it_is_and_how_to_repeat_it(tmp_path: Path) -> 
     assert used.data.tags["fsae.templates.run"] == made.info.run_id
     assert used.data.tags.keys() >= {"fsae.version", "mlflow.source.git.commit", "mlflow.source.git.dirty"}
     assert used.data.params == {"templates": "latest", "k": "5"}
-    assert used.data.metrics == {"lfw/all/accuracy": 0.9, "epoch/lr": 0.1}
+    assert used.data.metrics == {"lfw/all/accuracy": 0.9, "epoch/train/lr": 0.1}
     dataset = used.inputs.dataset_inputs[0].dataset
     assert '"name": "template"' in dataset.schema and '"n_rows": 48' in dataset.profile
     loaded = Path(mlflow.data.get_source(dataset).load())
