@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from fsae_mlflow.report import style
 
 LABEL_SIZE = 8
-OFFSETS = [(5, 4), (5, -11), (-5, 4), (-5, -11), (8, -4), (-8, -4), (0, 9), (0, -16)]
+OFFSETS = [(5, 4), (5, -11), (-5, 4), (-5, -11), (8, -4), (-8, -4), (0, 9), (0, -16), (9, 9), (9, -16), (-9, -16)]
 LOG_RATIO = 4
 
 
@@ -41,9 +42,15 @@ def front_figure(points: Sequence[Point], path: Path, *, across: str, up: str, m
             axes.plot(best.x, best.y, "*", color=style.VERMILION, markersize=16, label=f"best: trial {best.label}")
         if max_l0 is not None:
             axes.axvline(max_l0, color=style.INK, linestyle="--", linewidth=1.2, label=f"limit: {max_l0:g}")
-        for set_scale, values in ((axes.set_xscale, [p.x for p in points]), (axes.set_yscale, [p.y for p in points])):
+        for values, set_scale, axis in (
+            ([p.x for p in points], axes.set_xscale, axes.xaxis),
+            ([p.y for p in points], axes.set_yscale, axes.yaxis),
+        ):
             if min(values) > 0 and max(values) > LOG_RATIO * min(values):
                 set_scale("log")
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_formatter("{x:g}")
+                axis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(across)
         axes.set_ylabel(up)
         axes.set_title(f"{len(points)} trials, {len(front)} on the front")
@@ -57,7 +64,8 @@ def _label(axes: Axes, points: Sequence[Point]) -> None:
     axes.autoscale_view()
     pixels = axes.figure.dpi / 72
     places = [axes.transData.transform((p.x, p.y)) for p in points]
-    taken = [Bbox.from_bounds(x - 3 * pixels, y - 3 * pixels, 6 * pixels, 6 * pixels) for x, y in places]
+    radii = [(8 if point.best else 3) * pixels for point in points]
+    taken = [Bbox.from_extents(x - r, y - r, x + r, y + r) for (x, y), r in zip(places, radii, strict=True)]
     for point, (x, y) in zip(points, places, strict=True):
         width, height = 0.65 * LABEL_SIZE * len(point.label) * pixels, LABEL_SIZE * pixels
         for dx, dy in OFFSETS:

@@ -18,7 +18,7 @@ from fsae_mlflow.sae.training.stage import require_room, train
 from fsae_mlflow.sweep.found import CHOSEN, FOLDER, METRICS, PARENT, RUN, Sweep
 from fsae_mlflow.sweep.objectives import L0, measured
 from fsae_mlflow.sweep.settings import SweepSettings
-from fsae_mlflow.sweep.storage import SQLITE
+from fsae_mlflow.sweep.storage import SQLITE, answering
 from fsae_mlflow.sweep.study import claim, open_study
 from fsae_mlflow.sweep.workers import work
 
@@ -66,7 +66,7 @@ def sweep(settings: SweepSettings, *, templates: Any, start_run: StartRun) -> Sw
         return 0 < settings.patience <= found.n_since_better
 
     instead = "give every process of this study storage=journal and another output"
-    with only_writer(folder, instead=instead) if alone else nullcontext():
+    with answering(settings.storage), only_writer(folder, instead=instead) if alone else nullcontext():
         claim(folder, name, settings.storage)
         study = open_study(settings, folder, name)
         work(

@@ -2,6 +2,8 @@
 
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,30 @@ def open_storage(storage: str, folder: Path) -> Any:
     except Exception as error:
         cause = str(error.__cause__ or error).strip().partition("\n")[0]
         raise UserError(f"storage={kind_of(storage)}://… cannot be opened ({cause}); check the address.") from error
+
+
+@contextmanager
+def answering(storage: str) -> Iterator[None]:
+    """Turn the errors of a database or proxy that stops answering within the block into a sentence.
+
+    Raises: UserError, naming what is kept.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        # Optuna can fail while it handles such an error: the cause is behind what it raises.
+        behind: BaseException | None = error
+        while behind and not type(behind).__module__.startswith(("sqlalchemy.", "grpc")):
+            behind = behind.__cause__ or behind.__context__
+        if behind is None:
+            raise
+        cause = str(behind).partition("\n")[0]
+        raise UserError(
+            f"storage={kind_of(storage)} does not answer ({cause}). Finished trials are kept; the same command goes on "
+            "with the study."
+        ) from error
 
 
 def _proxy(host: str, port: int) -> Any:

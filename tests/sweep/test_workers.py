@@ -30,7 +30,10 @@ def start(templates: TemplateSet, **settings: object) -> subprocess.Popen[str]:
 
 
 def finished(process: subprocess.Popen[str]) -> list[str]:
-    output, _ = process.communicate(timeout=120)
+    try:
+        output, _ = process.communicate(timeout=400)
+    finally:
+        process.kill()
     assert process.returncode == 0
     return output.split("\n")[:-1]
 
@@ -44,23 +47,29 @@ def kill_in_trial(process: subprocess.Popen[str], trial: int) -> None:
     process.wait(60)
 
 
-def test_two_processes_share_the_trials(template_set: TemplateSet, tmp_path: Path) -> None:
-    given: dict[str, Any] = {"storage": "journal", "output": tmp_path, "n_trials": 7}
+@pytest.fixture
+def address(storage: str, request: pytest.FixtureRequest) -> str:
+    return request.getfixturevalue("postgresql").new_database() if storage == "postgresql" else storage
+
+
+@pytest.mark.parametrize("storage", ["journal", "postgresql"])
+def test_two_processes_share_the_trials(template_set: TemplateSet, tmp_path: Path, address: str) -> None:
+    given: dict[str, Any] = {"storage": address, "output": tmp_path, "n_trials": 5}
     begun = [finished(process) for process in [start(template_set, **given) for _ in range(2)]]
     assert sorted(begun[0] + begun[1]) == sorted(set(begun[0] + begun[1])) and all(begun)
-    found = search(template_set, storage="journal", output=str(tmp_path), n_trials=7)
-    assert len(found.trials) == 7 == len(begun[0] + begun[1])
-    assert len({trial.chosen["lam"] for trial in found.trials}) == 7
+    found = search(template_set, storage=address, output=str(tmp_path), n_trials=5)
+    assert len(found.trials) == 5 == len(begun[0] + begun[1])
+    assert len({trial.chosen["lam"] for trial in found.trials}) == 5
     assert len(found.parents) == 2
 
 
-@pytest.mark.parametrize("storage", ["sqlite", "journal"])
+@pytest.mark.parametrize("storage", ["sqlite", "journal", "postgresql"])
 def test_the_trial_of_a_killed_process_is_repeated(
-    template_set: TemplateSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: str
+    template_set: TemplateSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     monkeypatch.setattr(workers, "GRACE_SECONDS", 0.5)
     monkeypatch.setattr(workers, "SECONDS_BETWEEN_LOOKS", 0.1)
-    given: dict[str, Any] = {"storage": storage, "output": str(tmp_path), "epochs": 40}
+    given: dict[str, Any] = {"storage": address, "output": str(tmp_path), "epochs": 40}
     kill_in_trial(start(template_set, n_trials=3, **given), trial=1)
     found = search(template_set, n_trials=3, **given)
     assert len(found.trials) == 3
@@ -102,6 +111,21 @@ def test_a_study_behind_a_proxy_is_shared(template_set: TemplateSet, tmp_path: P
     assert len(found.trials) == 4
     folders = [path for place in ("this", "other") for path in (tmp_path / place).glob("trial-*")]
     assert {path.name for path in folders} >= {trial.folder.name for trial in found.front}
+
+
+def test_a_storage_that_stops_answering_is_named(template_set: TemplateSet, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = make_server(RDBStorage(f"sqlite:///{tmp_path / 'proxied.db'}"), "127.0.0.1", port)
+    server.start()
+
+    class Stopping(list[str]):
+        def append(self, end: str) -> None:
+            server.stop(None).wait()
+
+    with pytest.raises(UserError, match=r"storage=grpc does not answer .* the same command goes on"):
+        search(template_set, Stopping(), n_trials=2, storage=f"grpc://127.0.0.1:{port}", output=str(tmp_path / "out"))
 
 
 def test_a_storage_that_does_not_answer_is_named(
