@@ -18,7 +18,8 @@ def main(settings, run):
     from fsae_mlflow.report.described import reading_table, write_figures
     from fsae_mlflow.sae.saved import digest, load_sae
     from fsae_mlflow.sae.training.stage import trained_on
-    from fsae_mlflow.tracking.inputs import READINGS, find_sae, open_templates
+    from fsae_mlflow.tracking.inputs import find_sae, open_templates
+    from fsae_mlflow.tracking.outputs import log_readings
 
     templates = open_templates(run, settings.templates, context="readings")
     folder = find_sae(run, settings.sae)
@@ -41,8 +42,7 @@ def main(settings, run):
             return
         figures = write_figures(described, templates, output)
     run.set_tags({"fsae.force": "true"} if settings.force else {})
-    for path in described.files:
-        run.log_path(path, READINGS)
+    log_readings(run, described.files, output)
     for path in figures:
         run.log_path(path)
     run.log_table(reading_table(described), "readings.json")

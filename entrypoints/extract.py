@@ -9,16 +9,15 @@ def main(settings, run):
     """Find, align and embed every face of a source, and log the templates as Parquet."""
     from fsae_mlflow.extraction.stage import extract
     from fsae_mlflow.memory import keep_freed_memory
-    from fsae_mlflow.tracking.inputs import TEMPLATES, note_extracted
+    from fsae_mlflow.tracking.outputs import log_templates
 
     keep_freed_memory()
     extraction = extract(settings, on_metrics=run.under("faces"))
-    run.log_path(extraction.templates.folder, TEMPLATES)
+    log_templates(run, extraction.templates, faces=settings.faces)
     run.log_json(extraction.templates.metadata["recognizer"], "recognizer.json")
     for sheet in (extraction.accepted, extraction.rejected):
         if sheet is not None:
             run.log_path(sheet)
-    note_extracted(run, extraction.templates, settings.faces)
     run.conclude(extraction.headline, folder=extraction.templates.folder.parent, picture="accepted.png")
 
 

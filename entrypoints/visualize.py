@@ -14,7 +14,8 @@ def main(settings, run):
     from fsae_mlflow.parameters import deciding, fingerprint, output_folder
     from fsae_mlflow.recognizers.registry import load_recognizer
     from fsae_mlflow.sae.saved import digest, load_sae
-    from fsae_mlflow.tracking.inputs import IMAGES, READINGS, find_readings, find_sae, open_templates
+    from fsae_mlflow.tracking.inputs import READINGS, find_readings, find_sae, open_templates
+    from fsae_mlflow.tracking.outputs import log_images
     from fsae_mlflow.visualization.figures import image_table, write_figures
     from fsae_mlflow.visualization.stage import visualize
 
@@ -43,10 +44,7 @@ def main(settings, run):
     run.set_tags({"fsae.force": "true"} if settings.force else {})
     for path in (*figures, *written):
         run.log_path(path, path.relative_to(output).parent.as_posix().removeprefix("."))
-    for path in made.files:
-        run.log_path(path, IMAGES)
-    for path in made.folders:
-        run.log_path(path, f"{IMAGES}/{path.relative_to(output).as_posix()}")
+    log_images(run, (*made.files, *made.folders), output)
     run.log_table(image_table(made, output), "images.json")
     run.conclude(made.headline, folder=output, picture="features.png")
 

@@ -7,8 +7,9 @@
         variant: Annotated[VariantSettings, "Kind of SAE.", OneOf(lambda: VARIANTS)] = GatedSettings()
 
 A field that is `OneOf` several settings classes is written flat, as the name of the class and that class' own fields:
-`variant=topk k=32`. `options` lists all fields for a command line, `parse` builds the settings from such flat values,
-and `flat` gives them back.
+`variant=topk k=32`. A field that holds `Parts` is written as the values that are given to other settings classes, each
+with the name of its class: `train_sae.k=32`. `options` lists all fields for a command line, `parse` builds the settings
+from such flat values, and `flat` gives them back.
 """
 
 import dataclasses
@@ -53,6 +54,13 @@ class OneOf:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """Marks a field {NAME: {FIELD: value}} of values given to other settings classes, which `classes` gives by name."""
+
+    classes: Callable[[], Mapping[str, type]]
+
+
+@dataclass(frozen=True)
 class Choice:
     """Marks a field that holds one of the names that `names` gives, read whenever options are listed."""
 
@@ -61,7 +69,9 @@ class Choice:
 
 @dataclass(frozen=True)
 class Option:
-    """One parameter as a command line needs it. `defaults` has the choice's default by name where `choice` is set."""
+    """One parameter as a command line needs it. `defaults` has the choice's default by name where `choice` is set;
+    `parts` is the field of `Parts` that holds it.
+    """
 
     name: str
     type: type
@@ -72,6 +82,7 @@ class Option:
     one_of: OneOf | None = None
     choice: str = ""
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    parts: str = ""
 
     @property
     def required(self) -> bool:
@@ -140,6 +151,18 @@ def options(cls: type) -> Iterator[Option]:
         )
         if get_origin(base) in (Union, types.UnionType):
             base = next(kind for kind in get_args(base) if kind is not types.NoneType)
+        if parts := next((extra for extra in extras if isinstance(extra, Parts)), None):
+            for name, kind in parts.classes().items():
+                for one in options(kind):
+                    yield Option(
+                        name=f"{name}.{one.name}",
+                        type=one.type,
+                        help=one.help,
+                        default=None,
+                        choices=one.choices,
+                        parts=declared.name,
+                    )
+            continue
         one_of = next((extra for extra in extras if isinstance(extra, OneOf)), None)
         names = next((extra.names() for extra in extras if isinstance(extra, Choice)), ())
         choices = tuple(one_of.choices() if one_of else get_args(base) if get_origin(base) is Literal else names)
@@ -181,18 +204,23 @@ def unread(known: Iterable[Option], kind: type) -> list[str]:
 
 
 def parse(cls: type[T], values: Mapping[str, Any], *, preset: Mapping[str, Any] | None = None) -> T:
-    """The settings that flat values ask for. What they leave out comes from `preset`, as far as the choices made have
-    and read it, else from the defaults.
+    """The settings that flat values ask for. What they leave out comes from `preset` (left out: the one of the class'
+    PRESETS that the values name), as far as the choices made have and read it, else from the defaults.
 
     Raises: UserError naming the field, its requirement and the value; for a name that is misspelt, the nearest one; for
     a field of another choice, the choices that have it.
     """
+    if preset is None:
+        preset = getattr(cls, "PRESETS", {}).get(str(values.get("preset")))
     known, wanted = list(options(cls)), {**(preset or {}), **values}
     choice_of = {option.name: option.choice for option in known}
     if strange := next((name for name in values if name not in choice_of), None):
         raise UserError(unknown(strange, choice_of))
     given = {name: value for name, value in wanted.items() if not choice_of.get(name)}
     for option in known:
+        if option.parts and option.name in given:
+            part, _, name = option.name.partition(".")
+            given.setdefault(option.parts, {}).setdefault(part, {})[name] = given.pop(option.name)
         if not option.one_of:
             continue
         kinds, chosen = option.one_of.choices(), given.get(option.name, option.default)
@@ -220,6 +248,11 @@ def flat(instance: Any) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for option in options(type(instance)):
         if option.choice:
+            continue
+        if option.parts:
+            part, _, name = option.name.partition(".")
+            given = getattr(instance, option.parts).get(part, {})
+            values |= {option.name: given[name]} if name in given else {}
             continue
         value = getattr(instance, option.name)
         values[option.name] = option.one_of.name_of(value) if option.one_of else value

@@ -66,13 +66,15 @@ class Inventory:
     """The number of pictures in a source, and a digest of their ids, sizes and attributes.
 
     `files` is a digest of their files' sizes and times of change (in a bucket, of tar files only), or of their contents
-    where the source has them. `passed_over`: the number of other files by suffix.
+    where the source has them; `stamped` says whether it has those of every file. `passed_over`: the number of other
+    files by suffix.
     """
 
     n_pictures: int
     digest: str
     files: str = ""
     passed_over: Counter[str] = field(default_factory=Counter)
+    stamped: bool = True
 
 
 def take_inventory(source: Source) -> Inventory:
@@ -81,7 +83,7 @@ def take_inventory(source: Source) -> Inventory:
     Raises: UserError if it has none.
     """
     n_pictures, content, files = 0, hashlib.sha256(), hashlib.sha256()
-    place, stamp = None, ""
+    place, stamp, stamped = None, "", True
     for picture in source:
         n_pictures += 1
         length = picture.length if picture.content is None else len(picture.content)
@@ -92,13 +94,14 @@ def take_inventory(source: Source) -> Inventory:
             place = picture.location
             stamp = "" if place.root and not picture.offset else place.stamp()  # in a bucket, one request a picture
             files.update(f"{stamp}\n".encode())
+            stamped = stamped and bool(stamp)
     if not n_pictures:
         raise UserError(
             f"faces: {source.name} holds no picture (a file that ends in {', '.join(sorted(PICTURE_SUFFIXES))}); "
             "give a folder with one folder of pictures per identity, a list, a .bin or .tar shards."
         )
     passed_over = Counter[str](dict(sorted(getattr(source, "passed_over", {}).items())))
-    return Inventory(n_pictures, content.hexdigest()[:16], files.hexdigest()[:16], passed_over)
+    return Inventory(n_pictures, content.hexdigest()[:16], files.hexdigest()[:16], passed_over, stamped)
 
 
 def escaped(text: str) -> str:

@@ -20,6 +20,9 @@ from fsae_mlflow.tracking.signals import interrupt_behind, reason_of, terminable
 BUG = "{stage}: this is a bug of fsae_mlflow; please report it in the project's issue tracker, with all lines above."
 
 GIVEN = "fsae_mlflow.given"
+# Click gives values to Python names only: `train_sae.k` is train_sae__k there.
+PART = "__"
+
 # What decides how much memory a stage takes on a GPU.
 MEMORY_PARAMETERS = ("batch_size", "images_at_once", "expansion", "expansions")
 
@@ -118,10 +121,10 @@ class StageCommand(click.Command):
         try:
             rest = super().parse_args(ctx, args)
             given = {name: value for name, value in ctx.params.items() if _is_given(ctx, name, value)}
+            given = {name.replace(PART, "."): value for name, value in given.items()}
             ctx.meta[GIVEN] = given
-            preset = getattr(self.settings_class, "PRESETS", {}).get(given.get("preset"))
             try:
-                ctx.obj = parse(self.settings_class, given, preset=preset)
+                ctx.obj = parse(self.settings_class, given)
             except UserError as error:
                 raise click.UsageError(str(error), ctx) from error
         except click.UsageError as error:
@@ -153,7 +156,8 @@ def _click_option(option: Option) -> click.Option:
             shown = (f"{value} ({kind})" for kind, value in option.defaults.items() if value is not dataclasses.MISSING)
             default, text = dataclasses.MISSING, f"{text}  [default: {', '.join(shown)}]"
     return click.Option(
-        [f"--{option.name}"],
+        [option.name.replace(".", PART), f"--{option.name}"],
+        hidden=bool(option.parts),
         type=inner if option.type is str and not option.choices else _OrEmpty(inner),
         required=option.required and not option.choice,
         default=None if default is dataclasses.MISSING else default,

@@ -87,4 +87,4 @@ def commands(stage: str, call: Call, inputs: Mapping[str, Input]) -> tuple[str, 
 
 def _line(name: str, one: Input) -> str:
     source = f"[{one.run_name}]({page_of(one.experiment_id, one.run_id)})" if one.run_id else f"`{one.origin}`"
-    return f"- {name}: {source}, digest `{one.digest}`"
+    return f"- {name}: {source}" + (f", digest `{one.digest}`" if one.digest else "")

@@ -16,17 +16,21 @@ from fsae_mlflow.errors import UserError
 from fsae_mlflow.tracking.runs import REASON_TAG, Run
 
 
+def require_project(parent: Run) -> None:
+    """Raises: UserError where the working directory is not the project's root."""
+    if not all(map(os.path.exists, ("MLproject", "pyproject.toml", "entrypoints"))):
+        raise UserError(
+            f"{parent.stage} runs in the project's root, where MLproject is, but was started in {Path.cwd()}; cd there."
+        )
+
+
 def run_entry_point(parent: Run, name: str, parameters: Mapping[str, Any]) -> Run:
     """Run an entry point of the project in the working directory as a child of `parent`, in this Python environment.
 
     Ctrl-C and SIGTERM also reach the child, which ends KILLED before its parent.
 
-    Raises: UserError with the child's reason where the child fails, and where the working directory is not the project.
+    Raises: UserError with the child's reason where the child fails.
     """
-    if not (Path("MLproject").is_file() and Path("entrypoints", f"{name}.py").is_file()):
-        raise UserError(
-            f"{parent.stage} runs in the project's root, where MLproject is, but was started in {Path.cwd()}; cd there."
-        )
     # env_manager="local" takes `python` from PATH: the children need the parent's environment.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     try:

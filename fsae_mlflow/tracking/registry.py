@@ -21,12 +21,12 @@ from fsae_mlflow.sae.saved import FILES, digest
 from fsae_mlflow.tracking import served_model
 from fsae_mlflow.tracking.inputs import SAE
 from fsae_mlflow.tracking.journal import PATIENCE_SECONDS, is_refusal, said
+from fsae_mlflow.tracking.outputs import DIGEST_TAG
 from fsae_mlflow.tracking.runs import Run
 
 # The packages that the served model and its code import; a test checks that none is missing.
 REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "jaxtyping", "pydantic", "annotated-types")
 VERSION_TAG = "fsae_mlflow"
-DIGEST_TAG = "fsae.digest"
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def log_sae(run: Run, folder: Path) -> None:
     """Log the SAE saved in `folder` as artifacts of the run, where `sae=RUN` and `sae=latest` find it."""
     for name in FILES:
         run.log_path(folder / name, SAE)
-    run.set_tags({f"fsae.{SAE}.digest": digest(folder)})
+    run.set_tags(dict.fromkeys((f"fsae.{SAE}.digest", DIGEST_TAG), digest(folder)))
 
 
 def check_registration(run: Run, name: str) -> None:

@@ -1,0 +1,127 @@
+"""A pipeline: stages as child runs of one run; those that would give the same result again are reused."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from mlflow.entities import LoggedModelInput
+
+from fsae_mlflow.errors import UserError
+from fsae_mlflow.parameters import parse
+from fsae_mlflow.pipeline.fingerprint import UnknownContentError, stage_fingerprint
+from fsae_mlflow.pipeline.settings import PipelineSettings
+from fsae_mlflow.pipeline.stages import STAGES, Stage
+from fsae_mlflow.sae.training.settings import TrainSettings
+from fsae_mlflow.tracking.description import Input
+from fsae_mlflow.tracking.groups import MAIN
+from fsae_mlflow.tracking.outputs import DIGEST_TAG
+from fsae_mlflow.tracking.projects import require_project, run_entry_point
+from fsae_mlflow.tracking.reuse import find_reusable, mark_reusable, model_of
+from fsae_mlflow.tracking.run import OUTPUTS, Run
+
+# What the closing line tells, where it was measured.
+TOLD = {"heldout/fvu": "held-out fvu", "lfw/original/accuracy": "accuracy", "lfw/all/accuracy": "decoded"}
+
+logger = logging.getLogger(__name__)
+
+
+def run_pipeline(run: Run, settings: PipelineSettings) -> dict[str, Run]:
+    """Run or reuse every stage that is not skipped, gather their main metrics and pictures in `run`, and give the runs
+    of the stages that are done.
+
+    An optional stage that fails, or whose input was not made, is told and left out. The tags `fsae.stage.STAGE.run` have the
+    ids of the stages' runs. The run's inputs are the template set and the SAE's logged model.
+
+    Raises: UserError where another stage fails, and where the working directory is not the project's root.
+    """
+    require_project(run)
+    done: dict[str, Run] = {}
+    for name, stage in STAGES.items():
+        if name in settings.skipped:
+            continue
+        values = settings.given(name)
+        if lacking := _lacking(stage, values, done):
+            logger.warning("%s: left out, because it needs %s.", name, lacking)
+            continue
+        values = _inputs(stage, values, done) | values
+        try:
+            done[name] = _run_or_reuse(run, name, values, made=_digests(done), cache=settings.cache)
+        except UserError as error:
+            if not stage.optional:
+                raise
+            logger.warning("%s", error)
+            continue
+        _note_stage(run, name, done[name])
+        run.copy_from(done[name], metrics=MAIN, artifacts=stage.artifacts)
+    _note_inputs(run, done, settings)
+    reused = sum(one.client.get_run(one.id).data.tags.get("mlflow.parentRunId") != run.id for one in done.values())
+    metrics = run.metrics
+    told = [f"{len(done)} stages" + (f", {reused} of them reused" if reused else "")]
+    told += [f"{word} {metrics[name]:.4f}" for name, word in TOLD.items() if name in metrics]
+    run.conclude(", ".join(told), folder=OUTPUTS, picture="features.png" if "visualize" in done else "accepted.png")
+    return done
+
+
+def _lacking(stage: Stage, values: Mapping[str, Any], done: Mapping[str, Run]) -> str:
+    return next(
+        (
+            one.stage
+            for parameter, one in stage.inputs.items()
+            if one.otherwise is None and one.stage not in done and parameter not in values
+        ),
+        "",
+    )
+
+
+def _inputs(stage: Stage, values: Mapping[str, Any], done: Mapping[str, Run]) -> dict[str, str]:
+    inputs = {
+        parameter: done[one.stage].id if one.stage in done else one.otherwise or ""
+        for parameter, one in stage.inputs.items()
+        if one.unless not in values
+    }
+    return {parameter: value for parameter, value in inputs.items() if value}
+
+
+def _digests(done: Mapping[str, Run]) -> dict[str, str]:
+    """What the runs of the stages made, as digests by run id."""
+    tags = {one.id: one.client.get_run(one.id).data.tags for one in done.values()}
+    return {run_id: found[DIGEST_TAG] for run_id, found in tags.items() if DIGEST_TAG in found}
+
+
+def _run_or_reuse(run: Run, name: str, values: Mapping[str, Any], *, made: Mapping[str, str], cache: bool) -> Run:
+    settings = parse(STAGES[name].settings, values)
+    try:
+        content = stage_fingerprint(name, settings, made)
+    except UnknownContentError as error:
+        logger.info("%s: runs, because what %s names may have changed.", name, error)
+        return run_entry_point(run, name, values)
+    if cache and (former := find_reusable(run, name, settings, content)):
+        logger.info("%s: reused run %s (same inputs, settings and code)", name, former.id)
+        return former
+    child = run_entry_point(run, name, values)
+    if stage_fingerprint(name, settings, made) == content:
+        mark_reusable(child, content)
+    else:
+        logger.warning("%s: files or code changed while it ran, so this run will not be reused.", name)
+    return child
+
+
+def _note_stage(run: Run, name: str, child: Run) -> None:
+    found = child.client.get_run(child.id)
+    origin = f"runs:/{child.id}"
+    made = Input(
+        origin=origin,
+        digest=found.data.tags.get(DIGEST_TAG, ""),
+        again=origin,
+        run_id=child.id,
+        run_name=found.info.run_name,
+        experiment_id=found.info.experiment_id,
+    )
+    run.note_input(f"stage.{name}", made)
+
+
+def _note_inputs(run: Run, done: Mapping[str, Run], settings: PipelineSettings) -> None:
+    datasets = run.client.get_run(done["extract"].id).inputs
+    model = model_of(done["train_sae"], parse(TrainSettings, settings.given("train_sae")).model_name)
+    models = [LoggedModelInput(model)] if model else []
+    run.client.log_inputs(run.id, datasets.dataset_inputs if datasets else [], models)

@@ -1,0 +1,68 @@
+"""Finished runs that stand for a stage which would give the same result again."""
+
+from typing import Any
+
+import mlflow
+from mlflow.entities import Run as MlflowRun
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from fsae_mlflow.parameters import fingerprint
+from fsae_mlflow.tracking.outputs import DIGEST_TAG
+from fsae_mlflow.tracking.runs import STAGE_TAG, Run
+
+FINGERPRINT_TAG = "fsae.fingerprint"
+ARTIFACTS_TAG = "fsae.artifacts"
+
+
+def mark_reusable(run: Run, content: str) -> None:
+    """Note on a finished run its stage's fingerprint, and which artifacts it has."""
+    for name, value in ((FINGERPRINT_TAG, content), (ARTIFACTS_TAG, fingerprint(_artifacts(run, run.id)))):
+        run.client.set_tag(run.id, name, value)
+
+
+def find_reusable(parent: Run, stage: str, settings: Any, content: str) -> Run | None:
+    """The newest finished run of the experiment with this fingerprint that still has every artifact, and whose model,
+    where the stage registers one, is still in the registry.
+    """
+    found = mlflow.search_runs(
+        [parent.experiment_id],
+        filter_string=f"tags.`{STAGE_TAG}` = '{stage}' and tags.`{FINGERPRINT_TAG}` = '{content}' "
+        "and attributes.status = 'FINISHED'",
+        order_by=["attributes.end_time DESC"],
+        output_format="list",
+    )
+    return next((Run(one, stage) for one in found if _is_whole(parent, one, settings)), None)
+
+
+def model_of(run: Run, name: str) -> str:
+    """The id of the logged model of a run's SAE: the run's own, else that of the version of `name` with its weights;
+    empty where there is none.
+    """
+    found = run.client.get_run(run.id)
+    if found.outputs and found.outputs.model_outputs:
+        return found.outputs.model_outputs[0].model_id
+    return next((str(one.model_id) for one in _versions(run, found, name) if one.model_id), "")
+
+
+def _is_whole(parent: Run, run: MlflowRun, settings: Any) -> bool:
+    try:
+        if fingerprint(_artifacts(parent, run.info.run_id)) != run.data.tags.get(ARTIFACTS_TAG):
+            return False
+        return not getattr(settings, "register", False) or bool(_versions(parent, run, settings.model_name))
+    except (MlflowException, OSError):
+        return False
+
+
+def _versions(parent: Run, run: MlflowRun, name: str) -> list[ModelVersion]:
+    """The versions of the model `name` with the weights that the run made."""
+    of_weights = f"tags.`{DIGEST_TAG}` = '{run.data.tags.get(DIGEST_TAG, '')}'"
+    return [one for one in parent.client.search_model_versions(of_weights) if one.name == name]
+
+
+def _artifacts(run: Run, run_id: str, folder: str = "") -> dict[str, int | None]:
+    """The sizes of a run's artifacts in bytes, by path."""
+    sizes: dict[str, int | None] = {}
+    for one in run.client.list_artifacts(run_id, folder):
+        sizes |= _artifacts(run, run_id, one.path) if one.is_dir else {one.path: one.file_size}
+    return sizes
