@@ -13,7 +13,9 @@ DIGEST_TAG = "fsae.digest"
 
 
 def log_templates(run: Run, templates: TemplateSet, *, faces: str) -> None:
-    """Log a template set as artifacts of the run, where `templates=RUN` finds it, and as a dataset beside its `faces`."""
+    """Log a template set as artifacts of the run, where `templates=RUN` finds it, and as a dataset beside the pictures
+    that it is made of, found at `faces`.
+    """
     run.log_path(templates.folder, TEMPLATES)
     run.set_tags({DIGEST_TAG: templates.digest})
     note_extracted(run, templates, faces)

@@ -29,8 +29,8 @@ def run_pipeline(run: Run, settings: PipelineSettings) -> dict[str, Run]:
     """Run or reuse every stage that is not skipped, gather their main metrics and pictures in `run`, and give the runs
     of the stages that are done.
 
-    An optional stage that fails, or whose input was not made, is told and left out. The tags `fsae.stage.STAGE.run` have the
-    ids of the stages' runs. The run's inputs are the template set and the SAE's logged model.
+    An optional stage that fails, or whose input was not made, is told and left out. The tags `fsae.stage.STAGE.run`
+    have the ids of the stages' runs. The run's inputs are the template set and the SAE's logged model.
 
     Raises: UserError where another stage fails, and where the working directory is not the project's root.
     """
@@ -114,7 +114,7 @@ def _note_stage(run: Run, name: str, child: Run) -> None:
         digest=found.data.tags.get(DIGEST_TAG, ""),
         again=origin,
         run_id=child.id,
-        run_name=found.info.run_name,
+        run_name=found.info.run_name or name,
         experiment_id=found.info.experiment_id,
     )
     run.note_input(f"stage.{name}", made)
