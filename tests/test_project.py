@@ -15,7 +15,7 @@ import yaml
 import fsae_mlflow
 
 ROOT = Path(__file__).parents[1]
-STAGES = ["demo", "describe", "evaluate_lfw", "extract", "train_sae", "visualize"]
+STAGES = ["demo", "describe", "evaluate_lfw", "explain", "extract", "train_sae", "visualize"]
 
 
 def test_one_version_and_one_license_everywhere() -> None:
@@ -56,24 +56,13 @@ def project_store(tmp_path: Path, mlflow_template: Path) -> str:
 def test_the_demo_runs_as_a_project(project_store: str, faces: Path) -> None:
     parameters = {"faces": faces, "epochs": 2, "folds": 2, "steps": 2}
     arguments = [word for key, value in parameters.items() for word in ("-P", f"{key}={value}")]
-    process = start(
-        project_store,
-        "mlflow",
-        "run",
-        ".",
-        "-e",
-        "demo",
-        "--env-manager",
-        "local",
-        "--experiment-name",
-        "test",
-        *arguments,
-    )
+    command = ("mlflow", "run", ".", "-e", "demo", "--env-manager", "local", "--experiment-name", "test", *arguments)
+    process = start(project_store, *command)
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     found = {run.data.tags["fsae.stage"]: run for run in runs(project_store)}
     assert sorted(found) == STAGES
-    # The faces of eight people are too few to be read; the demo says so and goes on.
+    # The faces of eight people are too few to be read; the demo says so, and goes on with features without a meaning.
     assert {stage for stage, run in found.items() if run.info.status != "FINISHED"} == {"describe"}
     assert "at least 20 people" in output
     parent = found["demo"]
@@ -89,12 +78,26 @@ def test_the_demo_runs_as_a_project(project_store: str, faces: Path) -> None:
         "train_sae": "train_sae gated ×1",
         "describe": "describe gated ×1",
         "evaluate_lfw": "evaluate_lfw gated ×1",
+        "explain": "explain gated ×1",
         "visualize": "visualize gated ×1",
     }
     pictures = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(parent.info.run_id)}
     assert {"accepted.png", "density.png", "table.png", "features.png"} <= pictures
     assert f"{sys.executable} -m mlflow ui --backend-store-uri {project_store}" in output
     assert f"runs/{parent.info.run_id}" in output
+    assert "browse: left out, because it needs describe." in output
+    assert [one.dataset.digest for one in parent.inputs.dataset_inputs] == [
+        one.dataset.digest for one in found["extract"].inputs.dataset_inputs
+    ]
+    models = found["train_sae"].outputs.model_outputs
+    assert [one.model_id for one in parent.inputs.model_inputs] == [one.model_id for one in models]
+
+    process = start(project_store, *command)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    reused = {name for name in found if f"{name}: reused run {found[name].info.run_id} (same inputs" in output}
+    assert reused == set(STAGES) - {"demo", "describe"}
+    assert "5 stages, 5 of them reused" in output
 
 
 def test_two_first_projects_share_the_store_that_the_readme_creates(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def run_pipeline(run: Run, settings: PipelineSettings) -> dict[str, Run]:
     metrics = run.metrics
     told = [f"{len(done)} stages" + (f", {reused} of them reused" if reused else "")]
     told += [f"{word} {metrics[name]:.4f}" for name, word in TOLD.items() if name in metrics]
+    told += ["features.html shows every feature"] if "browse" in done else []
     run.conclude(", ".join(told), folder=OUTPUTS, picture="features.png" if "visualize" in done else "accepted.png")
     return done
 
