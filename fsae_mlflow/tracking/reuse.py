@@ -3,22 +3,22 @@
 from typing import Any
 
 import mlflow
+from mlflow.artifacts import load_dict
 from mlflow.entities import Run as MlflowRun
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from fsae_mlflow.parameters import fingerprint
 from fsae_mlflow.tracking.outputs import DIGEST_TAG
 from fsae_mlflow.tracking.runs import STAGE_TAG, Run
 
 FINGERPRINT_TAG = "fsae.fingerprint"
-ARTIFACTS_TAG = "fsae.artifacts"
+LISTING = "artifacts.json"
 
 
 def mark_reusable(run: Run, content: str) -> None:
-    """Note on a finished run its stage's fingerprint, and which artifacts it has."""
-    for name, value in ((FINGERPRINT_TAG, content), (ARTIFACTS_TAG, fingerprint(_artifacts(run, run.id)))):
-        run.client.set_tag(run.id, name, value)
+    """Note on a finished run which artifacts it has, and its stage's fingerprint."""
+    run.client.log_dict(run.id, _artifacts(run, run.id), LISTING)
+    run.client.set_tag(run.id, FINGERPRINT_TAG, content)
 
 
 def find_reusable(parent: Run, stage: str, settings: Any, content: str) -> Run | None:
@@ -47,7 +47,8 @@ def model_of(run: Run, name: str) -> str:
 
 def _is_whole(parent: Run, run: MlflowRun, settings: Any) -> bool:
     try:
-        if fingerprint(_artifacts(parent, run.info.run_id)) != run.data.tags.get(ARTIFACTS_TAG):
+        # Later stages may have put further files beside the run's own, such as the eigenfaces of a template set.
+        if not load_dict(f"{run.info.artifact_uri}/{LISTING}").items() <= _artifacts(parent, run.info.run_id).items():
             return False
         return not getattr(settings, "register", False) or bool(_versions(parent, run, settings.model_name))
     except (MlflowException, OSError):

@@ -87,6 +87,11 @@ def touched(path: str) -> Callable[[Project], None]:
     return lambda project: (project.root / path).write_text("changed")  # pyright: ignore[reportReturnType]
 
 
+def with_further_file(project: Project) -> None:
+    folder = mlflow.artifacts.download_artifacts(run_id=project.done["extract"].id)  # of a local store: the original
+    (Path(folder) / "folder" / "eigenfaces.safetensors").touch()
+
+
 def without_artifact(project: Project) -> None:
     folder = mlflow.artifacts.download_artifacts(run_id=project.done["describe"].id)  # of a local store: the original
     (Path(folder) / "folder" / "made.txt").unlink()
@@ -107,6 +112,7 @@ def of_deleted_run(project: Project) -> None:
         (touched("people/two/1.png"), {}, ["extract"]),  # the stand-in makes the same of it
         (touched("labels.csv"), {}, ["describe", "evaluate_lfw", "visualize"]),
         (touched("entrypoints/extract.py"), {}, ALL),
+        (with_further_file, {}, []),
         (without_artifact, {}, ["describe"]),
         (of_deleted_run, {}, ["explain"]),
     ],
