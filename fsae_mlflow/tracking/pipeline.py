@@ -17,7 +17,7 @@ from fsae_mlflow.tracking.groups import MAIN
 from fsae_mlflow.tracking.outputs import DIGEST_TAG
 from fsae_mlflow.tracking.projects import require_project, run_entry_point
 from fsae_mlflow.tracking.reuse import find_reusable, mark_reusable, model_of
-from fsae_mlflow.tracking.run import OUTPUTS, Run
+from fsae_mlflow.tracking.run import Run
 
 # What the closing line tells, where it was measured.
 TOLD = {"heldout/fvu": "held-out fvu", "lfw/original/accuracy": "accuracy", "lfw/all/accuracy": "decoded"}
@@ -59,7 +59,11 @@ def run_pipeline(run: Run, settings: PipelineSettings) -> dict[str, Run]:
     told = [f"{len(done)} stages" + (f", {reused} of them reused" if reused else "")]
     told += [f"{word} {metrics[name]:.4f}" for name, word in TOLD.items() if name in metrics]
     told += ["features.html shows every feature"] if "browse" in done else []
-    run.conclude(", ".join(told), folder=OUTPUTS, picture="features.png" if "visualize" in done else "accepted.png")
+    run.conclude(
+        ", ".join(told),
+        folder=run.journal.folder.parent,
+        picture="features.png" if "visualize" in done else "accepted.png",
+    )
     return done
 
 
