@@ -12,6 +12,7 @@ import mlflow
 from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 from pandas import DataFrame
+from PIL import Image
 
 from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.tracking.description import NOTE_TAG, Call, Input, describe_run, page_of
@@ -21,6 +22,7 @@ from fsae_mlflow.tracking.journal import MAX_PARAM_LENGTH, PATIENCE_SECONDS, Jou
 MAX_NAME_LENGTH = 120
 MAX_TAG_LENGTH = 5000
 OUTPUTS = Path("outputs")
+WIDEST_PICTURE = 900
 RUN_NAME_TAG = "mlflow.runName"
 NOT_CALLED = Call()
 # MLflow calls a run that is given no name like this: quiet-fox-12.
@@ -167,8 +169,21 @@ class Run:
         """
         if not self.leads:
             return
-        self.set_tags({NOTE_TAG: self.description(headline, picture)})
+        shown = self._fitting(folder / picture) if picture and (folder / picture).is_file() else picture
+        self.set_tags({NOTE_TAG: self.description(headline, shown)})
         click.echo(f"{self.name}: {headline}\nfiles: {folder.resolve()}\npage: {self.page}")
+
+    def _fitting(self, picture: Path) -> str:
+        """The artifact that a description can show: MLflow shows pictures in full size, so a wide one has a copy."""
+        with Image.open(picture) as image:
+            if image.width <= WIDEST_PICTURE:
+                return picture.name
+            small = image.convert("RGB")
+        small.thumbnail((WIDEST_PICTURE, small.height))
+        path = picture.with_name(f"{picture.stem}-small.png")
+        small.save(path)
+        self.log_path(path)
+        return path.name
 
     @property
     def page(self) -> str:

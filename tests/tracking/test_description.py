@@ -8,6 +8,7 @@ import mlflow
 import pytest
 from click.testing import CliRunner
 from mlflow.entities import LoggedModelOutput
+from PIL import Image
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import EXECUTION, settings
@@ -57,6 +58,7 @@ def test_a_finished_run_says_what_it_is_and_how_to_repeat_it(tmp_path: Path) -> 
         open_templates(run, settings.templates, context="test")
         run.under("lfw")({"all/accuracy": 0.9}, 0)
         run.on_epoch({"lr": 0.1}, 1)
+        Image.new("L", (1800, 300)).save(tmp_path / "table.png")
         run.conclude("all is well", folder=tmp_path, picture="table.png")
 
     assert CliRunner().invoke(command(Example, stage="extract")(extract), []).exit_code == 0
@@ -68,7 +70,7 @@ def test_a_finished_run_says_what_it_is_and_how_to_repeat_it(tmp_path: Path) -> 
     for part in (
         "Use templates.\n\n**all is well**\n\n| metric",
         "| `lfw/all/accuracy` | &emsp;0.9 |",
-        f"![table.png](get-artifact?path=table.png&run_uuid={used.info.run_id})",
+        f"![table-small.png](get-artifact?path=table-small.png&run_uuid={used.info.run_id})",
         f"- templates: [extract k=3]({page}/{made.info.run_id}?workflowType=machine_learning), digest `",
         f"{first}\npython -m entrypoints.example --templates {made.info.run_id} --k 5",
     ):
@@ -81,6 +83,8 @@ def test_a_finished_run_says_what_it_is_and_how_to_repeat_it(tmp_path: Path) -> 
     assert used.data.tags.keys() >= {"fsae.version", "mlflow.source.git.commit", "mlflow.source.git.dirty"}
     assert used.data.params == {"templates": "latest", "k": "5"}
     assert used.data.metrics == {"lfw/all/accuracy": 0.9, "epoch/train/lr": 0.1}
+    with Image.open(mlflow.artifacts.download_artifacts(f"{used.info.artifact_uri}/table-small.png")) as image:
+        assert image.size == (900, 150)
     dataset = used.inputs.dataset_inputs[0].dataset
     assert '"name": "template"' in dataset.schema and '"n_rows": 48' in dataset.profile
     loaded = Path(mlflow.data.get_source(dataset).load())
