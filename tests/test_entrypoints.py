@@ -170,7 +170,7 @@ def test_a_pruned_trial_is_a_killed_run(template_set: TemplateSet) -> None:
     succeed("sweep", n_trials=5, epochs=4, templates=template_set.folder, register=False, **search)
     pruned = newest("trial")
     assert pruned.info.status == "KILLED" and pruned.data.tags["fsae.reason"].startswith("pruned after epoch ")
-    assert "heldout/fvu" in pruned.data.metrics and pruned.data.params["lr"] == "1e-05"
+    assert "epoch/heldout/fvu" in pruned.data.metrics and pruned.data.params["lr"] == "1e-05"
 
 
 @pytest.mark.usefixtures("store")
