@@ -42,7 +42,7 @@ def test_every_other_module_imports_without_mlflow_click_and_optuna() -> None:
     names = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in MODULES
-        if "tracking" not in path.parts
+        if not {room for rooms in OWNERS.values() for room in rooms} & set(path.parts)
     ]
     code = f"import sys\nsys.modules.update(dict.fromkeys({list(OWNERS)!r}))\nimport importlib\n" + "\n".join(
         f"importlib.import_module({name!r})" for name in names
