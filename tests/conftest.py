@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from fsae_mlflow.templates.set import TemplateSet
+from tests.team.postgresql import Postgresql, programs, running_postgresql
 from tests.template_sets import TemplateWriter, face_row
 
 # The tests' tensors are small: a second thread costs more than it gives, above all on a busy machine.
@@ -83,3 +85,13 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copy(orl / f"s{person}" / f"{picture}.pgm", folder / f"s{person}")
     (folder / "s1" / "broken.jpg").write_bytes(b"not a picture")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Postgresql]:
+    """A PostgreSQL for tests; `postgresql.new_database()` gives the URL of an empty database."""
+    folder = programs()
+    if folder is None:
+        pytest.skip("needs PostgreSQL: apt-get install postgresql")
+    with running_postgresql(folder) as server:
+        yield server
