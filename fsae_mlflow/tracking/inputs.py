@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
-from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.utils.models import get_model_name_and_version
@@ -26,6 +25,7 @@ from fsae_mlflow.sae.training.settings import sae_title
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.tracking.datasets import dataset_entry, folder_source, pictures_entry, templates_entry
 from fsae_mlflow.tracking.description import Input
+from fsae_mlflow.tracking.downloads import downloaded
 from fsae_mlflow.tracking.run import Run
 from fsae_mlflow.tracking.runs import STAGE_TAG
 
@@ -183,7 +183,13 @@ def _find_model(run: Run, name: str) -> Found:
         # An alias may move between two requests: the version that it means now is the one that is read.
         model, *version = map(str, get_model_name_and_version(run.client, name))
         uri = "/".join(["models:", model, *version])
-        folder = Path(download_artifacts(artifact_uri=uri)) / "artifacts" / SAE
+        # A name and a number mean another model where one was deleted and made again; this address does not.
+        place = (
+            run.client.get_model_version_download_uri(model, version[0])
+            if version
+            else run.client.get_logged_model(model).artifact_location
+        )
+        folder = downloaded(f"{place}/artifacts/{SAE}")
         source = run.client.get_model_version(model, version[0]).run_id if version else ""
     except MlflowException as error:
         raise UserError(f"sae: {name} is not in the model registry ({error.message})") from error
@@ -214,8 +220,7 @@ def _find(run: Run, name: str, *, parameter: str, stages: tuple[str, ...], artif
                 f"{parameter}: {name} is neither a folder nor a run of this tracking store; give `latest`, or {make}."
             ) from error
     try:
-        # From a local store this is the artifact itself, from a remote one a downloaded copy.
-        folder = Path(download_artifacts(artifact_uri=f"{found.info.artifact_uri}/{artifact}"))
+        folder = downloaded(f"{found.info.artifact_uri}/{artifact}")
     except (MlflowException, OSError) as error:
         raise UserError(
             f"{parameter}: run {found.info.run_id} has no artifact {artifact}; give a run of {' or '.join(stages)}."
