@@ -1,6 +1,11 @@
 """How MLflow behaves in a stage's process, by its own environment variables."""
 
 import os
+from urllib.parse import unquote, urlsplit
+
+from fsae_mlflow.tracking.addresses import without_password
+
+ADDRESS, USERNAME, PASSWORD = "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 
 DEFAULTS = {
     # MLflow's own defaults try one request for minutes.
@@ -15,6 +20,15 @@ DEFAULTS = {
 
 
 def set_defaults() -> None:
-    """Set what the user has not set. MLflow reads its logging level when it is imported, so this comes before."""
+    """Set what the user has not set. MLflow reads its logging level when it is imported, so this comes before.
+
+    A password in the server's address goes where MLflow does not print it.
+    """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    address = urlsplit(os.environ.get(ADDRESS, ""))
+    if address.scheme in ("http", "https") and address.username is not None:
+        if not os.environ.get(USERNAME):  # which MLflow prefers
+            os.environ[USERNAME] = unquote(address.username)
+            os.environ[PASSWORD] = unquote(address.password or "")
+        os.environ[ADDRESS] = without_password(os.environ[ADDRESS])

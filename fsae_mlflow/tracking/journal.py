@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import mlflow
 from mlflow.exceptions import MlflowException
@@ -24,6 +23,7 @@ from mlflow.tracking import MlflowClient
 from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.progress import SECONDS_BETWEEN_LINES
+from fsae_mlflow.tracking.addresses import without_password
 from fsae_mlflow.tracking.processes import process_tags
 from fsae_mlflow.tracking.sending import attempt
 
@@ -242,9 +242,7 @@ def said(error: BaseException) -> str:
 
 def server() -> str:
     """The address of the tracking server or store, without user name and password."""
-    uri = str(mlflow.get_tracking_uri())
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
+    return without_password(str(mlflow.get_tracking_uri()))
 
 
 def not_logged(stage: str, lines: list[str], trouble: str, folder: Path, *, finished: bool = True) -> str:

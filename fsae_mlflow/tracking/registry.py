@@ -19,6 +19,7 @@ from fsae_mlflow.errors import UserError
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.saved import FILES, digest
 from fsae_mlflow.tracking import served_model
+from fsae_mlflow.tracking.addresses import without_password
 from fsae_mlflow.tracking.inputs import SAE
 from fsae_mlflow.tracking.journal import PATIENCE_SECONDS, is_refusal, said
 from fsae_mlflow.tracking.outputs import DIGEST_TAG
@@ -51,8 +52,8 @@ def check_registration(run: Run, name: str) -> None:
         run.client.search_registered_models(f"name = '{name}'" if "'" not in name else None, max_results=1)
     except (MlflowException, OSError) as error:
         raise UserError(
-            f"model_name: the model registry {mlflow.get_registry_uri()} cannot be used ({said(error)}); mend that, or "
-            "give register=false."
+            f"model_name: the model registry {without_password(mlflow.get_registry_uri())} cannot be used "
+            f"({said(error)}); mend that, or give register=false."
         ) from error
 
 

@@ -191,5 +191,5 @@ class Run:
         store, page = str(mlflow.get_tracking_uri()), page_of(self.experiment_id, self.id)
         if store.startswith(("http://", "https://")):
             return f"{server().rstrip('/')}/{page}"
-        serve = shlex.join([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store])
+        serve = shlex.join([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", server()])
         return f"http://127.0.0.1:5000/{page} (start its server: {serve})"

@@ -1,8 +1,5 @@
 """A tracking server that stops during a stage: it returns in time, or it does not."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +15,7 @@ from fsae_mlflow.tracking import journal, registry, runs
 from fsae_mlflow.tracking.command import command
 from fsae_mlflow.tracking.registry import register_sae
 from fsae_mlflow.tracking.runs import Run
-from tests.servers import free_port, until_answered
+from tests.servers import MlflowServer
 
 GATED = Path(__file__).parents[1] / "fixtures" / "version_0_1" / "saes" / "gated"
 
@@ -30,37 +27,9 @@ class Stage:
     output: Annotated[str, "Output folder."] = "out"
 
 
-class Server:
-    """A tracking server that can be stopped and started at the same address."""
-
-    def __init__(self, folder: Path, store: str) -> None:
-        self.port = free_port()
-        self.address = f"http://127.0.0.1:{self.port}"
-        self.command = [sys.executable, "-m", "uvicorn", "--host", "127.0.0.1", "--port", str(self.port)]
-        self.command += ["--log-level", "warning", "mlflow.server.fastapi_app:app"]
-        self.environment = os.environ | {
-            "_MLFLOW_SERVER_FILE_STORE": store,
-            "_MLFLOW_SERVER_REGISTRY_STORE": store,
-            "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
-            "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(folder / "artifacts"),
-            "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
-            "MLFLOW_TRACKING_URI": store,
-        }
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(self.command, env=self.environment)
-        until_answered(f"{self.address}/health")
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-
-
 @pytest.fixture
-def server(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    made = Server(tmp_path, store)
+def server(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowServer]:
+    made = MlflowServer(store, str(tmp_path / "artifacts"), tmp_path / "server.log")
     made.start()
     mlflow.set_tracking_uri(made.address)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", made.address)
@@ -69,7 +38,7 @@ def server(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     for room in (runs, registry):
         monkeypatch.setattr(room, "PATIENCE_SECONDS", 1.0)
     yield made
-    made.stop()
+    made.kill()
     mlflow.set_tracking_uri(store)
 
 
@@ -81,7 +50,7 @@ def steps(run_id: str) -> list[tuple[int, float]]:
     return [(point.step, point.value) for point in mlflow.MlflowClient().get_metric_history(run_id, "x")]
 
 
-def test_a_server_that_stops(server: Server, tmp_path: Path) -> None:
+def test_a_server_that_stops(server: MlflowServer, tmp_path: Path) -> None:
     found: list[str] = []
     result_file = tmp_path / "result.txt"
     result_file.write_text("done")
@@ -90,7 +59,7 @@ def test_a_server_that_stops(server: Server, tmp_path: Path) -> None:
         found.append(run.id)
         for step in range(20):
             if step == 5:
-                server.stop()
+                server.kill()
             run.on_metrics({"x": float(step)}, step)
         server.start()
 
@@ -98,7 +67,7 @@ def test_a_server_that_stops(server: Server, tmp_path: Path) -> None:
         found.append(run.id)
         run.on_metrics({"x": 0.0}, 0)
         assert run.journal.flush(20.0)
-        server.stop()
+        server.kill()
         for step in range(1, 20):
             run.on_metrics({"x": float(step)}, step)
         run.log_path(result_file, "files")
@@ -134,8 +103,8 @@ def test_a_server_that_stops(server: Server, tmp_path: Path) -> None:
 
 
 def test_a_server_that_is_away_from_the_start_is_one_sentence(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("MAX_RETRIES", "0"), ("TIMEOUT", "2")):
-        monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{name}", value)
+    for name, value in (("HTTP_REQUEST_MAX_RETRIES", "0"), ("HTTP_REQUEST_TIMEOUT", "2"), ("TRACKING_USERNAME", "ann")):
+        monkeypatch.setenv(f"MLFLOW_{name}", value)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
     mlflow.set_tracking_uri("http://user:secret@127.0.0.1:9")
     result = invoke(lambda settings, run: None)
