@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from fsae_mlflow.errors import UserError
 
@@ -17,12 +18,17 @@ SECONDS_TO_ANSWER = 20.0
 def check_storage(storage: str) -> None:
     """Check how a storage is written.
 
-    Raises: UserError naming the ways that there are.
+    Raises: UserError naming the ways that there are, and for an address with a password.
     """
     if storage not in (SQLITE, JOURNAL) and not re.fullmatch(f"{POSTGRESQL}|{GRPC}", storage):
         raise UserError(
-            f"storage must be sqlite, journal, postgresql://USER:PASSWORD@HOST/DATABASE or grpc://HOST:PORT; it is "
+            f"storage must be sqlite, journal, postgresql://USER@HOST/DATABASE or grpc://HOST:PORT; it is "
             f"{kind_of(storage)[:100]!r}."
+        )
+    if urlsplit(storage).password is not None:
+        raise UserError(
+            "storage must have no password, because runs show their parameters; give it as PGPASSWORD in the "
+            "environment, or in ~/.pgpass."
         )
 
 

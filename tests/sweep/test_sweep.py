@@ -28,6 +28,7 @@ def test_settings_that_do_not_go_together_are_refused() -> None:
         ({"pruner": "median", "objective": "heldout/fvu,heldout/l0"}, "pruner=median compares one objective"),
         ({"pruner": "median", "objective": "verification/auc"}, "pruner=median compares one objective"),
         ({"sampler": "grid"}, "space: lam is a range, and sampler=grid tries listed values"),
+        ({"storage": "postgresql://user:secret@host/x"}, "storage must have no password"),
         ({"storage": "mysql://user:secret@host/x"}, "storage must be sqlite, journal, postgresql://"),
     ):
         with pytest.raises(UserError) as refusal:

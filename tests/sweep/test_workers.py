@@ -137,10 +137,10 @@ def test_a_storage_that_does_not_answer_is_named(
     template_set: TemplateSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fsae_mlflow.sweep.storage.SECONDS_TO_ANSWER", 0.2)
-    for storage in ("grpc://127.0.0.1:9", "postgresql://user:secret@127.0.0.1:9/x"):
+    for storage in ("grpc://127.0.0.1:9", "postgresql://user@127.0.0.1:9/x"):
         with pytest.raises(UserError, match=r"storage=(grpc|postgresql)://") as refusal:
             search(template_set, storage=storage, output=str(tmp_path / storage[:4]))
-        assert "secret" not in str(refusal.value)
+        assert "@" not in str(refusal.value)
 
 
 def test_a_trial_beyond_the_number_is_not_run(template_set: TemplateSet, tmp_path: Path) -> None:
