@@ -37,9 +37,11 @@ MAIN = (
 """What a run's description shows, in this order."""
 
 
-def grouped(metrics: Mapping[str, float], group: str) -> dict[str, float]:
+def grouped(metrics: Mapping[str, float | int], group: str) -> dict[str, float]:
     """Metrics by their full name: those whose name has no known group get `group`."""
-    return {name if name.split("/")[0] in GROUPS else f"{group}/{name}": value for name, value in metrics.items()}
+    return {
+        name if name.split("/")[0] in GROUPS else f"{group}/{name}": float(value) for name, value in metrics.items()
+    }
 
 
 def main_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
