@@ -36,7 +36,7 @@ def _stored(address: str, folder: str = "") -> Iterator[tuple[str, int]]:
         if one.is_dir:
             yield from _stored(f"{address}/{name}", f"{folder}{name}/")
         else:
-            yield folder + name, one.file_size
+            yield folder + name, one.file_size or 0
 
 
 def _sizes(folder: Path) -> dict[str, int]:
