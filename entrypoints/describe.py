@@ -19,6 +19,7 @@ def main(settings, run):
     from fsae_mlflow.sae.saved import digest, load_sae
     from fsae_mlflow.sae.training.stage import trained_on
     from fsae_mlflow.tracking.inputs import find_sae, open_templates
+    from fsae_mlflow.tracking.models.shipping import write_shipped
     from fsae_mlflow.tracking.outputs import log_readings
 
     templates = open_templates(run, settings.templates, context="readings")
@@ -37,10 +38,11 @@ def main(settings, run):
     output = output_folder("describe", settings.output, fingerprint(deciding(settings) | inputs))
     given = {"templates": templates, "sae": sae, "judge": judge, "seen": trained_on(folder, templates)}
     with only_writer(output) if run.leads else nullcontext():
-        described = describe(settings, **given, about=about, output=output, on_metrics=run.under("features"))
+        described = describe(settings, **given, about=about, output=output, on_metrics=run.of_sae("features"))
         if described is None:
             return
         figures = write_figures(described, templates, output)
+        run.update_card(write_shipped(described.description, output))
     run.set_tags({"fsae.force": "true"} if settings.force else {})
     log_readings(run, described.files, output)
     for path in figures:

@@ -45,12 +45,13 @@ def main(settings, run):
             density_templates=counted,
             description=description,
             labeled=labeled,
-            on_metrics=run.under("lfw"),
+            on_metrics=run.of_sae("lfw"),
         )
     run.set_tags({"fsae.force": "true"} if settings.force else {})
     for path in evaluation.files:
         run.log_path(path)
     run.log_table([{"setting": row.label, **row.metrics} for row in evaluation.rows], "table.json")
+    run.update_card()
     run.conclude(evaluation.headline, folder=output, picture="table.png")
 
 

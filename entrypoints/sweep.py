@@ -32,10 +32,11 @@ def main(settings, run):
             f"max_l0={settings.max_l0:g}: no trial has a smaller L0 and an fvu below 1; increase max_l0, n_trials or "
             "the range of space."
         )
-    folder = log_best(run, found.best, name=name)
+    folder = log_best(run, found.best, name=name, max_l0=settings.max_l0)
     if settings.describe:
         reading = DescribeSettings(device=settings.device)
-        run.on_metrics(reading_metrics(reading, templates=templates, sae=load_sae(folder)))
+        run.of_sae("readings")(reading_metrics(reading, templates=templates, sae=load_sae(folder)), 0)
+        run.update_card()
     run.conclude(found.headline, folder=found.folder, picture="front.png")
 
 

@@ -34,7 +34,8 @@ def main(settings, run):
     register_sae(run, trained.sae, trained.folder, name=name)
     if settings.describe and run.leads:
         reading = DescribeSettings(device=settings.device)
-        run.on_metrics(reading_metrics(reading, templates=templates, sae=trained.sae))
+        run.of_sae("readings")(reading_metrics(reading, templates=templates, sae=trained.sae), 0)
+        run.update_card()
     run.conclude(trained.headline, folder=trained.folder)
 
 

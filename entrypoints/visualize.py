@@ -37,7 +37,7 @@ def main(settings, run):
     output = output_folder("visualize", settings.output, fingerprint(deciding(settings) | about | told))
     given = {"templates": templates, "sae": sae, "recognizer": recognizer, "description": description, "about": about}
     with only_writer(output):
-        log = {"on_metrics": run.under("images"), "on_image": run.on_image("optimization")}
+        log = {"on_metrics": run.of_sae("images"), "on_image": run.on_image("optimization")}
         made = visualize(settings, **given, **others, output=output, **log)
         figures = write_figures(settings, made, templates, description, output, on_sheet=run.on_image("sheets"))
         written = write_with_columns(readings, output / READINGS, made.columns(sae.d_sae)) if readings else []

@@ -2,17 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 from jaxtyping import Bool, Shaped
 
-from fsae_mlflow.errors import UserError
 from fsae_mlflow.features.judgments import POSES
-from fsae_mlflow.sae.numbers import feature_numbers
+from fsae_mlflow.features.names import named_features
 
-N_SAID, N_NEAREST = 5, 10
-"""Names that a label and an error list."""
+N_SAID = 5
+"""Names that a label lists."""
+ADVICE = "give readings (what describe wrote of this SAE), or the features' numbers."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,28 +48,15 @@ def select_features(
     Raises: UserError for a feature that does not exist, for names without readings, and for a name that no feature has;
     it lists those that some have, the nearest first.
     """
-    items = [item.strip() for item in without.split(",")]
-    named = [tuple(part.strip() for part in item.split(":", 1)) for item in items if ":" in item]
-    words = [item for item in items if ":" not in item]
-    must = "without must be attribute:NAME, identity:NAME, pose:NAME, or "
-    chosen = np.zeros(d_sae, dtype=bool)
-    chosen[feature_numbers(words, d_sae, must=must)] = True
-    for kind, name in named:
-        if kind not in NAMES:
-            raise UserError(f"{must}numbers separated by commas; one is {kind + ':' + name!r}.")
-        if readings is None:
-            raise UserError(
-                f"without={kind}:{name} needs to know what the features mean; give readings (what describe wrote of "
-                "this SAE), or the features' numbers."
-            )
-        chosen |= _confirmed(kind, name, NAMES[kind](readings).astype(str))
-    attributes = list(dict.fromkeys(name for kind, name in named if kind == "attribute"))
-    inferred = not attributes and readings is not None
-    if inferred:
-        attributes = sorted(set(NAMES["attribute"](readings)[chosen].astype(str)) - {""})
-    said = [*(f"{kind} {name}" for kind, name in named), *words]
+    known = None if readings is None else {kind: name(readings) for kind, name in NAMES.items()}
+    named = named_features(without, d_sae, known, advice=ADVICE)
+    attributes = list(dict.fromkeys(name for kind, name in named.names if kind == "attribute"))
+    inferred = known is not None and not attributes
+    if known is not None and not attributes:
+        attributes = sorted(set(known["attribute"][named.features].astype(str)) - {""})
+    said = [*(f"{kind} {name}" for kind, name in named.names), *named.numbers]
     return Selection(
-        features=chosen,
+        features=named.features,
         attributes=attributes,
         words=", ".join(said[:N_SAID] + ["…"] * (len(said) > N_SAID)),
         inferred=inferred,
@@ -83,16 +69,3 @@ NAMES = {
     "pose": lambda readings: np.where(np.isin(readings["pose"].astype(str), POSES), readings["pose"], ""),
 }
 """The name that is confirmed of each feature, by kind; "" where none is."""
-
-
-def _confirmed(kind: str, name: str, names: Shaped[np.ndarray, " d_sae"]) -> Bool[np.ndarray, " d_sae"]:
-    found = np.isin(names, (name, f"{name} +", f"{name} −")) & (names != "")
-    if not found.any():
-        others = sorted(set(names.tolist()) - {""})
-        nearest = get_close_matches(name, others, n=N_NEAREST, cutoff=0.0)
-        listed = f"{', '.join(nearest)}{' …' if len(others) > len(nearest) else ''}"
-        raise UserError(
-            f"without: no feature has the confirmed {kind} {name!r}; "
-            + (f"there are {listed}." if others else f"none has a confirmed {kind}: give the features' numbers.")
-        )
-    return found

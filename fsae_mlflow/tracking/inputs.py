@@ -26,11 +26,11 @@ from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.tracking.datasets import dataset_entry, folder_source, pictures_entry, templates_entry
 from fsae_mlflow.tracking.description import Input
 from fsae_mlflow.tracking.downloads import downloaded
+from fsae_mlflow.tracking.models.logged import SAE, find_model, model_of
 from fsae_mlflow.tracking.run import Run
 from fsae_mlflow.tracking.runs import STAGE_TAG
 
 TEMPLATES = "templates"
-SAE = "sae"
 READINGS = "readings"
 IMAGES = "visualization"
 
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Found:
     """What a name of an input means: where it came from, the folder that it is in now, its address, the name that
-    means the same later, and the run that made it, if one is known.
+    means the same later, and the run that made it and its LoggedModel's id, if they are known.
     """
 
     folder: Path
@@ -48,6 +48,7 @@ class Found:
     source: str
     again: str
     run: MlflowRun | None = None
+    model_id: str = ""
 
 
 def open_templates(run: Run, name: str, *, context: str, parameter: str = "templates") -> TemplateSet:
@@ -61,7 +62,10 @@ def open_templates(run: Run, name: str, *, context: str, parameter: str = "templ
     templates = TemplateSet.open(found.folder)
     _note(run, parameter, found, templates.digest)
     run.set_tags({"fsae.recognizer.digest": templates.origin.digest} if templates.origin.digest else {})
-    run.log("dataset", dataset=templates_entry(templates, source=found.source), context=context)
+    entry = templates_entry(templates, source=found.source)
+    run.log("dataset", dataset=entry, context=context)
+    if parameter == TEMPLATES:
+        run.dataset = (entry["name"], entry["digest"])
     return templates
 
 
@@ -90,8 +94,8 @@ def note_extracted(run: Run, templates: TemplateSet, faces: str) -> None:
 def find_sae(run: Run, name: str, *, parameter: str = SAE) -> Path:
     """The folder of the SAE that `name` means: a folder, a run id, `models:/NAME/VERSION` or `@ALIAS`, or `latest`.
 
-    The SAE is logged as the run's input; what the name meant stands in the tags `fsae.PARAMETER` and
-    `fsae.PARAMETER.digest`.
+    The SAE and its LoggedModel, if it has one, are logged as the run's inputs; what the name meant stands in the tags
+    `fsae.PARAMETER` and `fsae.PARAMETER.digest`.
 
     Raises: UserError where there is no such SAE; it says how to make one.
     """
@@ -108,7 +112,11 @@ def find_sae(run: Run, name: str, *, parameter: str = SAE) -> Path:
         }
         entry = dataset_entry(SAE, weights, source=found.source, profile=profile)
         run.log("dataset", dataset=entry, context=SAE)
+        model_id = found.model_id or find_model(run.client, weights, run.experiment_id)
+        if model_id:
+            run.log("used_model", model=model_id)
         if parameter == SAE:
+            run.model_id = model_id
             run.add_to_name(sae_title(config["settings"]))
     return found.folder
 
@@ -183,6 +191,7 @@ def _find_model(run: Run, name: str) -> Found:
         # An alias may move between two requests: the version that it means now is the one that is read.
         model, *version = map(str, get_model_name_and_version(run.client, name))
         uri = "/".join(["models:", model, *version])
+        registered = run.client.get_model_version(model, version[0]) if version else None
         # A name and a number mean another model where one was deleted and made again; this address does not.
         place = (
             run.client.get_model_version_download_uri(model, version[0])
@@ -190,13 +199,13 @@ def _find_model(run: Run, name: str) -> Found:
             else run.client.get_logged_model(model).artifact_location
         )
         folder = downloaded(f"{place}/artifacts/{SAE}")
-        source = run.client.get_model_version(model, version[0]).run_id if version else ""
     except MlflowException as error:
         raise UserError(f"sae: {name} is not in the model registry ({error.message})") from error
-    made_by = None
+    made_by, source = None, registered.run_id if registered else ""
+    model_id = model_of(registered) if registered else model
     with suppress(MlflowException):  # it may be deleted, or on another server
         made_by = run.client.get_run(source) if source else None
-    return Found(folder, f"{uri} of run {source}" if source else uri, uri, uri, made_by)
+    return Found(folder, f"{uri} of run {source}" if source else uri, uri, uri, made_by, model_id)
 
 
 def _find(run: Run, name: str, *, parameter: str, stages: tuple[str, ...], artifact: str) -> Found:
@@ -226,7 +235,8 @@ def _find(run: Run, name: str, *, parameter: str, stages: tuple[str, ...], artif
             f"{parameter}: run {found.info.run_id} has no artifact {artifact}; give a run of {' or '.join(stages)}."
         ) from error
     address = f"runs:/{found.info.run_id}/{artifact}"
-    return Found(folder, address, address, found.info.run_id, found)
+    models = [one.model_id for one in found.outputs.model_outputs] if found.outputs else []
+    return Found(folder, address, address, found.info.run_id, found, models[-1] if models else "")
 
 
 def _newest_finished(run: Run, stages: tuple[str, ...]) -> MlflowRun | None:

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,15 @@ NAMES |= {
     "metrics": "metric entries",
     "dataset": "inputs",
     "model": "models",
+    "used_model": "models",
+    "card": "model cards",
     "image": "artifacts",
     "register": "the registered model",
     "end": "the run's end",
 }
 
-Point = tuple[str, float, int, int]
-"""A metric's name, value, milliseconds and step."""
+Point = tuple[Any, ...]
+"""A metric's name, value, milliseconds and step; then, if any, a LoggedModel's id, and a dataset's name and digest."""
 
 logger = logging.getLogger(__name__)
 
@@ -257,7 +259,7 @@ def not_logged(stage: str, lines: list[str], trouble: str, folder: Path, *, fini
     )
 
 
-def metric_points(metrics: Mapping[str, float], step: int) -> list[Point]:
-    """Metrics at one step as they stand in an entry: name, value, milliseconds and step."""
+def metric_points(metrics: Mapping[str, float], step: int, of: Sequence[str] = ()) -> list[Point]:
+    """Metrics at one step as they stand in an entry; `of` says what they are of, see `Point`."""
     now = time.time_ns() // 1_000_000
-    return [(name, float(value), now, step) for name, value in metrics.items()]
+    return [(name, float(value), now, step, *of) for name, value in metrics.items()]

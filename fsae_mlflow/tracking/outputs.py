@@ -7,9 +7,8 @@ from fsae_mlflow.features.table import readings_digest
 from fsae_mlflow.report.browser.images import images_digest
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.tracking.inputs import IMAGES, READINGS, TEMPLATES, note_extracted
+from fsae_mlflow.tracking.models.logged import DIGEST_TAG
 from fsae_mlflow.tracking.runs import Run
-
-DIGEST_TAG = "fsae.digest"
 
 
 def log_templates(run: Run, templates: TemplateSet, *, faces: str) -> None:

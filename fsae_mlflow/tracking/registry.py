@@ -1,33 +1,39 @@
 """SAEs in the MLflow model registry."""
 
 import logging
-import shutil
-import tempfile
-from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import mlflow
-import numpy as np
+from mlflow.artifacts import load_dict
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
-from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 import fsae_mlflow
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.sae.base import SparseAutoencoder
-from fsae_mlflow.sae.saved import FILES, digest
-from fsae_mlflow.tracking import served_model
+from fsae_mlflow.sae.saved import CONFIG, FILES, digest, read_config
 from fsae_mlflow.tracking.addresses import without_password
-from fsae_mlflow.tracking.inputs import SAE
 from fsae_mlflow.tracking.journal import PATIENCE_SECONDS, is_refusal, said
-from fsae_mlflow.tracking.outputs import DIGEST_TAG
+from fsae_mlflow.tracking.models.card import write_cards
+from fsae_mlflow.tracking.models.champion import CHALLENGER, CHAMPION, FORMER, SLACK, Standing, Verdict, judge
+from fsae_mlflow.tracking.models.logged import (
+    DIGEST_TAG,
+    FORMAT,
+    FORMAT_TAG,
+    SAE,
+    VERSION_TAG,
+    about,
+    find_model,
+    log_metrics,
+    log_model,
+    model_of,
+    note_output,
+)
 from fsae_mlflow.tracking.runs import Run
 
-# The packages that the served model and its code import; a test checks that none is missing.
-REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "jaxtyping", "pydantic", "annotated-types")
-VERSION_TAG = "fsae_mlflow"
+LIMIT_TAG = "fsae.max_l0"
+VERDICT_TAG = "fsae.verdict"
 
 logger = logging.getLogger(__name__)
 
@@ -57,14 +63,15 @@ def check_registration(run: Run, name: str) -> None:
         ) from error
 
 
-def register_sae(run: Run, sae: SparseAutoencoder, folder: Path, *, name: str, aliases: tuple[str, ...] = ()) -> str:
+def register_sae(run: Run, sae: SparseAutoencoder, folder: Path, *, name: str, max_l0: float | None = None) -> str:
     """Log the SAE saved in `folder` as a pyfunc model of the run, register it as `name`, and return the model version.
 
-    The model's input is templates (n, d_in) in the recognizer's units; its parameter `output` selects `features`
-    (n, d_sae) or `reconstruction` (n, d_in), and `without`, feature numbers by commas, sets features to 0. The model's
-    metadata and the registered version's tags have the version of this package as `fsae_mlflow`; the tag `fsae.digest`
-    has the weights' digest, and a version of the same weights is used again. Without a `name` the model is logged and
-    not registered, and the result is "". It is also "" where the server does not answer: the journal has the
+    What the model takes and gives says models/served_model.py. The version gets the alias `champion` or `challenger`
+    by the rule of models/champion.py, where `max_l0` is the L0 limit of a model without a champion; which one, and why,
+    stands in the run's tags `fsae.model`, `fsae.alias` and `fsae.alias_reason`, and is said. Nothing identical is
+    logged or registered twice: a LoggedModel or a version of the same weights is used again, and keeps its aliases. The
+    final metrics become the LoggedModel's, and the version's card says what it is. Without a `name` the model is logged
+    and not registered, and the result is "". It is also "" where the server does not answer: the journal has the
     registration then, for `entrypoints.upload`.
 
     Raises: UserError where the registry refuses; the SAE stays in `folder`.
@@ -73,7 +80,8 @@ def register_sae(run: Run, sae: SparseAutoencoder, folder: Path, *, name: str, a
         return ""
     try:
         if run.journal.flush(PATIENCE_SECONDS) or not run.journal.away:
-            return register(run.client, run.id, sae, folder, name=name, aliases=aliases)
+            run.model_id, number = register(run.client, run.id, sae, folder, name=name, max_l0=max_l0)
+            return number
         trouble = run.journal.trouble
     except (MlflowException, OSError) as error:
         if is_refusal(error):
@@ -87,62 +95,88 @@ def register_sae(run: Run, sae: SparseAutoencoder, folder: Path, *, name: str, a
         folder=str(folder.resolve()),
         digest=digest(folder),
         name=name,
-        aliases=aliases,
+        max_l0=max_l0,
         trouble=trouble,
     )
     return ""
 
 
 def register(
-    client: MlflowClient, run_id: str, sae: SparseAutoencoder, folder: Path, *, name: str, aliases: Sequence[str]
-) -> str:
-    """Register as `register_sae` does, for MLflow's active run, unless that run's model or one of the same weights is
-    registered already.
-    """
-    if not name:
-        return _log_model(sae, folder, name)
-    weights = digest(folder)
-    number = _registered(client, name, f"tags.`{DIGEST_TAG}` = '{weights}'")
-    if number:
-        logger.info("model_name: %s version %s has these weights already; no other version is made.", name, number)
+    client: MlflowClient, run_id: str, sae: SparseAutoencoder, folder: Path, *, name: str, max_l0: float | None
+) -> tuple[str, str]:
+    """Register as `register_sae` does, for MLflow's active run; the id of the LoggedModel, and the version."""
+    weights, config = digest(folder), read_config(folder)
+    version = _registered(client, name, weights) if name else None
+    if version is not None and model_of(version):
+        model_id = model_of(version)
+        logger.info("model_name: %s version %s has these weights already; no other version is made.",
+                    name, version.version)  # fmt: skip
     else:
-        number = _registered(client, name, f"run_id = '{run_id}'") or _log_model(sae, folder, name)
-        for tag, value in ((VERSION_TAG, fsae_mlflow.__version__), (DIGEST_TAG, weights)):
+        experiment = client.get_run(run_id).info.experiment_id
+        model_id = find_model(client, weights, experiment, form=FORMAT) or log_model(sae, folder)
+    note_output(client, run_id, model_id)
+    log_metrics(client, run_id, model_id, config)
+    if not name:
+        return model_id, ""
+    if version is None:
+        version = mlflow.register_model(f"models:/{model_id}", name)
+    number = str(version.version)
+    known = {VERSION_TAG: fsae_mlflow.__version__, DIGEST_TAG: weights, FORMAT_TAG: FORMAT, **about(config)}
+    for tag, value in known.items():
+        if tag not in version.tags:
             client.set_model_version_tag(name, number, tag, value)
-    for alias in aliases:
-        client.set_registered_model_alias(name, alias, number)
-    return number
+    verdict = _place(client, version, Standing.of(config), max_l0)
+    logger.info("model_name: %s version %s is %s.", name, number, verdict)
+    client.set_tag(run_id, "fsae.model", f"models:/{name}/{number}")
+    client.set_tag(run_id, "fsae.alias", verdict.alias)
+    client.set_tag(run_id, "fsae.alias_reason", verdict.reason)
+    write_cards(client, model_id)
+    return model_id, number
 
 
-def _registered(client: MlflowClient, name: str, condition: str) -> str:
-    """The newest complete version of the model `name` that meets the condition; empty if there is none."""
-    known = [one for one in client.search_model_versions(condition) if one.name == name and one.status == "READY"]
-    return str(max((int(one.version) for one in known), default=""))
+def _place(client: MlflowClient, version: ModelVersion, standing: Standing, max_l0: float | None) -> Verdict:
+    """Give a version its alias, unless it has been judged before."""
+    name, number = version.name, str(version.version)
+    model = client.get_registered_model(name)
+    if VERDICT_TAG in version.tags:
+        aliases = sorted(alias for alias, one in model.aliases.items() if str(one) == number)
+        return Verdict(", ".join(aliases) or "without alias", "it was registered before")
+    former = str(model.aliases.get(CHAMPION, ""))
+    if former == number:
+        verdict = Verdict(CHAMPION, "it has this alias already")
+    else:
+        champion = _standing(name, former) if former else None
+        verdict = judge(standing, champion, max_l0=_limit(model.tags, name))
+    if verdict.alias == CHAMPION:
+        if LIMIT_TAG not in model.tags:
+            client.set_registered_model_tag(name, LIMIT_TAG, f"{max_l0 or SLACK * standing.l0:.4g}")
+        if former not in ("", number):
+            client.set_registered_model_alias(name, FORMER, former)
+        if str(model.aliases.get(CHALLENGER)) == number:
+            client.delete_registered_model_alias(name, CHALLENGER)
+    client.set_registered_model_alias(name, verdict.alias, number)
+    client.set_model_version_tag(name, number, VERDICT_TAG, str(verdict))
+    return verdict
 
 
-def _log_model(sae: SparseAutoencoder, folder: Path, name: str) -> str:
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, sae.d_in))]),
-        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]),
-        params=ParamSchema([ParamSpec("output", "string", "features"), ParamSpec("without", "string", "")]),
-    )
-    with tempfile.TemporaryDirectory() as temporary:
-        code, files = Path(temporary) / "fsae_mlflow", Path(temporary) / SAE
-        shutil.copytree(
-            Path(fsae_mlflow.__file__).parent, code, ignore=shutil.ignore_patterns("__pycache__", "weights")
-        )
-        files.mkdir()
-        for name_of_file in FILES:
-            shutil.copy(folder / name_of_file, files)
-        info = mlflow.pyfunc.log_model(
-            name=SAE,
-            python_model=served_model.__file__,
-            artifacts={SAE: str(files)},
-            code_paths=[str(code)],
-            signature=signature,
-            input_example=np.zeros((2, sae.d_in), dtype=np.float32),
-            pip_requirements=[f"{package}=={version(package).split('+')[0]}" for package in REQUIREMENTS],
-            registered_model_name=name or None,
-            metadata={VERSION_TAG: fsae_mlflow.__version__},
-        )
-    return str(info.registered_model_version or "")
+def _limit(tags: dict[str, str], name: str) -> float | None:
+    if LIMIT_TAG not in tags:
+        return None
+    try:
+        return float(tags[LIMIT_TAG])
+    except ValueError as error:
+        raise UserError(
+            f"model_name: the tag {LIMIT_TAG} of {name} must be a number; it is {tags[LIMIT_TAG]!r}."
+        ) from error
+
+
+def _standing(name: str, number: str) -> Standing:
+    """The standing of a registered version, which may be of an earlier version of this package."""
+    return Standing.of(load_dict(f"models:/{name}/{number}/artifacts/{SAE}/{CONFIG}"))
+
+
+def _registered(client: MlflowClient, name: str, weights: str) -> ModelVersion | None:
+    """The newest complete version of the model `name` with these weights."""
+    found = client.search_model_versions(f"tags.`{DIGEST_TAG}` = '{weights}'")
+    known = [one for one in found if one.name == name and one.status == "READY"]
+    return max(known, key=lambda one: int(one.version), default=None)

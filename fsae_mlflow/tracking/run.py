@@ -3,7 +3,7 @@
 import re
 import shlex
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -47,6 +47,8 @@ class Run:
         self.logged: dict[str, float] = {}
         self.inputs: dict[str, Input] = {}
         self.not_logged: list[str] = []
+        self.model_id = ""  # the LoggedModel of the SAE that the run made or used
+        self.dataset: tuple[str, ...] = ()  # name and digest of its template set
 
     @property
     def leads(self) -> bool:
@@ -57,18 +59,32 @@ class Run:
         """Put an entry of the journal's kind `do` into the run's journal."""
         self.journal.put({"do": do, **entry})
 
-    def on_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+    def on_metrics(self, metrics: Mapping[str, float], step: int = 0, *, of: Sequence[str] = ()) -> None:
         """Log metrics at one step, if there are any, the main ones first, by which MLflow compares runs.
 
-        Names begin with a group (groups.py).
+        Names begin with a group (groups.py). `of`: see `Point`.
         """
-        if points := metric_points(main_metrics(metrics) | dict(metrics), step):
+        if points := metric_points(main_metrics(metrics) | dict(metrics), step, of):
             self.logged |= metrics
             self.log("metrics", metrics=points)
 
     def under(self, group: str) -> OnMetrics:
         """What logs metrics whose names may lack a group, in this one."""
         return lambda metrics, step=0: self.on_metrics(grouped(metrics, group), step)
+
+    def of_sae(self, group: str) -> OnMetrics:
+        """The same for metrics of the run's SAE: its LoggedModel, if it has one, gets them too, with the template set."""
+
+        def log(metrics: Mapping[str, float], step: int = 0) -> None:
+            of = (self.model_id, *self.dataset) if self.model_id else ()
+            self.on_metrics(grouped(metrics, group), step, of=of)
+
+        return log
+
+    def update_card(self, readings: Path | None = None) -> None:
+        """Write the cards of the run's SAE again; add `readings`, which `write_shipped` wrote, to its LoggedModel."""
+        if self.model_id:
+            self.log("card", model=self.model_id, readings=str(readings.resolve()) if readings else "")
 
     def on_epoch(self, metrics: Mapping[str, float], epoch: int) -> None:
         """Log what a training measures after an epoch as `epoch/GROUP/…`, apart from its final metrics."""

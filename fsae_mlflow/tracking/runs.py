@@ -46,6 +46,7 @@ class NullRun(Run):
         self.client = MlflowClient()
         self.names_itself = False
         self.logged = {}
+        self.model_id, self.dataset = "", ()
 
     @property
     def leads(self) -> bool:

@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, LoggedModelOutput, Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.tracking.models.card import add_readings, write_cards
 
 TABLES_TAG = "mlflow.loggedArtifacts"
 
@@ -53,5 +54,11 @@ def _send(client: MlflowClient, run_id: str, entries: list[dict[str, Any]]) -> N
             client.log_inputs(run_id, [DatasetInput(Dataset(**dataset), [InputTag("mlflow.data.context", context)])])
         case {"do": "model", "model": model}:
             client.log_outputs(run_id, [LoggedModelOutput(model, step=0)])
+        case {"do": "used_model", "model": model}:
+            client.log_inputs(run_id, models=[LoggedModelInput(model)])
+        case {"do": "card", "model": model, "readings": path}:
+            if path:
+                add_readings(client, model, Path(path))
+            write_cards(client, model)
         case {"do": "end", "status": status, "time": milliseconds}:
             client.set_terminated(run_id, status, milliseconds)

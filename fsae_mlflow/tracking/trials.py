@@ -67,8 +67,9 @@ def log_sweep(run: Run, found: Sweep) -> None:
     run.set_tags(tags | ({BEST_TAG: found.best.run_id} if found.best else {}))
 
 
-def log_best(run: Run, best: TrialResult, *, name: str) -> Path:
-    """Log the best trial's metrics and SAE, register the SAE as `name`, and return its folder.
+def log_best(run: Run, best: TrialResult, *, name: str, max_l0: float) -> Path:
+    """Log the best trial's metrics and SAE, register the SAE as `name` (`max_l0`: the search's
+    limit), and return its folder.
 
     Of several processes on one machine each waits for the others here, so that nothing is registered twice. One that
     has not trained the best SAE, on another machine, logs it, and leaves the registration to the one that has.
@@ -81,7 +82,7 @@ def log_best(run: Run, best: TrialResult, *, name: str) -> Path:
     log_sae(run, folder)
     if here:
         with FileLock(best.folder.parent / REGISTERING):
-            register_sae(run, load_sae(folder), folder, name=name, aliases=("champion",))
+            register_sae(run, load_sae(folder), folder, name=name, max_l0=max_l0)
     return folder
 
 

@@ -73,7 +73,7 @@ def test_a_server_that_stops(server: MlflowServer, tmp_path: Path) -> None:
         run.log_path(result_file, "files")
         run.log_table([{"a": 1}, {"a": 2}], "table.json")
         run.set_tags({"done": "yes"})
-        register_sae(run, load_sae(GATED), GATED, name="small", aliases=("best",))
+        register_sae(run, load_sae(GATED), GATED, name="small")
 
     assert invoke(returns).exit_code == 0
     assert steps(found[0]) == [(step, float(step)) for step in range(20)]
@@ -97,7 +97,7 @@ def test_a_server_that_stops(server: MlflowServer, tmp_path: Path) -> None:
     assert run.info.status == "FINISHED" and run.data.tags["done"] == "yes" and "fsae.reason" not in run.data.tags
     assert mlflow.artifacts.load_text(f"{run.info.artifact_uri}/files/result.txt") == "done"
     assert mlflow.load_table("table.json", run_ids=[found[1]])["a"].tolist() == [1, 2]
-    version = mlflow.MlflowClient().get_model_version_by_alias("small", "best")
+    version = mlflow.MlflowClient().get_model_version_by_alias("small", "challenger")
     assert version.run_id == found[1] and str(version.version) == "1"
     assert CliRunner().invoke(upload, ["out"]).output.splitlines()[-1].endswith("nothing waits to be logged there.")
 

@@ -11,10 +11,7 @@ import mlflow
 import psutil
 import pytest
 from click.testing import CliRunner
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
-from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import settings
 from fsae_mlflow.sae.saved import digest, load_sae
 from fsae_mlflow.templates.set import TemplateSet
@@ -23,7 +20,7 @@ from fsae_mlflow.tracking.command import command
 from fsae_mlflow.tracking.environment import DEFAULTS
 from fsae_mlflow.tracking.inputs import find_sae, open_templates
 from fsae_mlflow.tracking.processes import is_gone, process_tags
-from fsae_mlflow.tracking.registry import check_registration, register_sae
+from fsae_mlflow.tracking.registry import register_sae
 from fsae_mlflow.tracking.runs import Run
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "version_0_1"
@@ -129,7 +126,7 @@ def test_a_run_says_what_it_really_used(tmp_path: Path) -> None:
 
     def train(settings: Nothing, run: Run) -> None:
         registry.log_sae(run, GATED)
-        register_sae(run, load_sae(GATED), GATED, name="small", aliases=("best",))
+        register_sae(run, load_sae(GATED), GATED, name="small")
 
     def use(templates: str, sae: str) -> Any:
         def stage(settings: Nothing, run: Run) -> None:
@@ -146,7 +143,7 @@ def test_a_run_says_what_it_really_used(tmp_path: Path) -> None:
     expected = TemplateSet.open(FIXTURES / "templates").digest
     for templates, sae, of_templates, of_sae in (
         ("latest", "latest", f"runs:/{extracted}/templates", f"runs:/{trained}/sae"),
-        (extracted, "models:/small@best", f"runs:/{extracted}/templates", f"models:/small/1 of run {trained}"),
+        (extracted, "models:/small@challenger", f"runs:/{extracted}/templates", f"models:/small/1 of run {trained}"),
         (os.path.relpath(FIXTURES / "templates"), relative, str(FIXTURES / "templates"), str(GATED)),
     ):
         result = invoke(use(templates, sae))
@@ -155,56 +152,6 @@ def test_a_run_says_what_it_really_used(tmp_path: Path) -> None:
         assert tags["fsae.templates"] == of_templates and tags["fsae.templates.digest"] == expected
         assert tags["fsae.sae"] == of_sae and tags["fsae.sae.digest"] == digest(GATED)
         assert {one.dataset.digest for one in newest().inputs.dataset_inputs} == {expected, digest(GATED)}
-
-
-@pytest.mark.usefixtures("store")
-def test_registration_is_checked_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    with mlflow.start_run(experiment_id=mlflow.set_experiment("e").experiment_id) as active:
-        run = Run(active, "test")
-        check_registration(run, "small")
-        for name in ("a/b", "a:1", "  ", ".."):
-            with pytest.raises(UserError, match="model_name must be a name without / and :"):
-                check_registration(run, name)
-        monkeypatch.setattr(type(run.client), "search_registered_models", refuse)
-        with pytest.raises(UserError, match=r"model registry .* cannot be used .*; mend that, or give register=false"):
-            check_registration(run, "small")
-        check_registration(run, "")
-
-
-def refuse(*_: Any, **__: Any) -> Any:
-    raise MlflowException("not allowed", PERMISSION_DENIED)
-
-
-@pytest.mark.usefixtures("store")
-def test_a_refused_registration_keeps_the_sae_and_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_log_model", refuse)
-    result = invoke(lambda settings, run: register_sae(run, load_sae(GATED), GATED, name="small"))
-    assert result.exit_code == 1 and "Traceback" not in result.output
-    assert f"The trained SAE is kept in {GATED}; the same command only registers it." in result.output
-    assert newest().info.status == "FAILED"
-
-
-@pytest.mark.usefixtures("store")
-def test_a_run_is_registered_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    with mlflow.start_run(experiment_id=mlflow.set_experiment("e").experiment_id) as active:
-        numbers = {register_sae(Run(active, "test"), load_sae(GATED), GATED, name="small") for _ in range(2)}
-    assert numbers == {"1"}
-
-
-@pytest.mark.usefixtures("store")
-def test_equal_weights_are_registered_once_a_name(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "fsae_mlflow")
-
-    def number(sae: str, name: str) -> str:
-        folder = GATED.with_name(sae)
-        with mlflow.start_run(experiment_id=mlflow.set_experiment("e").experiment_id) as active:
-            return register_sae(Run(active, "test"), load_sae(folder), folder, name=name, aliases=("best",))
-
-    assert number("gated", "small") == "1" and number("relu", "small") == "2" and number("gated", "other") == "1"
-    assert "already" not in caplog.text
-    assert number("gated", "small") == "1"
-    assert "small version 1 has these weights already; no other version is made" in caplog.text
-    assert mlflow.MlflowClient().get_model_version_by_alias("small", "best").version == 1
 
 
 def test_two_first_commands_share_a_fresh_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
