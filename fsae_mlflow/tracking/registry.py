@@ -66,7 +66,7 @@ def check_registration(run: Run, name: str) -> None:
 def register_sae(run: Run, sae: SparseAutoencoder, folder: Path, *, name: str, max_l0: float | None = None) -> str:
     """Log the SAE saved in `folder` as a pyfunc model of the run, register it as `name`, and return the model version.
 
-    What the model takes and gives says models/served_model.py. The version gets the alias `champion` or `challenger`
+    What the model takes and gives says models/served.py. The version gets the alias `champion` or `challenger`
     by the rule of models/champion.py, where `max_l0` is the L0 limit of a model without a champion; which one, and why,
     stands in the run's tags `fsae.model`, `fsae.alias` and `fsae.alias_reason`, and is said. Nothing identical is
     logged or registered twice: a LoggedModel or a version of the same weights is used again, and keeps its aliases. The

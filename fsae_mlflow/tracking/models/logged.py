@@ -19,7 +19,6 @@ import fsae_mlflow
 from fsae_mlflow.provenance import Origin
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.saved import FILES, digest, read_config
-from fsae_mlflow.tracking.models import served_model
 
 SAE = "sae"
 # The packages that the served model and its code import; a test checks that none is missing.
@@ -59,7 +58,7 @@ def log_model(sae: SparseAutoencoder, folder: Path) -> str:
             shutil.copy(folder / name_of_file, files)
         info = mlflow.pyfunc.log_model(
             name=SAE,
-            python_model=served_model.__file__,
+            python_model=str(Path(__file__).with_name("served_model.py")),
             artifacts={SAE: str(files)},
             code_paths=[str(code)],
             signature=ModelSignature(params=ParamSchema(params)),

@@ -2,10 +2,8 @@
 
 import ast
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.tracking.models.card import add_readings
 from fsae_mlflow.tracking.models.logged import REQUIREMENTS
 from fsae_mlflow.tracking.models.readings import Shipped
-from tests.tracking.models.made import FIXTURES, GATED, register
+from tests.tracking.models.made import FIXTURES, GATED
 
 EXPECTED = load_file(GATED / "expected.safetensors")
 
@@ -33,19 +31,6 @@ EXPECTED = load_file(GATED / "expected.safetensors")
 @pytest.fixture(scope="module")
 def templates() -> np.ndarray:
     return TemplateSet.open(FIXTURES / "templates").templates
-
-
-@pytest.fixture(scope="module")
-def registered(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Iterator[str]:
-    """Gives the address of a registered model; the store is the module's own."""
-    folder = tmp_path_factory.mktemp("registered")
-    shutil.copy(mlflow_template, folder / "mlflow.db")
-    former = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-    mlflow.create_experiment("e", artifact_location=(folder / "artifacts").as_uri())
-    register(GATED)
-    yield "models:/small/1"
-    mlflow.set_tracking_uri(former)
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +51,19 @@ def model_that_reads(
     return mlflow.pyfunc.load_model(registered)
 
 
-@pytest.mark.parametrize("version", ["version_0_1"])
-def test_a_model_of_an_earlier_version_loads(version: str, templates: np.ndarray) -> None:
-    model = mlflow.pyfunc.load_model(str(FIXTURES.with_name(version) / "model"))
+@pytest.mark.parametrize("earlier", ["version_0_1", "models/format_1", "models/format_2"])
+def test_a_model_of_an_earlier_version_loads(earlier: str, templates: np.ndarray) -> None:
+    model = mlflow.pyfunc.load_model(str(FIXTURES.parent / earlier / "model"))
     np.testing.assert_allclose(model.predict(templates), EXPECTED["features"], rtol=1e-5, atol=1e-6)
     reconstruction = model.predict(templates, params={"output": "reconstruction"})
     np.testing.assert_allclose(reconstruction, EXPECTED["reconstruction"], rtol=1e-5, atol=1e-6)
+
+
+def test_the_readings_of_a_model_of_format_2_are_read(templates: np.ndarray) -> None:
+    model = mlflow.pyfunc.load_model(str(FIXTURES.parent / "models" / "format_2" / "model"))
+    assert not model.predict(templates, params={"without": "attribute:Male, pose:left"})[:, [5, 7]].any()
+    read = model.predict(templates, params={"output": "readings", "k": 1})
+    assert read["readings"][0] == [f"Feature {read['features'][0][0]}."]
 
 
 LOAD = """
