@@ -73,7 +73,7 @@ class Run:
         return lambda metrics, step=0: self.on_metrics(grouped(metrics, group), step)
 
     def of_sae(self, group: str) -> OnMetrics:
-        """The same for metrics of the run's SAE: its LoggedModel, if it has one, gets them too, with the template set."""
+        """The same for metrics of the run's SAE on its template set, which go to its LoggedModel too, if it has one."""
 
         def log(metrics: Mapping[str, float], step: int = 0) -> None:
             of = (self.model_id, *self.dataset) if self.model_id else ()

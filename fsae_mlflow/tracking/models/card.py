@@ -11,6 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from fsae_mlflow.provenance import Origin
 from fsae_mlflow.sae.saved import CONFIG
+from fsae_mlflow.tracking.groups import main_metrics
 from fsae_mlflow.tracking.models.readings import READINGS_FILE, Shipped
 
 TITLE = "# Sparse autoencoder"
@@ -19,8 +20,6 @@ VERSIONS_TAG = "mlflow.modelVersions"
 READINGS_TAG = "fsae.readings"
 """On a LoggedModel that has readings: the digest of the template set that they were read on."""
 N_READINGS = 8
-SHOWN = ("fvu", "cosine", "l0", "alive", "accuracy", "wilson_low", "wilson_high", "confirmed_of_alive", "n_judged")
-"""The last part of the names of the metrics that the card shows."""
 
 
 def write_cards(client: MlflowClient, model_id: str) -> None:
@@ -65,9 +64,8 @@ def tags_of(config: Mapping[str, Any], metrics: Mapping[str, Metric]) -> dict[st
     final = config.get("metrics", {})
     side = "heldout" if "heldout/fvu" in final else "train"
     tags = {f"fsae.{name}": f"{final[f'{side}/{name}']:.4g}" for name in ("l0", "fvu") if f"{side}/{name}" in final}
-    accuracy = [metric for name, metric in metrics.items() if name == "all/accuracy" or name.endswith("/all/accuracy")]
-    if accuracy:
-        tags["fsae.lfw_accuracy"] = f"{accuracy[-1].value:.4f}"
+    if accuracy := metrics.get("lfw/all/accuracy"):
+        tags["fsae.lfw_accuracy"] = f"{accuracy.value:.4f}"
     return tags
 
 
@@ -125,17 +123,12 @@ def _metric_section(config: Mapping[str, Any], metrics: Mapping[str, Metric]) ->
 
 
 def _metric_rows(config: Mapping[str, Any], metrics: Mapping[str, Metric]) -> Iterator[tuple[str, str, str]]:
-    for name in dict.fromkeys([*config.get("metrics", {}), *metrics]):
-        metric = metrics.get(name)
-        value = config["metrics"][name] if metric is None else metric.value
+    values = config.get("metrics", {}) | {name: metric.value for name, metric in metrics.items()}
+    for name, value in main_metrics(values).items():
         group, _, last = name.rpartition("/")
-        if last not in SHOWN or last.startswith("wilson"):
-            continue
-        bounds = [metrics.get(f"{group}/{bound}") for bound in ("wilson_low", "wilson_high")]
-        interval = ""
-        if last == "accuracy" and all(bounds):
-            interval = f" (95 %: {bounds[0].value:.4f}…{bounds[1].value:.4f})"  # pyright: ignore[reportOptionalMemberAccess]
-        yield name, f"{value:.4g}{interval}", (metric and metric.dataset_name) or ""
+        bounds = [values.get(f"{group}/{bound}") for bound in ("wilson_low", "wilson_high")]
+        interval = f" (95 %: {bounds[0]:.4f}…{bounds[1]:.4f})" if last == "accuracy" and None not in bounds else ""
+        yield name, f"{value:.4g}{interval}", (name in metrics and metrics[name].dataset_name) or ""
 
 
 def _reading_section(readings: Shipped | None) -> list[str]:

@@ -26,6 +26,8 @@ REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "safetensors", "jaxtyping"
 VERSION_TAG = "fsae_mlflow"
 FORMAT_TAG = "fsae.format"
 DIGEST_TAG = "fsae.digest"
+NO_STEP = -1
+"""MLflow copies the run's metrics of the model's step to the model, without a dataset: of this step are none."""
 FORMAT = "2"
 """Of the served model: 1 (no tag) had the outputs features and reconstruction and took float32 arrays only."""
 
@@ -66,6 +68,7 @@ def log_model(sae: SparseAutoencoder, folder: Path) -> str:
             pip_requirements=[f"{package}=={version(package).split('+')[0]}" for package in REQUIREMENTS],
             metadata={**tags, "d_in": sae.d_in, "d_sae": sae.d_sae},
             tags=tags,
+            step=NO_STEP,
         )
     return str(info.model_id)
 
@@ -99,8 +102,8 @@ def note_output(client: MlflowClient, run_id: str, model_id: str) -> None:
 
 
 def log_metrics(client: MlflowClient, run_id: str, model_id: str, config: dict[str, Any]) -> None:
-    """Log the final metrics of config.json, which `run_id` has logged, as the model's own too, with the template set
-    that they are of; those that the model has stay as they are.
+    """Log the final metrics of config.json on training and held-out people, which `run_id` has logged, as the model's
+    own too, with the template set that they are of; those that the model has stay as they are.
     """
     known = {metric.key for metric in client.get_logged_model(model_id).metrics or []}
     templates = config["templates"]
@@ -110,7 +113,7 @@ def log_metrics(client: MlflowClient, run_id: str, model_id: str, config: dict[s
         dataset = {"dataset_name": name, "dataset_digest": templates["digest"]}
     points = []
     for name, value in config.get("metrics", {}).items():
-        if name in known:
+        if name in known or name.split("/")[0] not in ("heldout", "train"):
             continue
         # The very point that the run has: MLflow keeps equal points once.
         logged = [point for point in client.get_metric_history(run_id, name) if point.value == value]

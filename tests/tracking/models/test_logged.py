@@ -52,22 +52,21 @@ def test_a_later_stage_adds_to_the_model_however_the_sae_is_named(tmp_path: Path
             run = Run(active, "evaluate_lfw")
             open_templates(run, str(FIXTURES / "templates"), context="verification")
             find_sae(run, name)
-            run.on_model_metrics({"all/accuracy": 0.9 + number / 100})
+            run.of_sae("lfw")({"all/accuracy": 0.9 + number / 100, "all/wilson_low": 0.8, "all/wilson_high": 0.99}, 0)
             run.update_card()
             assert run.journal.flush(10.0)
         assert [one.model_id for one in mlflow.get_run(active.info.run_id).inputs.model_inputs] == [model.model_id]
         (found,) = mlflow.search_logged_models(
-            filter_string=f"metrics.`all/accuracy` > {0.895 + number / 100}",
+            filter_string=f"metrics.`lfw/all/accuracy` > {0.895 + number / 100}",
             datasets=[{"dataset_name": "synthetic"}],
             output_format="list",
         )
-        metric = max(found.metrics, key=lambda one: one.value if one.key == "all/accuracy" else 0)
+        metric = max(found.metrics, key=lambda one: one.value if one.key == "lfw/all/accuracy" else 0)
         assert (found.model_id, metric.value) == (model.model_id, 0.9 + number / 100)
         assert metric.dataset_digest == TemplateSet.open(FIXTURES / "templates").digest
     version = mlflow.MlflowClient().get_model_version("small", "1")
-    assert (
-        version.tags["fsae.lfw_accuracy"] == "0.9500" and "| all/accuracy | 0.95 | synthetic |" in version.description
-    )
+    assert version.tags["fsae.lfw_accuracy"] == "0.9500"
+    assert "| lfw/all/accuracy | 0.95 (95 %: 0.8000…0.9900) | synthetic |" in version.description.splitlines()
 
 
 @pytest.mark.usefixtures("store")
@@ -75,7 +74,7 @@ def test_an_sae_that_was_never_logged_has_no_model(tmp_path: Path) -> None:
     with mlflow.start_run(experiment_id=mlflow.set_experiment("e").experiment_id) as active:
         run = Run(active, "evaluate_lfw")
         find_sae(run, str(make_sae(tmp_path / "sae", 0.3)))
-        run.on_model_metrics({"all/accuracy": 0.9})
+        run.of_sae("lfw")({"all/accuracy": 0.9}, 0)
         run.update_card()
         assert run.journal.flush(10.0) and run.model_id == ""
-    assert mlflow.get_run(active.info.run_id).data.metrics == {"all/accuracy": 0.9}
+    assert mlflow.get_run(active.info.run_id).data.metrics == {"lfw/all/accuracy": 0.9}
