@@ -4,19 +4,16 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from mlflow.entities import LoggedModelInput
-
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import parse
 from fsae_mlflow.pipeline.fingerprint import UnknownContentError, stage_fingerprint
 from fsae_mlflow.pipeline.settings import PipelineSettings
 from fsae_mlflow.pipeline.stages import STAGES, Stage
-from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.tracking.description import Input
 from fsae_mlflow.tracking.groups import MAIN
 from fsae_mlflow.tracking.outputs import DIGEST_TAG
 from fsae_mlflow.tracking.projects import require_project, run_entry_point
-from fsae_mlflow.tracking.reuse import find_reusable, mark_reusable, model_of
+from fsae_mlflow.tracking.reuse import find_reusable, mark_reusable
 from fsae_mlflow.tracking.run import Run
 
 # What the closing line tells, where it was measured.
@@ -53,7 +50,6 @@ def run_pipeline(run: Run, settings: PipelineSettings) -> dict[str, Run]:
             continue
         _note_stage(run, name, done[name])
         run.copy_from(done[name], metrics=MAIN, artifacts=stage.artifacts)
-    _note_inputs(run, done, settings)
     reused = sum(one.client.get_run(one.id).data.tags.get("mlflow.parentRunId") != run.id for one in done.values())
     metrics = run.metrics
     told = [f"{len(done)} stages" + (f", {reused} of them reused" if reused else "")]
@@ -123,10 +119,3 @@ def _note_stage(run: Run, name: str, child: Run) -> None:
         experiment_id=found.info.experiment_id,
     )
     run.note_input(f"stage.{name}", made)
-
-
-def _note_inputs(run: Run, done: Mapping[str, Run], settings: PipelineSettings) -> None:
-    datasets = run.client.get_run(done["extract"].id).inputs
-    model = model_of(done["train_sae"], parse(TrainSettings, settings.given("train_sae")).model_name)
-    models = [LoggedModelInput(model)] if model else []
-    run.client.log_inputs(run.id, datasets.dataset_inputs if datasets else [], models)

@@ -35,16 +35,6 @@ def find_reusable(parent: Run, stage: str, settings: Any, content: str) -> Run |
     return next((Run(one, stage) for one in found if _is_whole(parent, one, settings)), None)
 
 
-def model_of(run: Run, name: str) -> str:
-    """The id of the logged model of a run's SAE: the run's own, else that of the version of `name` with its weights;
-    empty where there is none.
-    """
-    found = run.client.get_run(run.id)
-    if found.outputs and found.outputs.model_outputs:
-        return found.outputs.model_outputs[0].model_id
-    return next((str(one.model_id) for one in _versions(run, found, name) if one.model_id), "")
-
-
 def _is_whole(parent: Run, run: MlflowRun, settings: Any) -> bool:
     try:
         # Later stages may have put further files beside the run's own, such as the eigenfaces of a template set.

@@ -51,10 +51,7 @@ def kill_in_trial(process: subprocess.Popen[str], trial: int) -> None:
 def address(storage: str, request: pytest.FixtureRequest) -> str:
     if storage != "postgresql":
         return storage
-    try:
-        return request.getfixturevalue("postgresql").new_database()
-    except pytest.FixtureLookupError:
-        pytest.skip("needs the fixture postgresql, which starts one from Debian's packages")
+    return request.getfixturevalue("postgresql").new_database()
 
 
 @pytest.mark.parametrize("storage", ["journal", "postgresql"])
