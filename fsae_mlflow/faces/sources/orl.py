@@ -28,3 +28,4 @@ class Orl(Folder):
     def __iter__(self) -> Iterator[Picture]:
         # The contents, as a new installation of the wheel changes the files' times, and so few bytes are read soon.
         yield from (replace(picture, content=picture.read()) for picture in super().__iter__())
+        self.passed_over.clear()  # the wheel's overview of all faces, which is no user's file
