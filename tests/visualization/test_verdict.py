@@ -84,6 +84,7 @@ def made(templates: np.ndarray, drawn: np.ndarray) -> Judge:
     return Judge(
         recognizer=nn.Identity(),
         rows=np.arange(len(templates)),
+        people=np.array([f"person {row}" for row in range(len(templates))]),
         drawn=drawn,
         templates=templates.astype(np.float32),
         device=torch.device("cpu"),
@@ -121,3 +122,15 @@ def test_a_probe_places_the_image_among_faces_without_the_attribute() -> None:
     assert probe.percentile(toward.astype(np.float32)) > 99
     assert probe.percentile(away.astype(np.float32)) < 10
     assert judge.probe(np.where(np.arange(200) < 5, 1.0, 0.0)) is None
+
+
+def test_a_probe_of_noise_places_a_face_in_the_middle() -> None:
+    # With 40 dimensions a probe tells 60 faces apart that it was fitted on, whatever their labels; new ones it cannot.
+    generator = np.random.default_rng(1)
+    judge = made(generator.normal(size=(60, 40)), np.ones(60, bool))
+    probe = judge.probe((np.arange(60) % 2).astype(float))
+    assert probe is not None
+    unseen = generator.normal(size=(200, 40)).astype(np.float32)
+    assert np.mean([probe.percentile(one) for one in unseen]) == pytest.approx(50, abs=12)
+    scores = probe.model.decision_function(judge.templates[::2])
+    assert np.mean(np.searchsorted(probe.without, scores)) < 10  # the faces of the fit itself are far below

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Float64, Int64, Shaped, UInt8
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, cross_val_predict
 from torch import nn
 from torch.nn import functional as F
 
@@ -18,19 +19,23 @@ from fsae_mlflow.features.judge_templates import judge_templates
 from fsae_mlflow.templates.set import TemplateSet
 
 N_OTHERS = 3000
-FEWEST_TOP, FEWEST_WITH = 5, 10
+FEWEST_TOP = 5
+# Each fold of a probe needs people of either kind to be fitted on.
+FOLDS, FEWEST_PEOPLE = 5, 10
 N_TOP = 20
 PICTURES_AT_ONCE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """Another recognizer, with its L2-normalized `templates` of real faces (`rows` of the set, ascending), all of the
-    people on whom images are judged: those that were `drawn` at random, and top faces of features.
+    """Another recognizer, with its L2-normalized `templates` of real faces (`rows` of the set, ascending, of the
+    identities `people`), all of the people on whom images are judged: those that were `drawn` at random, and top faces
+    of features.
     """
 
     recognizer: nn.Module
     rows: Int64[np.ndarray, " n"]
+    people: Shaped[np.ndarray, " n"]
     drawn: Bool[np.ndarray, " n"]
     templates: Float32[np.ndarray, "n d"]
     device: torch.device
@@ -52,6 +57,7 @@ class Judge:
         return cls(
             recognizer=recognizer.to(device).eval(),
             rows=rows,
+            people=templates.identities[rows],
             drawn=np.isin(rows, others),
             templates=judge_templates(recognizer, templates, rows, device),
             device=device,
@@ -82,20 +88,24 @@ class Judge:
         return float(below.mean() / (2 * len(others)))
 
     def probe(self, has: Float64[np.ndarray, " n_rows"]) -> "Probe | None":
-        """A probe of an attribute (0, 1, nan where unknown); None where fewer than 10 faces have it or lack it."""
+        """A probe of an attribute (0, 1, nan where unknown); None where fewer than 10 people have it or lack it.
+
+        The faces without the attribute get their scores from probes that were fitted on other people.
+        """
         labels = has[self.rows]
         known = ~np.isnan(labels)
-        with_it = labels[known] > 0
-        if min(with_it.sum(), (~with_it).sum()) < FEWEST_WITH:
+        x, with_it, people = self.templates[known], labels[known] > 0, self.people[known]
+        if min(len(np.unique(people[with_it])), len(np.unique(people[~with_it]))) < FEWEST_PEOPLE:
             return None
         model = LogisticRegression(C=10.0, max_iter=1000, class_weight="balanced")
-        model.fit(self.templates[known], with_it)
-        return Probe(model, np.sort(model.decision_function(self.templates[known][~with_it])))
+        folds = GroupKFold(FOLDS, shuffle=True, random_state=0)
+        scores = cross_val_predict(model, x, with_it, groups=people, cv=folds, method="decision_function")
+        return Probe(model.fit(x, with_it), np.sort(scores[~with_it]))
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A logistic regression on the judge's templates, and its scores of the faces without the attribute, ascending."""
+    """A logistic regression on the judge's templates, and scores of the faces without the attribute, ascending."""
 
     model: LogisticRegression
     without: Float[np.ndarray, " n"]
