@@ -120,8 +120,9 @@ def register(
         return model_id, ""
     if version is None:
         version = mlflow.register_model(f"models:/{model_id}", name)
+        client.set_model_version_tag(name, str(version.version), FORMAT_TAG, FORMAT)
     number = str(version.version)
-    known = {VERSION_TAG: fsae_mlflow.__version__, DIGEST_TAG: weights, FORMAT_TAG: FORMAT, **about(config)}
+    known = {VERSION_TAG: fsae_mlflow.__version__, DIGEST_TAG: weights, **about(config)}
     for tag, value in known.items():
         if tag not in version.tags:
             client.set_model_version_tag(name, number, tag, value)
@@ -146,7 +147,11 @@ def _place(client: MlflowClient, version: ModelVersion, standing: Standing, max_
         verdict = Verdict(CHAMPION, "it has this alias already")
     else:
         champion = _standing(name, former) if former else None
-        verdict = judge(standing, champion, max_l0=_limit(model.tags, name))
+        limit = _limit(model.tags, name)
+        if limit is None and champion is not None and champion.counts:
+            # Earlier versions of this package noted no limit: that champion's own holds.
+            max_l0 = limit = SLACK * champion.l0
+        verdict = judge(standing, champion, max_l0=limit)
     if verdict.alias == CHAMPION:
         if LIMIT_TAG not in model.tags:
             client.set_registered_model_tag(name, LIMIT_TAG, f"{max_l0 or SLACK * standing.l0:.4g}")

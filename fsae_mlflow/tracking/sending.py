@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, LoggedModelOutput, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.tracking.models.card import add_readings, write_cards
+from fsae_mlflow.tracking.models.logged import note_output
 
 TABLES_TAG = "mlflow.loggedArtifacts"
 
@@ -53,7 +54,7 @@ def _send(client: MlflowClient, run_id: str, entries: list[dict[str, Any]]) -> N
         case {"do": "dataset", "dataset": dataset, "context": context}:
             client.log_inputs(run_id, [DatasetInput(Dataset(**dataset), [InputTag("mlflow.data.context", context)])])
         case {"do": "model", "model": model}:
-            client.log_outputs(run_id, [LoggedModelOutput(model, step=0)])
+            note_output(client, run_id, model)
         case {"do": "used_model", "model": model}:
             client.log_inputs(run_id, models=[LoggedModelInput(model)])
         case {"do": "card", "model": model, "readings": path}:

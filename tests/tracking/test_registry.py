@@ -59,6 +59,33 @@ def test_a_search_states_the_limit_and_a_person_can_change_it(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("store")
+def test_a_deleted_version_or_model_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    client = mlflow.MlflowClient()
+    first = make_sae(tmp_path / "first", 0.4)
+    register(first)
+    client.delete_model_version("small", "1")
+    assert register(first)[0] == "2" and aliases() == {"champion": "2"}
+    assert client.get_model_version("small", "2").description.startswith("# Sparse autoencoder")
+    client.delete_logged_model(model_of(client.get_model_version("small", "2")))
+    register(make_sae(tmp_path / "better", 0.3))
+    assert aliases() == {"champion": "3", "champion_previous": "2"}
+
+
+@pytest.mark.usefixtures("store")
+def test_a_model_registered_by_an_earlier_version_keeps_its_limit_and_format(tmp_path: Path) -> None:
+    client, first = mlflow.MlflowClient(), make_sae(tmp_path / "first", 0.4)
+    register(first)
+    client.delete_registered_model_tag("small", "fsae.max_l0")
+    client.delete_model_version_tag("small", "1", "fsae.format")
+    client.delete_logged_model_tag(model_of(client.get_model_version("small", "1")), "fsae.format")
+    register(make_sae(tmp_path / "dense", 0.3, l0=245.0), max_l0=300.0)
+    assert aliases() == {"champion": "1", "challenger": "2"}
+    assert register(first)[0] == "1"
+    version = client.get_model_version("small", "1")
+    assert "fsae.format" not in version.tags and '"output": "top"' not in version.description
+
+
+@pytest.mark.usefixtures("store")
 def test_equal_weights_are_logged_and_registered_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "fsae_mlflow")
     sae, better = make_sae(tmp_path / "sae", 0.4), make_sae(tmp_path / "better", 0.3)

@@ -1,6 +1,5 @@
 """The model card of a registered SAE: Markdown on the version and on the registered model, and the version's tags."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ from mlflow.tracking import MlflowClient
 from fsae_mlflow.provenance import Origin
 from fsae_mlflow.sae.saved import CONFIG
 from fsae_mlflow.tracking.groups import main_metrics
+from fsae_mlflow.tracking.models.logged import FORMAT_TAG
 from fsae_mlflow.tracking.models.readings import READINGS_FILE, Shipped
 
 TITLE = "# Sparse autoencoder"
 """A description that begins otherwise was written by a person, and stays."""
-VERSIONS_TAG = "mlflow.modelVersions"
 READINGS_TAG = "fsae.readings"
 """On a LoggedModel that has readings: the digest of the template set that they were read on."""
 N_READINGS = 8
@@ -25,16 +24,17 @@ N_READINGS = 8
 def write_cards(client: MlflowClient, model_id: str) -> None:
     """Write the card and the tags of every registered version of a LoggedModel, and of the registered models."""
     model = client.get_logged_model(model_id)
-    versions = json.loads(model.tags.get(VERSIONS_TAG, "[]"))
+    # The model's tag of its versions, which MLflow keeps, still names deleted and renamed ones.
+    versions = client.search_model_versions(f"source_path = 'models:/{model_id}'")
     if not versions:
         return
     config = load_dict(f"{model.artifact_location}/artifacts/sae/{CONFIG}")
     metrics = newest(model.metrics or [])
     readings = _readings(model)
     for one in versions:
-        name, number = one["name"], str(one["version"])
+        name, number = one.name, str(one.version)
         card = version_card(config, metrics, readings, uri=f"models:/{name}/{number}", model=model)
-        if (client.get_model_version(name, number).description or TITLE).startswith(TITLE):
+        if (one.description or TITLE).startswith(TITLE):
             client.update_model_version(name, number, card)
         for tag, value in tags_of(config, metrics).items():
             client.set_model_version_tag(name, number, tag, value)
@@ -99,7 +99,7 @@ def version_card(
         "## Limits",
         _limits(config, card),
         "## Use",
-        _usage(uri, shape["d_in"], with_readings=readings is not None),
+        _usage(uri, shape["d_in"], with_readings=readings is not None, first_format=FORMAT_TAG not in model.tags),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -154,7 +154,13 @@ def _limits(config: Mapping[str, Any], card: Mapping[str, Any]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _usage(uri: str, d_in: int, *, with_readings: bool) -> str:
+def _usage(uri: str, d_in: int, *, with_readings: bool, first_format: bool) -> str:
+    if first_format:
+        return f"""```python
+model = mlflow.pyfunc.load_model("{uri}")
+model.predict(templates)                                        # (n, {d_in}) float32 → features (n, d_sae)
+model.predict(templates, params={{"output": "reconstruction", "without": "17,42"}})
+```"""
     readings = "and what they mean" if with_readings else "and what they mean, after describe"
     return f"""```python
 model = mlflow.pyfunc.load_model("{uri}")

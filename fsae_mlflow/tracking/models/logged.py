@@ -95,7 +95,7 @@ def model_of(version: ModelVersion) -> str:
 
 
 def note_output(client: MlflowClient, run_id: str, model_id: str) -> None:
-    """Log a LoggedModel as an output of the run, which it is already of the run that made it."""
+    """Log a LoggedModel as an output of the run, which it may be already; MLflow refuses to log it twice."""
     outputs = client.get_run(run_id).outputs
     if model_id not in [one.model_id for one in (outputs.model_outputs if outputs else [])]:
         client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])

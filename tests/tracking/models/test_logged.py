@@ -10,6 +10,7 @@ from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.tracking.inputs import find_sae, open_templates
 from fsae_mlflow.tracking.registry import log_sae, register_sae
 from fsae_mlflow.tracking.runs import Run
+from fsae_mlflow.tracking.sending import attempt
 from tests.tracking.models.made import FIXTURES, make_sae, register
 
 
@@ -78,3 +79,15 @@ def test_an_sae_that_was_never_logged_has_no_model(tmp_path: Path) -> None:
         run.update_card()
         assert run.journal.flush(10.0) and run.model_id == ""
     assert mlflow.get_run(active.info.run_id).data.metrics == {"lfw/all/accuracy": 0.9}
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("do", ["model", "used_model"])
+def test_a_model_whose_entry_is_sent_twice_is_there_once(do: str) -> None:
+    client, experiment = mlflow.MlflowClient(), mlflow.set_experiment("e").experiment_id
+    model, run_id = client.create_logged_model(experiment).model_id, client.create_run(experiment).info.run_id
+    entry = {"do": do, "model": model}
+    assert [attempt(client, run_id, [entry]) for _ in range(2)] == [None, None]
+    found = client.get_run(run_id)
+    models = [*found.outputs.model_outputs, *found.inputs.model_inputs]
+    assert [one.model_id for one in models] == [model]
