@@ -1,5 +1,6 @@
 """The stage: a template set → the trials of a search, each a training, and the best of them."""
 
+import math
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -9,7 +10,7 @@ from typing import Any
 
 import optuna
 
-from fsae_mlflow.errors import StoppedError
+from fsae_mlflow.errors import StoppedError, UserError
 from fsae_mlflow.locks import only_writer
 from fsae_mlflow.parameters import deciding, fingerprint, output_folder
 from fsae_mlflow.progress import OnMetrics
@@ -105,6 +106,9 @@ def _run(
                 settings.objectives, sae=trained.sae, templates=templates, settings=of_trial
             )
             run.on_metrics(metrics, 0)
+            for objective in settings.objectives:
+                if not math.isfinite(metrics[objective.name]):
+                    raise UserError(f"objective: {objective.name} of trial {trial.number} is not a finite number.")
             if Sweep.of(study, folder, settings).has_room_for(metrics):
                 run.on_sae(output)
     except StoppedError as reason:

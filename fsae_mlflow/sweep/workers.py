@@ -48,12 +48,13 @@ def work(
         with _heartbeat(trial):
             return run_trial(trial)
 
-    n_failures, number = 0, -1
+    n_failures, number = 0, None
     while not enough() and time.monotonic() < ends:
         _repeat_lost(study, alone=alone)
         states = [trial.state for trial in study.get_trials(deepcopy=False)]
         left = settings.sampler != "grid" or TrialState.WAITING in states
         if left and sum(state in TAKEN for state in states) < settings.n_trials:
+            number = None  # until the trial begins
             try:
                 study.optimize(objective, n_trials=1, catch=(_NotNeededError,))
             except UserError as error:
@@ -62,7 +63,8 @@ def work(
                     raise
                 logger.warning("A trial failed: %s The search goes on.", error)
             except KeyboardInterrupt:
-                _queue_again(study, next(one for one in study.get_trials(deepcopy=False) if one.number == number))
+                if number is not None:
+                    _queue_again(study, study.get_trials(deepcopy=False)[number])
                 raise
         elif TrialState.RUNNING in states:
             time.sleep(SECONDS_BETWEEN_LOOKS)

@@ -160,3 +160,11 @@ def test_a_trial_that_fails_does_not_end_the_search(template_set: TemplateSet, t
 def test_a_search_of_failures_ends_at_once(template_set: TemplateSet, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="The loss is not finite"):
         search(template_set, n_trials=3, variant="topk", k=4, space="lr:1e30", output=str(tmp_path))
+
+
+def test_trials_whose_objective_is_no_number_end_the_search(
+    template_set: TemplateSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fsae_mlflow.sweep.stage.measured", lambda *_, **__: {"readings/n_kinds": float("nan")})
+    with pytest.raises(UserError, match="readings/n_kinds of trial 0 is not a finite number"):
+        search(template_set, n_trials=1, objective="readings/n_kinds", minutes=0.05, output=str(tmp_path))

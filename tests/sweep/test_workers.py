@@ -158,3 +158,17 @@ def test_a_trial_beyond_the_number_is_not_run(template_set: TemplateSet, tmp_pat
     two = type(settings)(**{**vars(settings), "n_trials": 2})
     workers.work(study, two, lambda trial: ran.append(trial.number), alone=False, enough=steal)
     assert ran == [] and [trial.state.name for trial in study.trials] == ["COMPLETE", "RUNNING", "FAIL"]
+
+
+def test_a_stop_before_a_trial_begins_repeats_none(template_set: TemplateSet, tmp_path: Path) -> None:
+    found = search(template_set, n_trials=1, output=str(tmp_path))
+    study, settings = found.study, type(found.settings)(**{**vars(found.settings), "n_trials": 3})
+    calls = iter([study.optimize, _stop])
+    study.optimize = lambda *given, **more: next(calls)(*given, **more)
+    with pytest.raises(KeyboardInterrupt):
+        workers.work(study, settings, lambda _: [0.5], alone=True, enough=lambda: False)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE"]
+
+
+def _stop(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
