@@ -26,7 +26,7 @@ from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.tracking.datasets import dataset_entry, folder_source, pictures_entry, templates_entry
 from fsae_mlflow.tracking.description import Input
 from fsae_mlflow.tracking.downloads import downloaded
-from fsae_mlflow.tracking.models.logged import SAE, find_model, model_of
+from fsae_mlflow.tracking.models.logged import SAE, exists, find_model, model_of
 from fsae_mlflow.tracking.run import Run
 from fsae_mlflow.tracking.runs import STAGE_TAG
 
@@ -112,7 +112,9 @@ def find_sae(run: Run, name: str, *, parameter: str = SAE) -> Path:
         }
         entry = dataset_entry(SAE, weights, source=found.source, profile=profile)
         run.log("dataset", dataset=entry, context=SAE)
-        model_id = found.model_id or find_model(run.client, weights, run.experiment_id)
+        model_id = found.model_id
+        if not model_id or not exists(run.client, model_id):
+            model_id = find_model(run.client, weights, run.experiment_id)
         if model_id:
             run.log("used_model", model=model_id)
         if parameter == SAE:

@@ -24,6 +24,7 @@ from fsae_mlflow.tracking.models.logged import (
     SAE,
     VERSION_TAG,
     about,
+    exists,
     find_model,
     log_metrics,
     log_model,
@@ -181,7 +182,8 @@ def _standing(name: str, number: str) -> Standing:
 
 
 def _registered(client: MlflowClient, name: str, weights: str) -> ModelVersion | None:
-    """The newest complete version of the model `name` with these weights."""
+    """The newest complete version of the model `name` with these weights, whose LoggedModel is there if it has one."""
     found = client.search_model_versions(f"tags.`{DIGEST_TAG}` = '{weights}'")
     known = [one for one in found if one.name == name and one.status == "READY"]
-    return max(known, key=lambda one: int(one.version), default=None)
+    whole = (one for one in known if not model_of(one) or exists(client, model_of(one)))
+    return max(whole, key=lambda one: int(one.version), default=None)

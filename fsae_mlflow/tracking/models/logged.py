@@ -10,7 +10,9 @@ import mlflow
 import numpy as np
 from mlflow.entities import LoggedModelOutput, Metric
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 from mlflow.types import ParamSchema, ParamSpec
 from mlflow.utils.time import get_current_time_millis
@@ -80,11 +82,23 @@ def find_model(client: MlflowClient, weights: str, experiment_id: str, *, form: 
     condition = f"tags.`{DIGEST_TAG}` = '{weights}'"
     if form:
         condition += f" and tags.`{FORMAT_TAG}` = '{form}'"
-    registered = [one for one in client.search_model_versions(condition) if model_of(one) and one.status == "READY"]
-    if registered:
-        return model_of(max(registered, key=lambda one: one.creation_timestamp or 0))
+    registered = [one for one in client.search_model_versions(condition) if one.status == "READY"]
+    for newest in sorted(registered, key=lambda one: one.creation_timestamp or 0, reverse=True):
+        if model_of(newest) and exists(client, model_of(newest)):
+            return model_of(newest)
     logged = [one for one in client.search_logged_models([experiment_id], condition) if str(one.status) == "READY"]
     return max(logged, key=lambda one: one.creation_timestamp).model_id if logged else ""
+
+
+def exists(client: MlflowClient, model_id: str) -> bool:
+    """Whether the LoggedModel is there: runs and versions still name a deleted one."""
+    try:
+        client.get_logged_model(model_id)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise
+        return False
+    return True
 
 
 def model_of(version: ModelVersion) -> str:

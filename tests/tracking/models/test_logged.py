@@ -8,6 +8,7 @@ import pytest
 from fsae_mlflow.sae.saved import digest, load_sae
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.tracking.inputs import find_sae, open_templates
+from fsae_mlflow.tracking.models.logged import model_of
 from fsae_mlflow.tracking.registry import log_sae, register_sae
 from fsae_mlflow.tracking.runs import Run
 from fsae_mlflow.tracking.sending import attempt
@@ -68,6 +69,20 @@ def test_a_later_stage_adds_to_the_model_however_the_sae_is_named(tmp_path: Path
     version = mlflow.MlflowClient().get_model_version("small", "1")
     assert version.tags["fsae.lfw_accuracy"] == "0.9500"
     assert "| lfw/all/accuracy | 0.95 (95 %: 0.8000…0.9900) | synthetic |" in version.description.splitlines()
+
+
+@pytest.mark.usefixtures("store")
+def test_a_deleted_model_is_not_used(tmp_path: Path) -> None:
+    client, folder = mlflow.MlflowClient(), make_sae(tmp_path / "sae", 0.3)
+    register(folder)
+    client.delete_logged_model(model_of(client.get_model_version("small", "1")))
+    for name in (str(folder), "models:/small/1"):
+        with mlflow.start_run(experiment_id=mlflow.set_experiment("e").experiment_id) as active:
+            run = Run(active, "evaluate_lfw")
+            find_sae(run, name)
+            run.update_card()
+            assert run.journal.flush(10.0) and run.model_id == ""
+    assert register(folder)[0] == "2"
 
 
 @pytest.mark.usefixtures("store")
