@@ -177,8 +177,19 @@ def _limit(tags: dict[str, str], name: str) -> float | None:
 
 
 def _standing(name: str, number: str) -> Standing:
-    """The standing of a registered version, which may be of an earlier version of this package."""
-    return Standing.of(load_dict(f"models:/{name}/{number}/artifacts/{SAE}/{CONFIG}"))
+    """The standing of the champion, which may be of an earlier version of this package.
+
+    Raises: UserError where its files are gone.
+    """
+    try:
+        return Standing.of(load_dict(f"models:/{name}/{number}/artifacts/{SAE}/{CONFIG}"))
+    except (MlflowException, OSError) as error:
+        if not is_refusal(error):
+            raise
+        raise UserError(
+            f"model_name: the champion of {name}, version {number}, cannot be read ({said(error)}); delete that "
+            "version or its alias."
+        ) from error
 
 
 def _registered(client: MlflowClient, name: str, weights: str) -> ModelVersion | None:

@@ -1,5 +1,6 @@
 """The model registry: what is registered, once, under which alias and with which card."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+from mlflow.utils.file_utils import local_file_uri_to_path
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.sae.saved import digest, load_sae
@@ -159,3 +161,13 @@ def test_a_run_is_registered_once() -> None:
     with mlflow.start_run(experiment_id=mlflow.set_experiment("e").experiment_id) as active:
         numbers = {register_sae(Run(active, "test"), load_sae(GATED), GATED, name="small") for _ in range(2)}
     assert numbers == {"1"}
+
+
+@pytest.mark.usefixtures("store")
+def test_a_champion_without_files_is_named(tmp_path: Path) -> None:
+    client = mlflow.MlflowClient()
+    register(make_sae(tmp_path / "first", 0.4))
+    model = client.get_logged_model(model_of(client.get_model_version("small", "1")))
+    shutil.rmtree(local_file_uri_to_path(model.artifact_location))
+    with pytest.raises(UserError, match=r"champion of small, version 1, cannot be read .*; delete that version"):
+        register(make_sae(tmp_path / "second", 0.3))
