@@ -17,12 +17,13 @@ def main(settings, run):
     from fsae_mlflow.sae.saved import load_sae
     from fsae_mlflow.sweep.stage import sweep
     from fsae_mlflow.tracking.inputs import open_templates
-    from fsae_mlflow.tracking.registry import check_registration
+    from fsae_mlflow.tracking.registry import check_registration, find_embeddable
     from fsae_mlflow.tracking.trials import log_best, log_sweep, trial_runs
 
     name = settings.model_name if settings.register else ""
     check_registration(run, name)
     templates = open_templates(run, settings.templates, context="training")
+    recognizer = find_embeddable(settings, templates)
     found = sweep(settings, templates=templates, start_run=trial_runs(run, templates))
     if not found.trials:
         raise UserError(f"No trial has finished ({found.n_pruned} were pruned); increase n_trials or minutes.")
@@ -32,7 +33,7 @@ def main(settings, run):
             f"max_l0={settings.max_l0:g}: no trial has a smaller L0 and an fvu below 1; increase max_l0, n_trials or "
             "the range of space."
         )
-    folder = log_best(run, found.best, name=name, max_l0=settings.max_l0)
+    folder = log_best(run, found.best, name=name, max_l0=settings.max_l0, recognizer=recognizer)
     if settings.describe:
         reading = DescribeSettings(device=settings.device)
         run.of_sae("readings")(reading_metrics(reading, templates=templates, sae=load_sae(folder)), 0)

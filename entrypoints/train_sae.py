@@ -18,11 +18,12 @@ def main(settings, run):
     from fsae_mlflow.sae.training.stage import train
     from fsae_mlflow.templates.spectrum import spectrum
     from fsae_mlflow.tracking.inputs import open_templates
-    from fsae_mlflow.tracking.registry import check_registration, log_sae, register_sae
+    from fsae_mlflow.tracking.registry import check_registration, find_embeddable, log_sae, register_sae
 
     name = settings.model_name if settings.register else ""
     check_registration(run, name)
     templates = open_templates(run, settings.templates, context="training")
+    recognizer = find_embeddable(settings, templates)
     output = output_folder("train_sae", settings.output, training_fingerprint(settings, templates.digest))
     trained = train(settings, templates=templates, output=output, on_metrics=run.on_epoch)
     run.under("train")(trained.metrics, 0)
@@ -31,7 +32,7 @@ def main(settings, run):
         run.on_metrics(found.metrics)
         warn_if_useless(trained.metrics, found)
     log_sae(run, trained.folder)
-    register_sae(run, trained.sae, trained.folder, name=name)
+    register_sae(run, trained.sae, trained.folder, name=name, recognizer=recognizer)
     if settings.describe and run.leads:
         reading = DescribeSettings(device=settings.device)
         run.of_sae("readings")(reading_metrics(reading, templates=templates, sae=trained.sae), 0)

@@ -10,7 +10,9 @@ from PIL import Image
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.explanation.contributions import Contributions
-from fsae_mlflow.extraction.single import extract_one
+from fsae_mlflow.extraction.single import PictureExtractor
+from fsae_mlflow.faces.pictures import Picture
+from fsae_mlflow.faces.storage import Location
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.verification.pairs import RowPairs, find_row
@@ -54,7 +56,8 @@ def find_face(name: str, templates: TemplateSet, recognizer: Recognizer | None) 
         raise UserError(
             f"{name} is a picture without a template, which only the recognizer can make; give the recognizer."
         )
-    pixels, template = extract_one(Path(name), templates.metadata.get("settings", {}), recognizer)
+    extract = PictureExtractor(templates.metadata.get("settings", {}), recognizer)
+    pixels, template = extract(Picture(name, "", Location.of(name)))
     return Face(name=Path(name).name, identity=None, picture=Image.fromarray(pixels), template=template)
 
 

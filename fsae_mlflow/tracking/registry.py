@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
 from mlflow.artifacts import load_dict
@@ -13,6 +14,8 @@ import fsae_mlflow
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.saved import CONFIG, FILES, digest, read_config
+from fsae_mlflow.sae.training.settings import TrainSettings
+from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.tracking.addresses import without_password
 from fsae_mlflow.tracking.journal import PATIENCE_SECONDS, is_refusal, said
 from fsae_mlflow.tracking.models.card import write_cards
@@ -24,6 +27,7 @@ from fsae_mlflow.tracking.models.logged import (
     SAE,
     VERSION_TAG,
     about,
+    add_recognizer,
     exists,
     find_model,
     log_metrics,
@@ -31,7 +35,11 @@ from fsae_mlflow.tracking.models.logged import (
     model_of,
     note_output,
 )
+from fsae_mlflow.tracking.models.served_inputs import RECOGNIZER
 from fsae_mlflow.tracking.runs import Run
+
+if TYPE_CHECKING:
+    from fsae_mlflow.tracking.models.embedded import EmbeddableRecognizer
 
 LIMIT_TAG = "fsae.max_l0"
 VERDICT_TAG = "fsae.verdict"
@@ -64,14 +72,36 @@ def check_registration(run: Run, name: str) -> None:
         ) from error
 
 
-def register_sae(run: Run, sae: SparseAutoencoder, folder: Path, *, name: str, max_l0: float | None = None) -> str:
+def find_embeddable(settings: TrainSettings, templates: TemplateSet) -> "EmbeddableRecognizer | None":
+    """The recognizer of the templates where `settings` want the model to carry it, found before the work.
+
+    Raises: UserError where it cannot be carried.
+    """
+    if not settings.embed_recognizer:
+        return None
+    # It imports all recognizers, which takes seconds.
+    from fsae_mlflow.tracking.models.embedded import EmbeddableRecognizer
+
+    return EmbeddableRecognizer.of(templates)
+
+
+def register_sae(
+    run: Run,
+    sae: SparseAutoencoder,
+    folder: Path,
+    *,
+    name: str,
+    max_l0: float | None = None,
+    recognizer: "EmbeddableRecognizer | None" = None,
+) -> str:
     """Log the SAE saved in `folder` as a pyfunc model of the run, register it as `name`, and return the model version.
 
     What the model takes and gives says models/served.py. The version gets the alias `champion` or `challenger`
     by the rule of models/champion.py, where `max_l0` is the L0 limit of a model without a champion; which one, and why,
     stands in the run's tags `fsae.model`, `fsae.alias` and `fsae.alias_reason`, and is said. Nothing identical is
     logged or registered twice: a LoggedModel or a version of the same weights is used again, and keeps its aliases. The
-    final metrics become the LoggedModel's, and the version's card says what it is. Without a `name` the model is logged
+    final metrics become the LoggedModel's, and the version's card says what it is. A `recognizer` is written beside the
+    SAE and added to the LoggedModel, which takes pictures then. Without a `name` the model is logged
     and not registered, and the result is "". It is also "" where the server does not answer: the journal has the
     registration then, for `entrypoints.upload`.
 
@@ -79,9 +109,12 @@ def register_sae(run: Run, sae: SparseAutoencoder, folder: Path, *, name: str, m
     """
     if not run.leads:
         return ""
+    carried = recognizer.write(folder / RECOGNIZER) if recognizer else None
     try:
         if run.journal.flush(PATIENCE_SECONDS) or not run.journal.away:
-            run.model_id, number = register(run.client, run.id, sae, folder, name=name, max_l0=max_l0)
+            run.model_id, number = register(
+                run.client, run.id, sae, folder, name=name, max_l0=max_l0, recognizer=carried
+            )
             return number
         trouble = run.journal.trouble
     except (MlflowException, OSError) as error:
@@ -97,17 +130,29 @@ def register_sae(run: Run, sae: SparseAutoencoder, folder: Path, *, name: str, m
         digest=digest(folder),
         name=name,
         max_l0=max_l0,
+        recognizer=str(carried.resolve()) if carried else "",
         trouble=trouble,
     )
     return ""
 
 
 def register(
-    client: MlflowClient, run_id: str, sae: SparseAutoencoder, folder: Path, *, name: str, max_l0: float | None
+    client: MlflowClient,
+    run_id: str,
+    sae: SparseAutoencoder,
+    folder: Path,
+    *,
+    name: str,
+    max_l0: float | None,
+    recognizer: Path | None = None,
 ) -> tuple[str, str]:
-    """Register as `register_sae` does, for MLflow's active run; the id of the LoggedModel, and the version."""
+    """Register as `register_sae` does, for MLflow's active run, with the recognizer written to that folder; the id of
+    the LoggedModel, and the version.
+    """
     weights, config = digest(folder), read_config(folder)
-    version = _registered(client, name, weights) if name else None
+    # A model of an earlier format would not know what to do with a recognizer.
+    form = FORMAT if recognizer else ""
+    version = _registered(client, name, weights, form=form) if name else None
     if version is not None and model_of(version):
         model_id = model_of(version)
         logger.info("model_name: %s version %s has these weights already; no other version is made.",
@@ -115,6 +160,8 @@ def register(
     else:
         experiment = client.get_run(run_id).info.experiment_id
         model_id = find_model(client, weights, experiment, form=FORMAT) or log_model(sae, folder)
+    if recognizer:
+        add_recognizer(client, model_id, recognizer)
     note_output(client, run_id, model_id)
     log_metrics(client, run_id, model_id, config)
     if not name:
@@ -192,9 +239,13 @@ def _standing(name: str, number: str) -> Standing:
         ) from error
 
 
-def _registered(client: MlflowClient, name: str, weights: str) -> ModelVersion | None:
-    """The newest complete version of the model `name` with these weights, whose LoggedModel is there if it has one."""
+def _registered(client: MlflowClient, name: str, weights: str, *, form: str) -> ModelVersion | None:
+    """The newest complete version of the model `name` with these weights, whose LoggedModel is there if it has one;
+    `form`: of this format only.
+    """
     found = client.search_model_versions(f"tags.`{DIGEST_TAG}` = '{weights}'")
-    known = [one for one in found if one.name == name and one.status == "READY"]
+    known = [
+        one for one in found if one.name == name and one.status == "READY" and form in ("", one.tags.get(FORMAT_TAG))
+    ]
     whole = (one for one in known if not model_of(one) or exists(client, model_of(one)))
     return max(whole, key=lambda one: int(one.version), default=None)

@@ -8,6 +8,7 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from fsae_mlflow.tracking.models.logged import EMBEDDED_TAG, model_of
 from fsae_mlflow.tracking.outputs import DIGEST_TAG
 from fsae_mlflow.tracking.runs import STAGE_TAG, Run
 
@@ -40,7 +41,13 @@ def _is_whole(parent: Run, run: MlflowRun, settings: Any) -> bool:
         # Later stages may have put further files beside the run's own, such as the eigenfaces of a template set.
         if not load_dict(f"{run.info.artifact_uri}/{LISTING}").items() <= _artifacts(parent, run.info.run_id).items():
             return False
-        return not getattr(settings, "register", False) or bool(_versions(parent, run, settings.model_name))
+        if not getattr(settings, "register", False):
+            return True
+        versions = _versions(parent, run, settings.model_name)
+        if settings.embed_recognizer:
+            models = [parent.client.get_logged_model(model_of(one)) for one in versions if model_of(one)]
+            return any(EMBEDDED_TAG in model.tags for model in models)
+        return bool(versions)
     except (MlflowException, OSError):
         return False
 

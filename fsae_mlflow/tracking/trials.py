@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
@@ -20,6 +20,9 @@ from fsae_mlflow.tracking.description import NOTE_TAG, Call
 from fsae_mlflow.tracking.inputs import find_sae, share_templates
 from fsae_mlflow.tracking.registry import log_sae, register_sae
 from fsae_mlflow.tracking.runs import Run, nested_run
+
+if TYPE_CHECKING:
+    from fsae_mlflow.tracking.models.embedded import EmbeddableRecognizer
 
 STUDY_TAG, RUNS_TAG, BEST_TAG, FRONT_TAG = "fsae.study", "fsae.study_runs", "fsae.best_trial", "fsae.front"
 REGISTERING = ".registering.lock"
@@ -67,9 +70,11 @@ def log_sweep(run: Run, found: Sweep) -> None:
     run.set_tags(tags | ({BEST_TAG: found.best.run_id} if found.best else {}))
 
 
-def log_best(run: Run, best: TrialResult, *, name: str, max_l0: float) -> Path:
-    """Log the best trial's metrics and SAE, register the SAE as `name` (`max_l0`: the search's
-    limit), and return its folder.
+def log_best(
+    run: Run, best: TrialResult, *, name: str, max_l0: float, recognizer: "EmbeddableRecognizer | None" = None
+) -> Path:
+    """Log the best trial's metrics and SAE, register the SAE as `name` (`max_l0`: the search's limit) with the
+    `recognizer` that is given, and return its folder.
 
     Of several processes on one machine each waits for the others here, so that nothing is registered twice. One that
     has not trained the best SAE, on another machine, logs it, and leaves the registration to the one that has.
@@ -82,7 +87,7 @@ def log_best(run: Run, best: TrialResult, *, name: str, max_l0: float) -> Path:
     log_sae(run, folder)
     if here:
         with FileLock(best.folder.parent / REGISTERING):
-            register_sae(run, load_sae(folder), folder, name=name, max_l0=max_l0)
+            register_sae(run, load_sae(folder), folder, name=name, max_l0=max_l0, recognizer=recognizer)
     return folder
 
 

@@ -82,7 +82,9 @@ def _register(client: MlflowClient, run_id: str, entry: dict[str, Any]) -> Excep
         return UserError(f"{folder} holds another SAE than the one that the run trained, so it is not registered.")
     try:
         with mlflow.start_run(run_id=run_id):
-            register(client, run_id, load_sae(folder), folder, name=entry["name"], max_l0=entry.get("max_l0"))
+            recognizer = Path(entry["recognizer"]) if entry.get("recognizer") else None
+            given = {"name": entry["name"], "max_l0": entry.get("max_l0"), "recognizer": recognizer}
+            register(client, run_id, load_sae(folder), folder, **given)
     except (MlflowException, OSError, UserError) as error:
         return error
     return None

@@ -33,6 +33,7 @@ DEFAULTS = {
     "keep": "last",
     "register": True,
     "model_name": "fsae",
+    "embed_recognizer": False,
     "seed": 0,
     "step": "auto",
     "checkpoint_seconds": 300.0,

@@ -101,6 +101,12 @@ class TrainSettings:
     ] = "last"
     register: Annotated[bool, "Whether to add the SAE to the MLflow model registry.", EXECUTION] = True
     model_name: Annotated[str, "Its name there.", EXECUTION] = "fsae"
+    embed_recognizer: Annotated[
+        bool,
+        "Whether the registered model carries the templates' recognizer (tiny, student or onnx), so that it takes "
+        "pictures too; check first whether you may pass its weights on.",
+        EXECUTION,
+    ] = False
     describe: Annotated[
         bool,
         "Whether to log the readings' and probes' metrics of describe at the end, where the templates have attributes.",

@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 from fsae_mlflow.provenance import Origin
 from fsae_mlflow.sae.saved import CONFIG
 from fsae_mlflow.tracking.groups import main_metrics
-from fsae_mlflow.tracking.models.logged import FORMAT_TAG
+from fsae_mlflow.tracking.models.logged import EMBEDDED_TAG, FORMAT_TAG
 from fsae_mlflow.tracking.models.readings import READINGS_FILE, Shipped
 
 TITLE = "# Sparse autoencoder"
@@ -89,6 +89,7 @@ def version_card(
         "Recognizer": f"{card.get('name', 'unknown')} (digest {Origin.of('', card).digest or 'unknown'})",
         "Its licence": card.get("licence") or "unknown: treat as research only",
         "Its training data": card.get("training_data") or "unknown",
+        "Carries the recognizer": "yes: it takes pictures too" if EMBEDDED_TAG in model.tags else "no",
         "Run": f"[{model.source_run_id}](#/{training})",
     }
     sections = [
@@ -99,7 +100,13 @@ def version_card(
         "## Limits",
         _limits(config, card),
         "## Use",
-        _usage(uri, shape["d_in"], with_readings=readings is not None, first_format=FORMAT_TAG not in model.tags),
+        _usage(
+            uri,
+            shape["d_in"],
+            with_readings=readings is not None,
+            with_pictures=EMBEDDED_TAG in model.tags,
+            first_format=FORMAT_TAG not in model.tags,
+        ),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -154,7 +161,7 @@ def _limits(config: Mapping[str, Any], card: Mapping[str, Any]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _usage(uri: str, d_in: int, *, with_readings: bool, first_format: bool) -> str:
+def _usage(uri: str, d_in: int, *, with_readings: bool, with_pictures: bool, first_format: bool) -> str:
     if first_format:
         return f"""```python
 model = mlflow.pyfunc.load_model("{uri}")
@@ -162,12 +169,14 @@ model.predict(templates)                                        # (n, {d_in}) fl
 model.predict(templates, params={{"output": "reconstruction", "without": "17,42"}})
 ```"""
     readings = "and what they mean" if with_readings else "and what they mean, after describe"
+    pictures = """
+model.predict([first, second], params={"output": "match"})      # two pictures (bytes of JPEG, PNG) → why they match"""
     return f"""```python
 model = mlflow.pyfunc.load_model("{uri}")
 model.predict(templates)                                        # (n, {d_in}) → features (n, d_sae)
 model.predict(templates, params={{"output": "top", "k": 10}})      # the strongest features of each
 model.predict(templates, params={{"output": "readings"}})          # {readings}
-model.predict(templates, params={{"output": "reconstruction", "without": "17,42"}})
+model.predict(templates, params={{"output": "reconstruction", "without": "17,42"}}){pictures if with_pictures else ""}
 ```"""
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from mlflow.entities import LoggedModelOutput, Metric
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
+from mlflow.models import ModelSignature, update_model_requirements
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 from mlflow.types import ParamSchema, ParamSpec
@@ -21,13 +22,32 @@ import fsae_mlflow
 from fsae_mlflow.provenance import Origin
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.saved import FILES, digest, read_config
+from fsae_mlflow.tracking.models.served_inputs import RECOGNIZER
 
 SAE = "sae"
 # The packages that the served model and its code import; a test checks that none is missing.
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "safetensors", "jaxtyping", "pydantic", "annotated-types")
+# What it also imports where it carries a recognizer.
+PICTURE_REQUIREMENTS = (
+    "facenet-pytorch",
+    "filelock",
+    "fsspec",
+    "loky",
+    "numba",
+    "onnx",
+    "onnx2torch",
+    "pillow",
+    "psutil",
+    "pyarrow",
+    "timm",
+    "torchvision",
+    "tqdm",
+)
 VERSION_TAG = "fsae_mlflow"
 FORMAT_TAG = "fsae.format"
 DIGEST_TAG = "fsae.digest"
+EMBEDDED_TAG = "fsae.embedded_recognizer"
+"""The digest of the recognizer that a model carries."""
 NO_STEP = -1
 """MLflow copies the run's metrics of the model's step to the model, without a dataset: of this step are none."""
 FORMAT = "2"
@@ -67,12 +87,32 @@ def log_model(sae: SparseAutoencoder, folder: Path) -> str:
             code_paths=[str(code)],
             signature=ModelSignature(params=ParamSchema(params)),
             input_example=np.zeros((2, sae.d_in), dtype=np.float32),
-            pip_requirements=[f"{package}=={version(package).split('+')[0]}" for package in REQUIREMENTS],
+            pip_requirements=_pinned(REQUIREMENTS),
             metadata={**tags, "d_in": sae.d_in, "d_sae": sae.d_sae},
             tags=tags,
             step=NO_STEP,
         )
     return str(info.model_id)
+
+
+def add_recognizer(client: MlflowClient, model_id: str, folder: Path) -> str:
+    """Add the recognizer that `EmbeddableRecognizer` wrote to `folder`, and what it requires, to a LoggedModel that has
+    none; the digest of the one that the model has now.
+    """
+    present = client.get_logged_model(model_id).tags.get(EMBEDDED_TAG)
+    if present:
+        return present
+    # It imports all recognizers, which takes seconds.
+    from fsae_mlflow.tracking.models.embedded import digest_of
+
+    client.log_model_artifacts(model_id, str(folder), f"artifacts/{RECOGNIZER}")
+    update_model_requirements(f"models:/{model_id}", "add", _pinned(PICTURE_REQUIREMENTS))
+    client.set_logged_model_tags(model_id, {EMBEDDED_TAG: digest_of(folder)})
+    return digest_of(folder)
+
+
+def _pinned(packages: Sequence[str]) -> list[str]:
+    return [f"{package}=={version(package).split('+')[0]}" for package in packages]
 
 
 def find_model(client: MlflowClient, weights: str, experiment_id: str, *, form: str = "") -> str:

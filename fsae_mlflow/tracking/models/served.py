@@ -13,35 +13,41 @@ from fsae_mlflow.errors import UserError
 from fsae_mlflow.features.names import KINDS, named_features
 from fsae_mlflow.sae.saved import load_sae
 from fsae_mlflow.tracking.models.readings import READINGS_FILE, Shipped
-from fsae_mlflow.tracking.models.served_inputs import templates_of
+from fsae_mlflow.tracking.models.served_inputs import RECOGNIZER, pictures_of, templates_of
 
 OUTPUTS = ("features", "top", "readings", "reconstruction", "match")
 ADVICE = "this model does not know it: run describe with sae= this model, which adds it, or "
 
 
 class ServedSAE:
-    """What templates (n, d_in) consist of: the parameter `output` says in which form.
+    """What templates (n, d_in), or those of pictures, consist of: the parameter `output` says in which form.
 
         features        array (n, d_sae)
         top             table, a row for each template: `features`, the numbers of the `k` strongest that fire, in
                         descending order, and their `activations`
         readings        the same with `readings`, what each of these features means
         reconstruction  array (n, d_in), decoded from the features
-        match           of two templates: why they match (see `match`)
+        match           of two templates or pictures: why they match (see `match`)
 
     `without`: features that are set to 0 first, also before templates are decoded: numbers and, where the model knows
     what features mean, attribute:NAME, identity:NAME and pose:NAME, by commas. `k`: 0 for all that fire.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Of the SAE in `folder`, with the readings beside it, if there are any."""
+        """Of the SAE in `folder`, with the readings and the recognizer beside it, if there are any."""
         self.sae = load_sae(folder)
         path = folder.with_name(READINGS_FILE)
         self.shipped = Shipped.read(path) if path.is_file() else None
+        self.recognizer = None
+        if folder.with_name(RECOGNIZER).is_dir():
+            # What it imports is only required where a recognizer is carried.
+            from fsae_mlflow.tracking.models.embedded import EmbeddedRecognizer
+
+            self.recognizer = EmbeddedRecognizer(folder.with_name(RECOGNIZER))
 
     @torch.no_grad()
     def answer(self, given: Any, *, output: str = "features", without: str = "", k: int = 10) -> Any:
-        """The output for templates in any of the forms of `templates_of`.
+        """The output for templates or pictures in any of the forms of `templates_of` and `pictures_of`.
 
         Raises: UserError for an input or a parameter that it does not take.
         """
@@ -49,7 +55,7 @@ class ServedSAE:
             raise UserError(f"output must be one of {', '.join(OUTPUTS)}; it is {output!r}.")
         if k < 0:
             raise UserError(f"k must be at least 0; it is {k}.")
-        templates = templates_of(given, self.sae.d_in)
+        templates = self._templates(given)
         features = self.sae.encode(templates)
         if without:
             known = {kind: np.array(getattr(self.shipped, kind)) for kind in KINDS} if self.shipped else None
@@ -61,9 +67,20 @@ class ServedSAE:
             return self.sae.decode(features).numpy()
         if output == "match":
             if len(templates) != 2:
-                raise UserError(f"output=match takes two templates; there are {len(templates)}.")
+                raise UserError(f"output=match takes two templates or pictures; there are {len(templates)}.")
             return self._match(templates, features, k)
         return self._strongest(features, k, with_readings=output == "readings")
+
+    def _templates(self, given: Any) -> Float[Tensor, "n d_in"]:
+        pictures = pictures_of(given)
+        if pictures is None:
+            return templates_of(given, self.sae.d_in)
+        if self.recognizer is None:
+            raise UserError(
+                "The input is text or bytes, thus pictures, and this model carries no recognizer for them; train with "
+                "embed_recognizer=true, or give templates."
+            )
+        return self.recognizer.templates(pictures)
 
     def _strongest(self, features: Float[Tensor, "n d_sae"], k: int, *, with_readings: bool) -> pd.DataFrame:
         strongest = features.topk(min(k or self.sae.d_sae, self.sae.d_sae), dim=1)

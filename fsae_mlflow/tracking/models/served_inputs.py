@@ -1,5 +1,7 @@
-"""What the served model takes: templates, as an array, a list or a table."""
+"""What the served model takes: templates, as an array, a list or a table, or pictures."""
 
+import base64
+import binascii
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,38 @@ from torch import Tensor
 
 from fsae_mlflow.errors import UserError
 
-COLUMN = "template"
+COLUMN, PICTURES = "template", "picture"
+RECOGNIZER = "recognizer"
+"""The folder beside the SAE that makes a model take pictures (embedded.py)."""
 TAKES = "give templates as an array or a list of shape (n, {d_in}) or ({d_in},), or a table with a column template"
+
+
+def pictures_of(given: Any) -> list[bytes] | None:
+    """The encoded pictures (JPEG, PNG, …) in what a caller gave, where these are pictures: bytes or base64 text, one or
+    a list or array of them, a table with the column `picture` or with one column of them, or {"picture": …}.
+
+    Raises: UserError for text that is not base64.
+    """
+    if isinstance(given, dict) and set(given) == {PICTURES}:
+        given = given[PICTURES]
+    if isinstance(given, pd.DataFrame) and COLUMN not in given:
+        if PICTURES in given:
+            given = given[PICTURES]
+        elif len(given.columns) == 1:
+            given = given.iloc[:, 0]
+    if isinstance(given, pd.Series | np.ndarray):
+        given = given.tolist()
+    pictures = [given] if isinstance(given, str | bytes) else given
+    if not isinstance(pictures, list) or not pictures or not all(isinstance(one, str | bytes) for one in pictures):
+        return None
+    return [one if isinstance(one, bytes) else _decoded(one, n) for n, one in enumerate(pictures)]
+
+
+def _decoded(text: str, number: int) -> bytes:
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise UserError(f"Picture {number} is not base64 text ({error}); give the file's bytes as base64.") from error
 
 
 def templates_of(given: Any, d_in: int) -> Float[Tensor, "n d_in"]:

@@ -129,6 +129,7 @@ def test_it_takes_one_template(model: mlflow.pyfunc.PyFuncModel, templates: np.n
         (np.zeros((2, 9)), r"The input has the shape \(2, 9\); give templates as .* of shape \(n, 8\) or \(8,\), or a"),
         ([["a"] * 8], "The input is not a table of numbers"),
         ({"picture": [1]}, "The input has the keys picture; give templates"),
+        ([b"picture"], "carries no recognizer for them; train with embed_recognizer=true, or give templates"),
         (np.full((2, 8), np.nan), "must be finite numbers; row 0 is not"),
     ],
 )
@@ -168,7 +169,7 @@ def test_features_are_left_out_by_number(model: mlflow.pyfunc.PyFuncModel, templ
         ({"output": "readings"}, "output=readings needs to know what the features mean; .* or ask for output=top"),
         ({"without": "32"}, "or numbers from 0 to 31 .*d_sae is 32"),
         ({"output": "all"}, "output must be one of features, top, readings, reconstruction, match; it is 'all'"),
-        ({"output": "match"}, "output=match takes two templates; there are 48"),
+        ({"output": "match"}, "output=match takes two templates or pictures; there are 48"),
         ({"k": -1}, "k must be at least 0; it is -1"),
     ],
 )
