@@ -162,6 +162,7 @@ def register(
         model_id = find_model(client, weights, experiment, form=FORMAT) or log_model(sae, folder)
     if recognizer:
         add_recognizer(client, model_id, recognizer)
+        logger.info("embed_recognizer: the model carries the recognizer and takes pictures.")
     note_output(client, run_id, model_id)
     log_metrics(client, run_id, model_id, config)
     if not name:

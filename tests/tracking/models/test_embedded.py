@@ -5,24 +5,27 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 import torch
 from mlflow.exceptions import MlflowException
+from onnx import TensorProto, helper, numpy_helper
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.extraction.settings import ExtractSettings
 from fsae_mlflow.extraction.stage import extract
+from fsae_mlflow.recognizers.registry import load_recognizer
 from fsae_mlflow.sae.saved import load_sae
 from fsae_mlflow.sae.training.stage import train
 from fsae_mlflow.templates.set import TemplateSet
-from fsae_mlflow.tracking.models.embedded import EmbeddableRecognizer
+from fsae_mlflow.tracking.models.embedded import EmbeddableRecognizer, EmbeddedRecognizer
 from fsae_mlflow.tracking.models.logged import PICTURE_REQUIREMENTS, REQUIREMENTS
 from tests.sae.making import train_settings
 from tests.tracking.models.made import register
@@ -118,3 +121,36 @@ def test_a_recognizer_that_cannot_be_carried_is_refused(made: Made, change: dict
     changed = {"recognizer": card, "settings": metadata["settings"] | change}
     with pytest.raises(UserError, match=sentence):
         EmbeddableRecognizer.of(replace(made.templates, metadata=metadata | changed))
+
+
+@pytest.mark.parametrize("in_one_file", [True, False])
+def test_an_onnx_recognizer_is_carried_as_one_file(made: Made, tmp_path: Path, *, in_one_file: bool) -> None:
+    path = tmp_path / "mean.onnx"
+    weight = numpy_helper.from_array(np.array([1, 2, 3], np.float32).reshape(1, 3, 1, 1), "weight")
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["input"], ["a"]),
+        helper.make_node("Mul", ["a", "weight"], ["b"]),
+        helper.make_node("Flatten", ["b"], ["template"]),
+    ]
+    shapes = {"input": ["n", 3, 112, 112], "template": ["n", 3]}
+    given, taken = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items())
+    model = helper.make_model(
+        helper.make_graph(nodes, "mean", [given], [taken], [weight]), opset_imports=[helper.make_opsetid("", 13)]
+    )
+    onnx.save(model, path, save_as_external_data=not in_one_file, location="weights.data", size_threshold=0)
+
+    metadata = made.templates.metadata
+    name = f"onnx:{path}"
+    changed = {
+        "recognizer": asdict(load_recognizer(name).card),
+        "settings": metadata["settings"] | {"recognizer": name},
+    }
+    templates = replace(made.templates, metadata=metadata | changed)
+    if not in_one_file:
+        with pytest.raises(UserError, match=r"mean\.onnx has its weights in files beside it; export it as one file"):
+            EmbeddableRecognizer.of(templates)
+        return
+    folder = EmbeddableRecognizer.of(templates).write(tmp_path / "carried")
+    path.unlink()
+    assert {one.name for one in folder.iterdir()} == {"about.json", "card.json", "weights.onnx"}
+    assert EmbeddedRecognizer(folder).templates(made.pictures[:2]).shape == (2, 3)
