@@ -99,7 +99,8 @@ class Judge:
             return None
         model = LogisticRegression(C=10.0, max_iter=1000, class_weight="balanced")
         folds = GroupKFold(FOLDS, shuffle=True, random_state=0)
-        scores = cross_val_predict(model, x, with_it, groups=people, cv=folds, method="decision_function")
+        predicted = cross_val_predict(model, x, with_it, groups=people, cv=folds, method="decision_function")
+        scores = np.asarray(predicted, np.float64)
         return Probe(model.fit(x, with_it), np.sort(scores[~with_it]))
 
 
