@@ -184,6 +184,9 @@ def test_a_model_that_left_the_registry_is_made_again(project: Project) -> None:
     assert project.run(**values) == []
     project.client.delete_model_version("faces", "1")
     assert project.run(**values) == ["train_sae"]
+    assert project.run(**values) == []
+    values["stages"]["train_sae"]["embed_recognizer"] = True  # which the registered version lacks
+    assert "train_sae" in project.run(**values)
 
 
 def test_outside_the_project_nothing_runs(project: Project) -> None:
