@@ -1,9 +1,10 @@
 """Where a study is kept: a file of one process, a file of several, a database, or a server in front of one."""
 
 import re
+import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from fsae_mlflow.errors import UserError
 SQLITE, JOURNAL = "sqlite", "journal"
 POSTGRESQL, GRPC = r"postgresql(\+[a-z0-9]+)?://.+", r"grpc://(?P<host>[^:/]+):(?P<port>[0-9]{1,5})"
 SECONDS_TO_ANSWER = 20.0
+ATTEMPTS, SECONDS_BETWEEN = 5, 0.5
 
 
 def check_storage(storage: str) -> None:
@@ -52,13 +54,27 @@ def open_storage(storage: str, folder: Path) -> Any:
     try:
         if address := re.fullmatch(GRPC, storage):
             return _proxy(address["host"], int(address["port"]))
-        return optuna.storages.RDBStorage(storage)
+        return _database(storage)
     except ImportError as error:
         package = "grpcio" if storage.startswith("grpc") else "psycopg2-binary"
         raise UserError(f"storage={kind_of(storage)}://…: {error}. Install it: pip install {package}.") from error
     except Exception as error:
         cause = str(error.__cause__ or error).strip().partition("\n")[0]
         raise UserError(f"storage={kind_of(storage)}://… cannot be opened ({cause}); check the address.") from error
+
+
+def _database(address: str) -> Any:
+    """Optuna's storage in a database; the first processes of a study may create its tables at the same time, which the
+    database refuses to all but one.
+    """
+    import optuna
+    from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+    for _ in range(ATTEMPTS - 1):
+        with suppress(IntegrityError, ProgrammingError):
+            return optuna.storages.RDBStorage(address)
+        time.sleep(SECONDS_BETWEEN)
+    return optuna.storages.RDBStorage(address)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -34,14 +35,14 @@ def train(template_set: TemplateSet, monkeypatch: pytest.MonkeyPatch) -> Callabl
     def run(at: dict[int, Callable[[], None]], *, seed: int) -> tuple[Result, Histories]:
         logged, n_calls = defaultdict(list), 0
 
-        def noting(run: Run, metrics: Mapping[str, float], step: int = 0) -> None:
+        def noting(run: Run, metrics: Mapping[str, float], step: int = 0, **of: Any) -> None:
             nonlocal n_calls
             n_calls += 1
             if n_calls == 1:
                 assert run.journal.flush(20.0)  # the server has the run's beginning
             for name, value in metrics.items():
                 logged[name].append((step, float(value)))
-            on_metrics(run, metrics, step)
+            on_metrics(run, metrics, step, **of)
             at.get(n_calls, lambda: None)()
 
         monkeypatch.setattr(Run, "on_metrics", noting)
