@@ -46,6 +46,7 @@ class Run:
         self.journal = Journal(self.id, folder, stage=stage)
         self.logged: dict[str, float] = {}
         self.inputs: dict[str, Input] = {}
+        self.at_root: dict[str, Path] = {}  # files that are logged at the artifacts' root
         self.not_logged: list[str] = []
         self.model_id = ""  # the LoggedModel of the SAE that the run made or used
         self.dataset: tuple[str, ...] = ()  # name and digest of its template set
@@ -117,6 +118,7 @@ class Run:
             stat = path.stat()
             stamp = [stat.st_size, stat.st_mtime_ns]
             self.log("path", path=str(path.resolve()), folder=folder, stamp=stamp)
+            self.at_root |= {} if folder else {path.name: path}
             return
         for file in sorted(one for one in path.rglob("*") if one.is_file()):  # an entry each, so that each is sent once
             place = PurePosixPath(folder or "", file.relative_to(path).parent.as_posix())
@@ -185,7 +187,7 @@ class Run:
         """
         if not self.leads:
             return
-        shown = self._fitting(folder / picture) if picture and (folder / picture).is_file() else picture
+        shown = self._fitting(self.at_root[picture]) if picture in self.at_root else picture
         self.set_tags({NOTE_TAG: self.description(headline, shown)})
         click.echo(f"{self.name}: {headline}\nfiles: {folder.resolve()}\npage: {self.page}")
 

@@ -45,7 +45,7 @@ class NullRun(Run):
         self.stage = stage
         self.client = MlflowClient()
         self.names_itself = False
-        self.logged = {}
+        self.logged, self.at_root = {}, {}
         self.model_id, self.dataset = "", ()
 
     @property
