@@ -78,11 +78,11 @@ class SweepSettings(TrainSettings):
         together.
         """
         TrainSettings.check(self)
-        objectives = self.objectives
+        objectives, search = self.objectives, self.search
         if not self.holdout:
             raise UserError("holdout is 0, but trials are compared on held-out people; give holdout=0.1.")
         if self.sampler == "grid":
-            next(self.search.grid())
+            next(search.grid())
         if self.pruner != "none" and not (len(objectives) == 1 and objectives[0].known_each_epoch):
             raise UserError(
                 f"pruner={self.pruner} compares one objective after each epoch, and objective is {self.objective}; "
