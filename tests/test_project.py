@@ -74,8 +74,8 @@ def test_the_demo_runs_as_a_project(project_store: str, faces: Path) -> None:
     assert parent.data.metrics["faces/n_faces"] == found["extract"].data.metrics["faces/n_faces"] == 24
     assert parent.data.metrics["lfw/all/accuracy"] == found["evaluate_lfw"].data.metrics["lfw/all/accuracy"]
     assert {stage: run.info.run_name for stage, run in found.items()} == {
-        "demo": "demo faces0 tiny",
-        "extract": "extract faces0 tiny",
+        "demo": f"demo {faces.name} tiny",
+        "extract": f"extract {faces.name} tiny",
         "train_sae": "train_sae gated ×1",
         "describe": "describe gated ×1",
         "evaluate_lfw": "evaluate_lfw gated ×1",

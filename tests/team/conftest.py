@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import fluent
 from mlflow.tracking._tracking_service import utils as tracking_service
 
 from tests.team.postgresql import Postgresql
@@ -29,4 +30,5 @@ def team(running: TeamServer, store: str, tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setenv(name, "")  # the first stage sets them
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", tmp_path.name)
     monkeypatch.setattr(tracking_service, "_tracking_uri", None)  # as in a new process
+    monkeypatch.setattr(fluent, "_active_experiment_id", None)
     return running

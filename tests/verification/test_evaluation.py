@@ -150,12 +150,19 @@ def test_without_is_one_more_row_of_the_other_features(templates: TemplateSet, t
     assert "without/accuracy" in found.metrics and "(0, 5)" in (tmp_path / "table.md").read_text()
 
 
+def read_as_male(male: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns of readings in which features have the confirmed attribute Male, and no other meaning."""
+    nothing, no = np.full(len(male), ""), np.zeros(len(male), bool)
+    attribute = {"attribute": np.where(male, "Male", ""), "attribute_confirmed": male}
+    return attribute | {"identity": nothing, "identity_confirmed": no, "pose": nothing}
+
+
 def test_names_in_without_are_those_of_the_description(templates: TemplateSet, tmp_path: Path) -> None:
     sae, settings = exact_sae(), dataclasses.replace(SETTINGS, without="attribute:Male")
     with pytest.raises(UserError, match="give readings"):
         evaluate(settings, templates=templates, sae=sae, output=tmp_path)
     male = np.arange(2 * WIDTH) == 3
-    columns = {"attribute": np.where(male, "Male", ""), "attribute_confirmed": male}
+    columns = read_as_male(male)
     description = Description(activity=survey(sae, templates.templates).activity, columns=columns, about={})
     found = evaluate(settings, templates=templates, sae=sae, output=tmp_path, description=description)
     assert found.rows[-1].label == "Decoded without 1 feature (attribute Male)"
@@ -166,7 +173,7 @@ def test_a_named_attribute_without_labels_is_refused_before_templates_are_decode
 ) -> None:
     sae, settings = exact_sae(), dataclasses.replace(SETTINGS, without="attribute:Male")
     male = np.arange(2 * WIDTH) == 3
-    columns = {"attribute": np.where(male, "Male", ""), "attribute_confirmed": male}
+    columns = read_as_male(male)
     description = Description(activity=survey(sae, templates.templates).activity, columns=columns, about={})
     monkeypatch.setattr(evaluation, "decode_masked", lambda *_, **__: pytest.fail("decoded"))
     given = {"templates": templates, "labeled": templates, "output": tmp_path, "description": description}

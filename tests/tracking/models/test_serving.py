@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 from tests.servers import free_port, until_answered
 from tests.tracking.models.made import FIXTURES, GATED
 
+PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # MLflow starts uvicorn by its name
 EXPECTED = load_file(GATED / "expected.safetensors")["features"]
 SHARDS = sorted((FIXTURES / "templates").glob("templates-*.parquet"))
 
@@ -34,7 +35,7 @@ def address(registered: str, command: list[str]) -> Iterator[str]:
     port = free_port()
     server = subprocess.Popen(
         [*command, "serve", "-m", registered, "-p", str(port), "--env-manager", "local"],
-        env=os.environ | {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()},
+        env=os.environ | {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "PATH": PATH},
     )
     try:
         until_answered(f"http://127.0.0.1:{port}/ping", seconds=180)
