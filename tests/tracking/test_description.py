@@ -59,6 +59,7 @@ def test_a_finished_run_says_what_it_is_and_how_to_repeat_it(tmp_path: Path) -> 
         run.under("lfw")({"all/accuracy": 0.9}, 0)
         run.on_epoch({"lr": 0.1}, 1)
         Image.new("L", (1800, 300)).save(tmp_path / "table.png")
+        run.log_path(tmp_path / "table.png")
         run.conclude("all is well", folder=tmp_path, picture="table.png")
 
     assert CliRunner().invoke(command(Example, stage="extract")(extract), []).exit_code == 0
