@@ -28,12 +28,12 @@ from fsae_mlflow.tracking.models.logged import (
     VERSION_TAG,
     about,
     add_recognizer,
-    exists,
     find_model,
     log_metrics,
     log_model,
     model_of,
     note_output,
+    versions_of,
 )
 from fsae_mlflow.tracking.models.served_inputs import RECOGNIZER
 from fsae_mlflow.tracking.runs import Run
@@ -152,7 +152,7 @@ def register(
     weights, config = digest(folder), read_config(folder)
     # A model of an earlier format would not know what to do with a recognizer.
     form = FORMAT if recognizer else ""
-    version = _registered(client, name, weights, form=form) if name else None
+    version = next((one for one in versions_of(client, weights, form=form) if one.name == name), None) if name else None
     if version is not None and model_of(version):
         model_id = model_of(version)
         logger.info("model_name: %s version %s has these weights already; no other version is made.",
@@ -238,15 +238,3 @@ def _standing(name: str, number: str) -> Standing:
             f"model_name: the champion of {name}, version {number}, cannot be read ({said(error)}); delete that "
             "version or its alias."
         ) from error
-
-
-def _registered(client: MlflowClient, name: str, weights: str, *, form: str) -> ModelVersion | None:
-    """The newest complete version of the model `name` with these weights, whose LoggedModel is there if it has one;
-    `form`: of this format only.
-    """
-    found = client.search_model_versions(f"tags.`{DIGEST_TAG}` = '{weights}'")
-    known = [
-        one for one in found if one.name == name and one.status == "READY" and form in ("", one.tags.get(FORMAT_TAG))
-    ]
-    whole = (one for one in known if not model_of(one) or exists(client, model_of(one)))
-    return max(whole, key=lambda one: int(one.version), default=None)

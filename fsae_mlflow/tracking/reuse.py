@@ -5,11 +5,9 @@ from typing import Any
 import mlflow
 from mlflow.artifacts import load_dict
 from mlflow.entities import Run as MlflowRun
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from fsae_mlflow.tracking.models.logged import EMBEDDED_TAG, model_of
-from fsae_mlflow.tracking.outputs import DIGEST_TAG
+from fsae_mlflow.tracking.models.logged import DIGEST_TAG, EMBEDDED_TAG, model_of, versions_of
 from fsae_mlflow.tracking.runs import STAGE_TAG, Run
 
 FINGERPRINT_TAG = "fsae.fingerprint"
@@ -43,19 +41,14 @@ def _is_whole(parent: Run, run: MlflowRun, settings: Any) -> bool:
             return False
         if not getattr(settings, "register", False):
             return True
-        versions = _versions(parent, run, settings.model_name)
+        weights = run.data.tags.get(DIGEST_TAG, "")
+        versions = [one for one in versions_of(parent.client, weights) if one.name == settings.model_name]
         if settings.embed_recognizer:
             models = [parent.client.get_logged_model(model_of(one)) for one in versions if model_of(one)]
             return any(EMBEDDED_TAG in model.tags for model in models)
         return bool(versions)
     except (MlflowException, OSError):
         return False
-
-
-def _versions(parent: Run, run: MlflowRun, name: str) -> list[ModelVersion]:
-    """The versions of the model `name` with the weights that the run made."""
-    of_weights = f"tags.`{DIGEST_TAG}` = '{run.data.tags.get(DIGEST_TAG, '')}'"
-    return [one for one in parent.client.search_model_versions(of_weights) if one.name == name]
 
 
 def _artifacts(run: Run, run_id: str, folder: str = "") -> dict[str, int | None]:

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -119,15 +119,27 @@ def find_model(client: MlflowClient, weights: str, experiment_id: str, *, form: 
     """The id of the newest LoggedModel of the SAE with this digest, of a registered version or in the experiment; ""
     where there is none. `form`: of this format of the served model only.
     """
-    condition = f"tags.`{DIGEST_TAG}` = '{weights}'"
-    if form:
-        condition += f" and tags.`{FORMAT_TAG}` = '{form}'"
-    registered = [one for one in client.search_model_versions(condition) if one.status == "READY"]
-    for newest in sorted(registered, key=lambda one: one.creation_timestamp or 0, reverse=True):
-        if model_of(newest) and exists(client, model_of(newest)):
-            return model_of(newest)
+    condition = _of_weights(weights, form)
+    registered = next((model_of(one) for one in versions_of(client, weights, form=form) if model_of(one)), "")
+    if registered:
+        return registered
     logged = [one for one in client.search_logged_models([experiment_id], condition) if str(one.status) == "READY"]
     return max(logged, key=lambda one: one.creation_timestamp).model_id if logged else ""
+
+
+def versions_of(client: MlflowClient, weights: str, *, form: str = "") -> Iterator[ModelVersion]:
+    """The complete versions, of all registered models, of the SAE with this digest, the newest first, but for those
+    whose LoggedModel was deleted. `form`: of this format of the served model only.
+    """
+    found = [one for one in client.search_model_versions(_of_weights(weights, form)) if one.status == "READY"]
+    for one in sorted(found, key=lambda one: (one.creation_timestamp or 0, int(one.version)), reverse=True):
+        if not model_of(one) or exists(client, model_of(one)):
+            yield one
+
+
+def _of_weights(weights: str, form: str) -> str:
+    of_format = f" and tags.`{FORMAT_TAG}` = '{form}'" if form else ""
+    return f"tags.`{DIGEST_TAG}` = '{weights}'{of_format}"
 
 
 def exists(client: MlflowClient, model_id: str) -> bool:
