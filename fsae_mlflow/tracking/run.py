@@ -36,14 +36,19 @@ class Run:
     """
 
     def __init__(self, run: MlflowRun, stage: str, folder: Path = OUTPUTS, call: Call = NOT_CALLED) -> None:
-        self.id: str = run.info.run_id
-        self.experiment_id: str = run.info.experiment_id
+        self._begin(run.info.run_id, run.info.experiment_id, stage, call)
+        self.names_itself = bool(RANDOM_NAME.fullmatch(run.info.run_name or ""))
+        self.journal = Journal(self.id, folder, stage=stage)
+
+    def _begin(self, run_id: str, experiment_id: str, stage: str, call: Call = NOT_CALLED) -> None:
+        """What every run has, also one that logs nothing."""
+        self.id = run_id
+        self.experiment_id = experiment_id
         self.stage = stage
         self.call = call
         self.name = stage
-        self.names_itself = bool(RANDOM_NAME.fullmatch(run.info.run_name or ""))
+        self.names_itself = False
         self.client = MlflowClient()
-        self.journal = Journal(self.id, folder, stage=stage)
         self.logged: dict[str, float] = {}
         self.inputs: dict[str, Input] = {}
         self.at_root: dict[str, Path] = {}  # files that are logged at the artifacts' root

@@ -39,14 +39,9 @@ class NullRun(Run):
     """The run of all ranks but the first: it reads from MLflow as the first one does, and logs nothing."""
 
     def __init__(self, stage: str, rank: int) -> None:
-        self.id = f"rank-{rank}"
         with _creating_store():
-            self.experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID") or _experiment(EXPERIMENT)
-        self.stage = stage
-        self.client = MlflowClient()
-        self.names_itself = False
-        self.logged, self.at_root = {}, {}
-        self.model_id, self.dataset = "", ()
+            experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID") or _experiment(EXPERIMENT)
+        self._begin(f"rank-{rank}", experiment_id, stage)
 
     @property
     def leads(self) -> bool:
@@ -170,11 +165,10 @@ def _ended(run: Run) -> Iterator[Run]:
         status, patience = "FINISHED", PATIENCE_SECONDS
     except BaseException as error:
         interrupt = interrupt_behind(error)
-        if isinstance(error, StoppedError):
-            status = "KILLED"
         if interrupt is not None:
-            status = "KILLED"
             ignore_signals()
+        if interrupt is not None or isinstance(error, StoppedError):
+            status = "KILLED"
         reason = reason_of(interrupt) if interrupt else str(error) or type(error).__name__
         run.set_tags({REASON_TAG: reason, NOTE_TAG: unfinished(run.description(), reason)})
         raise
