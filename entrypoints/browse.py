@@ -16,7 +16,7 @@ def main(settings, run):
     from fsae_mlflow.report.browser.images import NO_IMAGES, read_images
     from fsae_mlflow.report.browser.page import heading, write_browser
     from fsae_mlflow.sae.saved import digest, load_sae
-    from fsae_mlflow.tracking.inputs import find_images, find_readings, find_sae, open_templates
+    from fsae_mlflow.tracking.data.inputs import find_images, find_readings, find_sae, open_templates
 
     templates = open_templates(run, settings.templates, context="browser")
     folder = find_sae(run, settings.sae)

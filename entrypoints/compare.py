@@ -16,7 +16,7 @@ def main(settings, run):
     from fsae_mlflow.report.stability import pair_table, write_figures
     from fsae_mlflow.sae.saved import digest, load_sae
     from fsae_mlflow.sae.training.initial import initial_sae
-    from fsae_mlflow.tracking.inputs import READINGS, find_readings, find_sae, open_templates
+    from fsae_mlflow.tracking.data.inputs import READINGS, find_readings, find_sae, open_templates
 
     names = settings.template_names
     opened = {

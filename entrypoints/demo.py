@@ -29,7 +29,7 @@ class DemoSettings:
 def main(settings, run):
     """Run all main stages as child runs, with settings for few faces and little time, and gather what they show."""
     from fsae_mlflow.pipeline.settings import PipelineSettings
-    from fsae_mlflow.tracking.pipeline import run_pipeline
+    from fsae_mlflow.tracking.children.pipeline import run_pipeline
 
     training = {"expansion": 1, "batch_size": 64, "normalize": True, "mixup": 1.0, "epochs": settings.epochs}
     stages = {

@@ -18,9 +18,9 @@ def main(settings, run):
     from fsae_mlflow.report.described import reading_table, write_figures
     from fsae_mlflow.sae.saved import digest, load_sae
     from fsae_mlflow.sae.training.stage import trained_on
-    from fsae_mlflow.tracking.inputs import find_sae, open_templates
+    from fsae_mlflow.tracking.data.inputs import find_sae, open_templates
+    from fsae_mlflow.tracking.data.outputs import log_readings
     from fsae_mlflow.tracking.models.shipping import write_shipped
-    from fsae_mlflow.tracking.outputs import log_readings
 
     templates = open_templates(run, settings.templates, context="readings")
     folder = find_sae(run, settings.sae)

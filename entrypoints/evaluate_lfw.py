@@ -13,7 +13,7 @@ def main(settings, run):
     from fsae_mlflow.locks import only_writer
     from fsae_mlflow.parameters import deciding, fingerprint, output_folder
     from fsae_mlflow.sae.saved import digest, load_sae
-    from fsae_mlflow.tracking.inputs import find_readings, find_sae, open_optional, open_templates
+    from fsae_mlflow.tracking.data.inputs import find_readings, find_sae, open_optional, open_templates
     from fsae_mlflow.verification.evaluation import evaluate
     from fsae_mlflow.verification.pairs import pairs_path
 

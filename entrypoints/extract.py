@@ -9,7 +9,7 @@ def main(settings, run):
     """Find, align and embed every face of a source, and log the templates as Parquet."""
     from fsae_mlflow.extraction.stage import extract
     from fsae_mlflow.memory import keep_freed_memory
-    from fsae_mlflow.tracking.outputs import log_templates
+    from fsae_mlflow.tracking.data.outputs import log_templates
 
     keep_freed_memory()
     extraction = extract(settings, on_metrics=run.under("faces"))

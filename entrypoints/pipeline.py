@@ -11,7 +11,7 @@ def main(settings, run):
     A stage takes its own parameters with its name before them: --train_sae.k 32, -P train_sae.k=32. A stage that has
     run with the same inputs, settings and code is reused, also after this command was stopped.
     """
-    from fsae_mlflow.tracking.pipeline import run_pipeline
+    from fsae_mlflow.tracking.children.pipeline import run_pipeline
 
     run_pipeline(run, settings)
 

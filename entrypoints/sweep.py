@@ -16,9 +16,9 @@ def main(settings, run):
     from fsae_mlflow.features.settings import DescribeSettings
     from fsae_mlflow.sae.saved import load_sae
     from fsae_mlflow.sweep.stage import sweep
-    from fsae_mlflow.tracking.inputs import open_templates
+    from fsae_mlflow.tracking.children.trials import log_best, log_sweep, trial_runs
+    from fsae_mlflow.tracking.data.inputs import open_templates
     from fsae_mlflow.tracking.registry import check_registration, find_embeddable
-    from fsae_mlflow.tracking.trials import log_best, log_sweep, trial_runs
 
     name = settings.model_name if settings.register else ""
     check_registration(run, name)

@@ -17,7 +17,7 @@ def main(settings, run):
     from fsae_mlflow.sae.training.dimensions import warn_if_useless
     from fsae_mlflow.sae.training.stage import train
     from fsae_mlflow.templates.spectrum import spectrum
-    from fsae_mlflow.tracking.inputs import open_templates
+    from fsae_mlflow.tracking.data.inputs import open_templates
     from fsae_mlflow.tracking.registry import check_registration, find_embeddable, log_sae, register_sae
 
     name = settings.model_name if settings.register else ""

@@ -14,8 +14,8 @@ def main(settings, run):
     from fsae_mlflow.parameters import deciding, fingerprint, output_folder
     from fsae_mlflow.recognizers.registry import load_recognizer
     from fsae_mlflow.sae.saved import digest, load_sae
-    from fsae_mlflow.tracking.inputs import READINGS, find_readings, find_sae, open_templates
-    from fsae_mlflow.tracking.outputs import log_images
+    from fsae_mlflow.tracking.data.inputs import READINGS, find_readings, find_sae, open_templates
+    from fsae_mlflow.tracking.data.outputs import log_images
     from fsae_mlflow.visualization.figures import image_table, write_figures
     from fsae_mlflow.visualization.stage import visualize
 

@@ -13,9 +13,9 @@ from click.core import ParameterSource
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import Option, options, parse
 from fsae_mlflow.tracking.description import Call
-from fsae_mlflow.tracking.environment import set_defaults
-from fsae_mlflow.tracking.killed import keep_killed
-from fsae_mlflow.tracking.signals import interrupt_behind, reason_of, terminable
+from fsae_mlflow.tracking.process.environment import set_defaults
+from fsae_mlflow.tracking.process.killed import keep_killed
+from fsae_mlflow.tracking.process.signals import interrupt_behind, reason_of, terminable
 
 BUG = "{stage}: this is a bug of fsae_mlflow; please report it in the project's issue tracker, with all lines above."
 
@@ -55,7 +55,7 @@ def command(
                     if not tracked:
                         function(settings, None)
                         return
-                    from fsae_mlflow.tracking.runs import attached_run
+                    from fsae_mlflow.tracking.runs.lifecycle import attached_run
 
                     call = Call(about=about, given=_set_apart(settings_class, context.meta[GIVEN]))
                     with attached_run(settings, stage=stage, call=call) as run:
@@ -174,7 +174,7 @@ def _end_waiting_run(status: str, reason: str) -> None:
     if "MLFLOW_RUN_ID" in os.environ:
         from mlflow.exceptions import MlflowException
 
-        from fsae_mlflow.tracking.runs import end_waiting_run
+        from fsae_mlflow.tracking.runs.lifecycle import end_waiting_run
 
         try:
             end_waiting_run(status, reason)

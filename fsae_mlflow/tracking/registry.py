@@ -17,7 +17,6 @@ from fsae_mlflow.sae.saved import CONFIG, FILES, digest, read_config
 from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.tracking.addresses import without_password
-from fsae_mlflow.tracking.journal import PATIENCE_SECONDS, is_refusal, said
 from fsae_mlflow.tracking.models.card import write_cards
 from fsae_mlflow.tracking.models.champion import CHALLENGER, CHAMPION, FORMER, SLACK, Standing, Verdict, judge
 from fsae_mlflow.tracking.models.logged import (
@@ -36,7 +35,8 @@ from fsae_mlflow.tracking.models.logged import (
     versions_of,
 )
 from fsae_mlflow.tracking.models.served_inputs import RECOGNIZER
-from fsae_mlflow.tracking.runs import Run
+from fsae_mlflow.tracking.runs.journal import PATIENCE_SECONDS, is_refusal, said
+from fsae_mlflow.tracking.runs.lifecycle import Run
 
 if TYPE_CHECKING:
     from fsae_mlflow.tracking.models.embedded import EmbeddableRecognizer

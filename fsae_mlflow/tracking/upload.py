@@ -12,11 +12,11 @@ from mlflow.tracking import MlflowClient
 from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.sae.saved import digest, load_sae
-from fsae_mlflow.tracking.journal import PATTERN, is_refusal, not_logged, said
-from fsae_mlflow.tracking.processes import is_gone
+from fsae_mlflow.tracking.process.owners import is_gone
 from fsae_mlflow.tracking.registry import register
-from fsae_mlflow.tracking.runs import REASON_TAG
-from fsae_mlflow.tracking.sending import attempt
+from fsae_mlflow.tracking.runs.journal import PATTERN, is_refusal, not_logged, said
+from fsae_mlflow.tracking.runs.lifecycle import REASON_TAG
+from fsae_mlflow.tracking.runs.sending import attempt
 
 
 def upload(folder: Path) -> list[str]:

@@ -11,10 +11,11 @@ from click.testing import CliRunner
 from entrypoints.upload import main as upload
 from fsae_mlflow.parameters import settings
 from fsae_mlflow.sae.saved import load_sae
-from fsae_mlflow.tracking import journal, registry, runs
+from fsae_mlflow.tracking import registry
 from fsae_mlflow.tracking.command import command
 from fsae_mlflow.tracking.registry import register_sae
-from fsae_mlflow.tracking.runs import Run
+from fsae_mlflow.tracking.runs import journal, lifecycle
+from fsae_mlflow.tracking.runs.lifecycle import Run
 from tests.servers import MlflowServer
 
 GATED = Path(__file__).parents[1] / "fixtures" / "version_0_1" / "saes" / "gated"
@@ -35,7 +36,7 @@ def server(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setenv("MLFLOW_TRACKING_URI", made.address)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr(journal, "LONGEST_PAUSE_SECONDS", 0.2)
-    for room in (runs, registry):
+    for room in (lifecycle, registry):
         monkeypatch.setattr(room, "PATIENCE_SECONDS", 1.0)
     yield made
     made.kill()

@@ -7,8 +7,8 @@ import pytest
 from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 
-from fsae_mlflow.tracking import downloads
-from fsae_mlflow.tracking.downloads import downloaded
+from fsae_mlflow.tracking.data import downloads
+from fsae_mlflow.tracking.data.downloads import downloaded
 from tests.team.team_server import TeamServer
 
 

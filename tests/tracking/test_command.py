@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import OneOf, settings
 from fsae_mlflow.tracking.command import command
-from fsae_mlflow.tracking.runs import Run, nested_run
+from fsae_mlflow.tracking.runs.lifecycle import Run, nested_run
 
 
 @settings

@@ -13,10 +13,10 @@ from PIL import Image
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import EXECUTION, settings
 from fsae_mlflow.tracking.command import command
-from fsae_mlflow.tracking.datasets import dataset_entry
+from fsae_mlflow.tracking.data.datasets import dataset_entry
+from fsae_mlflow.tracking.data.inputs import open_templates
 from fsae_mlflow.tracking.groups import GROUPS, MAIN, grouped
-from fsae_mlflow.tracking.inputs import open_templates
-from fsae_mlflow.tracking.run import Run
+from fsae_mlflow.tracking.runs.run import Run
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "tests" / "fixtures" / "version_0_1" / "templates"

@@ -15,7 +15,7 @@ from fsae_mlflow.sae.saved import digest, load_sae
 from fsae_mlflow.tracking import registry
 from fsae_mlflow.tracking.models.logged import model_of
 from fsae_mlflow.tracking.registry import check_registration, register_sae
-from fsae_mlflow.tracking.runs import Run
+from fsae_mlflow.tracking.runs.lifecycle import Run
 from tests.tracking.models.made import GATED, make_sae, register
 
 

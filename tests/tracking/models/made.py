@@ -7,7 +7,7 @@ import mlflow
 
 from fsae_mlflow.sae.saved import load_sae, read_config, save_sae
 from fsae_mlflow.tracking.registry import register_sae
-from fsae_mlflow.tracking.runs import Run
+from fsae_mlflow.tracking.runs.lifecycle import Run
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "version_0_1"
 GATED = FIXTURES / "saes" / "gated"

@@ -7,11 +7,11 @@ import pytest
 
 from fsae_mlflow.sae.saved import digest, load_sae
 from fsae_mlflow.templates.set import TemplateSet
-from fsae_mlflow.tracking.inputs import find_sae, open_templates
+from fsae_mlflow.tracking.data.inputs import find_sae, open_templates
 from fsae_mlflow.tracking.models.logged import model_of
 from fsae_mlflow.tracking.registry import log_sae, register_sae
-from fsae_mlflow.tracking.runs import Run
-from fsae_mlflow.tracking.sending import attempt
+from fsae_mlflow.tracking.runs.lifecycle import Run
+from fsae_mlflow.tracking.runs.sending import attempt
 from tests.tracking.models.made import FIXTURES, make_sae, register
 
 

@@ -10,8 +10,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from mlflow.tracking import MlflowClient
 
-from fsae_mlflow.tracking import journal as module
-from fsae_mlflow.tracking.journal import Journal, metric_points
+from fsae_mlflow.tracking.runs import journal as module
+from fsae_mlflow.tracking.runs.journal import Journal, metric_points
 
 AWAY = MlflowException("API request failed: connection refused", INTERNAL_ERROR)
 

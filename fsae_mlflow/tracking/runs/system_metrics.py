@@ -11,7 +11,7 @@ from mlflow.environment_variables import (
 )
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-from fsae_mlflow.tracking.journal import Point, metric_points
+from fsae_mlflow.tracking.runs.journal import Point, metric_points
 
 SECONDS_BETWEEN_SAMPLES = 10.0
 MOST_HELD = 500

@@ -8,8 +8,8 @@ import pytest
 from mlflow.exceptions import ExecutionException
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.tracking.projects import run_entry_point
-from fsae_mlflow.tracking.runs import Run
+from fsae_mlflow.tracking.children.projects import run_entry_point
+from fsae_mlflow.tracking.runs.lifecycle import Run
 
 
 @pytest.fixture

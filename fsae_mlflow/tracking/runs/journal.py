@@ -24,8 +24,8 @@ from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.progress import SECONDS_BETWEEN_LINES
 from fsae_mlflow.tracking.addresses import without_password
-from fsae_mlflow.tracking.processes import process_tags
-from fsae_mlflow.tracking.sending import attempt
+from fsae_mlflow.tracking.process.owners import process_tags
+from fsae_mlflow.tracking.runs.sending import attempt
 
 PATTERN = "unlogged-*.jsonl"
 PATIENCE_SECONDS = 60.0

@@ -8,7 +8,7 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
 from fsae_mlflow.tracking.models.logged import DIGEST_TAG, EMBEDDED_TAG, model_of, versions_of
-from fsae_mlflow.tracking.runs import STAGE_TAG, Run
+from fsae_mlflow.tracking.runs.lifecycle import STAGE_TAG, Run
 
 FINGERPRINT_TAG = "fsae.fingerprint"
 LISTING = "artifacts.json"

@@ -6,9 +6,9 @@ from pathlib import Path
 from fsae_mlflow.features.table import readings_digest
 from fsae_mlflow.report.browser.images import images_digest
 from fsae_mlflow.templates.set import TemplateSet
-from fsae_mlflow.tracking.inputs import IMAGES, READINGS, TEMPLATES, note_extracted
+from fsae_mlflow.tracking.data.inputs import IMAGES, READINGS, TEMPLATES, note_extracted
 from fsae_mlflow.tracking.models.logged import DIGEST_TAG
-from fsae_mlflow.tracking.runs import Run
+from fsae_mlflow.tracking.runs.lifecycle import Run
 
 
 def log_templates(run: Run, templates: TemplateSet, *, faces: str) -> None:

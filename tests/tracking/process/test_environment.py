@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from fsae_mlflow.tracking.environment import ADDRESS, PASSWORD, USERNAME, set_defaults
+from fsae_mlflow.tracking.process.environment import ADDRESS, PASSWORD, USERNAME, set_defaults
 
 
 @pytest.mark.parametrize(

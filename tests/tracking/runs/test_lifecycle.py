@@ -17,13 +17,13 @@ from fsae_mlflow.sae.saved import digest, load_sae
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.tracking import registry
 from fsae_mlflow.tracking.command import command
-from fsae_mlflow.tracking.environment import DEFAULTS
-from fsae_mlflow.tracking.inputs import find_sae, open_templates
-from fsae_mlflow.tracking.processes import is_gone, process_tags
+from fsae_mlflow.tracking.data.inputs import find_sae, open_templates
+from fsae_mlflow.tracking.process.environment import DEFAULTS
+from fsae_mlflow.tracking.process.owners import is_gone, process_tags
 from fsae_mlflow.tracking.registry import register_sae
-from fsae_mlflow.tracking.runs import Run
+from fsae_mlflow.tracking.runs.lifecycle import Run
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "version_0_1"
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "version_0_1"
 GATED = FIXTURES / "saes" / "gated"
 
 
@@ -32,7 +32,7 @@ class Nothing:
     """No parameters."""
 
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 STAGE = """
 import os, signal
 from fsae_mlflow.parameters import settings

@@ -9,12 +9,12 @@ from fsae_mlflow.parameters import parse
 from fsae_mlflow.pipeline.fingerprint import UnknownContentError, stage_fingerprint
 from fsae_mlflow.pipeline.settings import PipelineSettings
 from fsae_mlflow.pipeline.stages import STAGES, Stage
+from fsae_mlflow.tracking.children.projects import require_project, run_entry_point
+from fsae_mlflow.tracking.children.reuse import find_reusable, mark_reusable
+from fsae_mlflow.tracking.data.outputs import DIGEST_TAG
 from fsae_mlflow.tracking.description import Input
 from fsae_mlflow.tracking.groups import MAIN
-from fsae_mlflow.tracking.outputs import DIGEST_TAG
-from fsae_mlflow.tracking.projects import require_project, run_entry_point
-from fsae_mlflow.tracking.reuse import find_reusable, mark_reusable
-from fsae_mlflow.tracking.run import Run
+from fsae_mlflow.tracking.runs.run import Run
 
 # What the closing line tells, where it was measured.
 TOLD = {"heldout/fvu": "held-out fvu", "lfw/original/accuracy": "accuracy", "lfw/all/accuracy": "decoded"}

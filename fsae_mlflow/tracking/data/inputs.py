@@ -23,12 +23,12 @@ from fsae_mlflow.report.browser.images import images_digest
 from fsae_mlflow.sae.saved import WEIGHTS, digest, read_config
 from fsae_mlflow.sae.training.settings import sae_title
 from fsae_mlflow.templates.set import TemplateSet
-from fsae_mlflow.tracking.datasets import dataset_entry, folder_source, pictures_entry, templates_entry
+from fsae_mlflow.tracking.data.datasets import dataset_entry, folder_source, pictures_entry, templates_entry
+from fsae_mlflow.tracking.data.downloads import downloaded
 from fsae_mlflow.tracking.description import Input
-from fsae_mlflow.tracking.downloads import downloaded
 from fsae_mlflow.tracking.models.logged import SAE, exists, find_model, model_of
-from fsae_mlflow.tracking.run import Run
-from fsae_mlflow.tracking.runs import STAGE_TAG
+from fsae_mlflow.tracking.runs.lifecycle import STAGE_TAG
+from fsae_mlflow.tracking.runs.run import Run
 
 TEMPLATES = "templates"
 READINGS = "readings"

@@ -7,8 +7,8 @@ import pytest
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.features.table import FEATURES, TOP_FACES, readings_digest
-from fsae_mlflow.tracking.inputs import READINGS, find_readings
-from fsae_mlflow.tracking.runs import Run
+from fsae_mlflow.tracking.data.inputs import READINGS, find_readings
+from fsae_mlflow.tracking.runs.lifecycle import Run
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ SECONDS_TO_WAIT = 60
 def keep_killed(run_id: str) -> None:
     """Start a process that waits for the end of this process' parent, and sets the run to KILLED then."""
     subprocess.Popen(
-        [sys.executable, "-m", "fsae_mlflow.tracking.killed", str(os.getppid()), run_id],
+        [sys.executable, "-m", "fsae_mlflow.tracking.process.killed", str(os.getppid()), run_id],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

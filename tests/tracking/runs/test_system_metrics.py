@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from fsae_mlflow.tracking.journal import Point
-from fsae_mlflow.tracking.system_metrics import system_metrics
+from fsae_mlflow.tracking.runs.journal import Point
+from fsae_mlflow.tracking.runs.system_metrics import system_metrics
 
 
 @pytest.mark.parametrize("wanted", ["", "true", "false"])
@@ -31,7 +31,7 @@ def test_the_load_is_sampled_within_the_block(wanted: str, monkeypatch: pytest.M
 
 def test_the_load_does_not_come_before_the_runs_own_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.01")
-    monkeypatch.setattr("fsae_mlflow.tracking.system_metrics.MOST_HELD", 10**6)
+    monkeypatch.setattr("fsae_mlflow.tracking.runs.system_metrics.MOST_HELD", 10**6)
     found: list[str] = []
     asked = threading.Event()
 

@@ -16,10 +16,10 @@ from fsae_mlflow.sweep.figures import write_figures
 from fsae_mlflow.sweep.found import Sweep, TrialResult, words
 from fsae_mlflow.sweep.stage import StartRun, TrialRun
 from fsae_mlflow.templates.set import TemplateSet
+from fsae_mlflow.tracking.data.inputs import find_sae, share_templates
 from fsae_mlflow.tracking.description import NOTE_TAG, Call
-from fsae_mlflow.tracking.inputs import find_sae, share_templates
 from fsae_mlflow.tracking.registry import log_sae, register_sae
-from fsae_mlflow.tracking.runs import Run, nested_run
+from fsae_mlflow.tracking.runs.lifecycle import Run, nested_run
 
 if TYPE_CHECKING:
     from fsae_mlflow.tracking.models.embedded import EmbeddableRecognizer

@@ -19,12 +19,12 @@ from fsae_mlflow.errors import StoppedError, UserError
 from fsae_mlflow.parameters import flat
 from fsae_mlflow.ranks import Ranks
 from fsae_mlflow.tracking.description import NOTE_TAG, Call, unfinished
-from fsae_mlflow.tracking.journal import PATIENCE_SECONDS, NotLoggedError, is_refusal, said, server
-from fsae_mlflow.tracking.processes import device_tags, is_gone, process_tags
-from fsae_mlflow.tracking.run import NOT_CALLED, OUTPUTS, Run
-from fsae_mlflow.tracking.signals import ignore_signals, interrupt_behind, reason_of
-from fsae_mlflow.tracking.source_code import code_tags
-from fsae_mlflow.tracking.system_metrics import system_metrics
+from fsae_mlflow.tracking.process.owners import device_tags, is_gone, process_tags
+from fsae_mlflow.tracking.process.signals import ignore_signals, interrupt_behind, reason_of
+from fsae_mlflow.tracking.runs.journal import PATIENCE_SECONDS, NotLoggedError, is_refusal, said, server
+from fsae_mlflow.tracking.runs.run import NOT_CALLED, OUTPUTS, Run
+from fsae_mlflow.tracking.runs.source_code import code_tags
+from fsae_mlflow.tracking.runs.system_metrics import system_metrics
 
 EXPERIMENT = "fsae_mlflow"
 STAGE_TAG = "fsae.stage"

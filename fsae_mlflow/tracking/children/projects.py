@@ -13,7 +13,7 @@ from mlflow.exceptions import ExecutionException
 from mlflow.tracking import MlflowClient
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.tracking.runs import REASON_TAG, Run
+from fsae_mlflow.tracking.runs.lifecycle import REASON_TAG, Run
 
 
 def require_project(parent: Run) -> None:

@@ -12,11 +12,11 @@ import pytest
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.pipeline.settings import PipelineSettings
 from fsae_mlflow.pipeline.stages import STAGES
-from fsae_mlflow.tracking import pipeline
-from fsae_mlflow.tracking.outputs import DIGEST_TAG
-from fsae_mlflow.tracking.pipeline import run_pipeline
-from fsae_mlflow.tracking.reuse import FINGERPRINT_TAG
-from fsae_mlflow.tracking.runs import Run
+from fsae_mlflow.tracking.children import pipeline
+from fsae_mlflow.tracking.children.pipeline import run_pipeline
+from fsae_mlflow.tracking.children.reuse import FINGERPRINT_TAG
+from fsae_mlflow.tracking.data.outputs import DIGEST_TAG
+from fsae_mlflow.tracking.runs.lifecycle import Run
 
 ALL = list(STAGES)
 

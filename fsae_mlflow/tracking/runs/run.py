@@ -17,7 +17,7 @@ from PIL import Image
 from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.tracking.description import NOTE_TAG, Call, Input, describe_run, page_of
 from fsae_mlflow.tracking.groups import grouped, main_metrics
-from fsae_mlflow.tracking.journal import MAX_PARAM_LENGTH, PATIENCE_SECONDS, Journal, metric_points, server
+from fsae_mlflow.tracking.runs.journal import MAX_PARAM_LENGTH, PATIENCE_SECONDS, Journal, metric_points, server
 
 MAX_NAME_LENGTH = 120
 MAX_TAG_LENGTH = 5000

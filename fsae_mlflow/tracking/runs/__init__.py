@@ -1,0 +1,1 @@
+"""The run of a stage: how it starts and ends, and how what it logs reaches the tracking server."""
