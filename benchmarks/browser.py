@@ -21,7 +21,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fsae_mlflow.features.activity.summary import QUANTILES, Activity, FaceLists
-from fsae_mlflow.features.judgments import PROPERTIES
+from fsae_mlflow.features.readings.judgments import PROPERTIES
 from fsae_mlflow.features.table import Description
 from fsae_mlflow.report.browser.images import NO_IMAGES
 from fsae_mlflow.report.browser.page import heading, write_browser

@@ -12,9 +12,9 @@ import argparse
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from fsae_mlflow.features.attributes import read_attributes
 from fsae_mlflow.features.describe import distinct
-from fsae_mlflow.features.judgments import ReadFaces, Sides, attribute_columns
+from fsae_mlflow.features.labels.attributes import read_attributes
+from fsae_mlflow.features.readings.judgments import ReadFaces, Sides, attribute_columns
 from fsae_mlflow.identities import holdout_rows
 from fsae_mlflow.sae.directions import Whitening, unit, whitened
 from fsae_mlflow.sae.entries import Entries

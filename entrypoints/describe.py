@@ -10,8 +10,8 @@ def main(settings, run):
     from contextlib import nullcontext
 
     from fsae_mlflow.errors import UserError
-    from fsae_mlflow.features.attributes import digest_of
     from fsae_mlflow.features.describe import describe
+    from fsae_mlflow.features.labels.attributes import digest_of
     from fsae_mlflow.locks import only_writer
     from fsae_mlflow.parameters import deciding, fingerprint, output_folder
     from fsae_mlflow.recognizers.registry import load_recognizer

@@ -8,7 +8,7 @@ from fsae_mlflow.verification.settings import EvaluateSettings
 def main(settings, run):
     """Measure face verification (LFW's protocol) with original templates and with templates decoded by an SAE."""
     from fsae_mlflow.documents import sha256
-    from fsae_mlflow.features.attributes import digest_of
+    from fsae_mlflow.features.labels.attributes import digest_of
     from fsae_mlflow.features.table import read_readings, readings_digest
     from fsae_mlflow.locks import only_writer
     from fsae_mlflow.parameters import deciding, fingerprint, output_folder

@@ -8,7 +8,7 @@ from fsae_mlflow.visualization.settings import VisualizeSettings
 def main(settings, run):
     """Show what features respond to: the faces that fire them most, and images optimized to fire them."""
     from fsae_mlflow.extraction.single import recognizer_of
-    from fsae_mlflow.features.attributes import digest_of
+    from fsae_mlflow.features.labels.attributes import digest_of
     from fsae_mlflow.features.table import read_readings, readings_digest, write_with_columns
     from fsae_mlflow.locks import only_writer
     from fsae_mlflow.parameters import deciding, fingerprint, output_folder

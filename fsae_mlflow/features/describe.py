@@ -15,15 +15,15 @@ from fsae_mlflow.features.absorption import absorption, absorption_metrics
 from fsae_mlflow.features.activity.duplicates import distinct, without_duplicates
 from fsae_mlflow.features.activity.summary import Activity
 from fsae_mlflow.features.activity.survey import Survey, survey
-from fsae_mlflow.features.attributes import FEWEST_PEOPLE, Labels, read_attributes
 from fsae_mlflow.features.clusters import clusters
 from fsae_mlflow.features.comparison.cosines import antipode_share, antipodes
 from fsae_mlflow.features.controls import control
-from fsae_mlflow.features.judge_templates import judge_templates
-from fsae_mlflow.features.judgments import ReadFaces
+from fsae_mlflow.features.labels.attributes import FEWEST_PEOPLE, Labels, read_attributes
+from fsae_mlflow.features.labels.judge_templates import judge_templates
+from fsae_mlflow.features.labels.properties import face_properties
 from fsae_mlflow.features.probes import probes
-from fsae_mlflow.features.properties import face_properties
-from fsae_mlflow.features.readings import Readings, confirmed_poses, read_features
+from fsae_mlflow.features.readings.judgments import ReadFaces
+from fsae_mlflow.features.readings.sentences import Readings, confirmed_poses, read_features
 from fsae_mlflow.features.settings import DescribeSettings
 from fsae_mlflow.features.statistics.order import Groups
 from fsae_mlflow.features.table import Description, write_description, write_l0

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Shaped
 
-from fsae_mlflow.features.judgments import POSES
-from fsae_mlflow.features.names import named_features
+from fsae_mlflow.features.readings.judgments import POSES
+from fsae_mlflow.features.readings.names import named_features
 
 N_SAID = 5
 """Names that a label lists."""

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from fsae_mlflow.features.describe import Described
-from fsae_mlflow.features.judgments import PROPERTIES
-from fsae_mlflow.features.readings import first_claim
+from fsae_mlflow.features.readings.judgments import PROPERTIES
+from fsae_mlflow.features.readings.sentences import first_claim
 from fsae_mlflow.report.dictionary import DictionaryRow, write_dictionary
 from fsae_mlflow.report.grid import captioned
 from fsae_mlflow.report.readings import N_SAMPLED, N_TOP, Reading, ReadingRow, strongest, write_readings

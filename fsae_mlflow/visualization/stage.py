@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from fsae_mlflow.compute import choose_device
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.aligned import to_float
-from fsae_mlflow.features.attributes import read_attributes
+from fsae_mlflow.features.labels.attributes import read_attributes
 from fsae_mlflow.features.table import Description
 from fsae_mlflow.identities import holdout_rows
 from fsae_mlflow.parameters import fingerprint

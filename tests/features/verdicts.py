@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsae_mlflow.features.judgments import PROPERTIES, ReadFaces
-from fsae_mlflow.features.readings import Readings, read_features
+from fsae_mlflow.features.readings.judgments import PROPERTIES, ReadFaces
+from fsae_mlflow.features.readings.sentences import Readings, read_features
 from tests.features.planted import PlantedFaces, PlantedFeatures, Truth
 
 Claim = tuple[str, str]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fsae_mlflow.features.judgments import PROPERTIES
+from fsae_mlflow.features.readings.judgments import PROPERTIES
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.variants.gated import GatedSAE
 from fsae_mlflow.sae.variants.settings import GatedSettings

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import stats
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.features.readings import kinds_of
+from fsae_mlflow.features.readings.sentences import kinds_of
 from fsae_mlflow.report.verification.audit import AuditLine, Share, audit_figure, most_different
 from fsae_mlflow.sae.entries import Entries
 from fsae_mlflow.templates.set import TemplateSet

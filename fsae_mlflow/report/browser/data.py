@@ -10,8 +10,8 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
-from fsae_mlflow.features.judgments import PROPERTIES
-from fsae_mlflow.features.readings import first_claim
+from fsae_mlflow.features.readings.judgments import PROPERTIES
+from fsae_mlflow.features.readings.sentences import first_claim
 from fsae_mlflow.features.table import Description
 from fsae_mlflow.report.browser.images import FeatureImages, mostly_confirmed
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.features.names import KINDS, named_features
+from fsae_mlflow.features.readings.names import KINDS, named_features
 from fsae_mlflow.sae.saved import load_sae
 from fsae_mlflow.tracking.models.readings import READINGS_FILE, Shipped
 from fsae_mlflow.tracking.models.served_inputs import RECOGNIZER, pictures_of, templates_of

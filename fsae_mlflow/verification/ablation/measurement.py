@@ -11,7 +11,7 @@ from jaxtyping import Float32, Float64, Int64, Shaped
 from scipy import stats
 
 from fsae_mlflow.features.activity.survey import encoded
-from fsae_mlflow.features.readings import kinds_of
+from fsae_mlflow.features.readings.sentences import kinds_of
 from fsae_mlflow.report.tables import write_csv
 from fsae_mlflow.report.verification.ablation import ReadingChange, ablation_figure
 from fsae_mlflow.sae.base import SparseAutoencoder

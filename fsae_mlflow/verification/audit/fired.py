@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 from scipy.stats import mannwhitneyu
 
 from fsae_mlflow.features.activity.survey import encoded
-from fsae_mlflow.features.readings import kinds_of
+from fsae_mlflow.features.readings.sentences import kinds_of
 from fsae_mlflow.features.statistics.hypergeometric import upper_tail
 from fsae_mlflow.features.statistics.multiple import benjamini_hochberg
 from fsae_mlflow.sae.base import SparseAutoencoder

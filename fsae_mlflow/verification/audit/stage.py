@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.features.attributes import read_attributes
+from fsae_mlflow.features.labels.attributes import read_attributes
 from fsae_mlflow.report.verification.audit import AuditLine, Share, audit_figure
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.templates.set import TemplateSet

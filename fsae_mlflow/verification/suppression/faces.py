@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.features.attributes import Labels
+from fsae_mlflow.features.labels.attributes import Labels
 from fsae_mlflow.features.probes import can_be_probed
 from fsae_mlflow.features.suppression import Selection
 from fsae_mlflow.identities import drawn_below, hashed, holdout_rows

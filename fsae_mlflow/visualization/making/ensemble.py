@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fsae_mlflow.features.activity.summary import Activity
-from fsae_mlflow.features.judge_templates import judge_templates
+from fsae_mlflow.features.labels.judge_templates import judge_templates
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.visualization.targets import Target
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from fsae_mlflow.faces.aligned import to_float
 from fsae_mlflow.features.activity.summary import Activity
-from fsae_mlflow.features.judge_templates import judge_templates
+from fsae_mlflow.features.labels.judge_templates import judge_templates
 from fsae_mlflow.templates.set import TemplateSet
 
 N_OTHERS = 3000

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from fsae_mlflow.features.activity.survey import survey
-from fsae_mlflow.features.judgments import PROPERTIES
+from fsae_mlflow.features.readings.judgments import PROPERTIES
 from fsae_mlflow.features.table import Description
 from fsae_mlflow.report.browser.images import FeatureImages, read_images
 from fsae_mlflow.sae.base import SparseAutoencoder

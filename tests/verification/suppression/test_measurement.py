@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.features.attributes import Labels
+from fsae_mlflow.features.labels.attributes import Labels
 from fsae_mlflow.features.suppression import Selection
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.variants.gated import GatedSAE

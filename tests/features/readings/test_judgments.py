@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import pearsonr, rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from fsae_mlflow.features.judgments import (
+from fsae_mlflow.features.readings.judgments import (
     PROPERTIES,
     Columns,
     ReadFaces,

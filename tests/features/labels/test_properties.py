@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fsae_mlflow.features.properties import face_properties
+from fsae_mlflow.features.labels.properties import face_properties
 from fsae_mlflow.templates.set import TemplateSet
 from tests.template_sets import TemplateWriter, face_row
 

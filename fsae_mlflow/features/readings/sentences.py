@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Shaped
 
-from fsae_mlflow.features.judgments import (
+from fsae_mlflow.features.readings.judgments import (
     POSES,
     PROPERTIES,
     SMALL,

@@ -3,11 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fsae_mlflow.features.judgments import ReadFaces
-from fsae_mlflow.features.readings import read_features
+from fsae_mlflow.features.readings.judgments import ReadFaces
+from fsae_mlflow.features.readings.sentences import read_features
 from fsae_mlflow.features.statistics.monosemanticity import monosemanticity
 from fsae_mlflow.sae.entries import Entries
-from tests.features.test_judgments import PEOPLE, follow, noise, read_faces, slightly_sharp
+from tests.features.readings.test_judgments import PEOPLE, follow, noise, read_faces, slightly_sharp
 
 
 def features_of(faces: ReadFaces) -> np.ndarray:

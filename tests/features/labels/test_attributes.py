@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fsae_mlflow.features.attributes import Labels, read_attributes
+from fsae_mlflow.features.labels.attributes import Labels, read_attributes
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.templates.writing import finish, write_shard
 from tests.template_sets import face_row
