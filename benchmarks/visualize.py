@@ -70,12 +70,10 @@ def ours(
     real = RealTemplates(mean=np.zeros(sae.d_in), mean_norm=1.0, reach={}, maxima=np.ones(sae.d_sae))
     generators = [job.generator() for job in jobs]
     optimize(
-        jobs,
         made(name, generators, faces),
         generators=generators,
         objective=Gate(sae, [job.target for job in jobs], real),
         recognizer=recognizer,
-        sae=sae,
         steps=steps,
         lr=1e-3,
         transforms=Transforms(),

@@ -11,6 +11,7 @@ from fsae_mlflow.features.activity.survey import survey
 from fsae_mlflow.features.controls import control
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.templates.set import TemplateSet
+from fsae_mlflow.visualization.dictionary import Dictionary
 from fsae_mlflow.visualization.making.optimization import Job
 from fsae_mlflow.visualization.making.saved import save_picture
 from fsae_mlflow.visualization.settings import VisualizeSettings
@@ -19,15 +20,6 @@ from fsae_mlflow.visualization.targets import Target
 N_JUDGED = 48
 """Top faces kept of each feature where nothing was described; about half are of people on whom images are judged."""
 N_RANDOM_TEMPLATES = 10_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dictionary:
-    """An SAE, how real faces fire it, and what images are made of it."""
-
-    sae: SparseAutoencoder
-    activity: Activity
-    targets: list[Target]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +42,7 @@ def surveyed(settings: VisualizeSettings, sae: SparseAutoencoder, templates: Tem
 
 def real_faces(of: Dictionary, templates: TemplateSet, folder: Path) -> list[Made]:
     """The face that fires each target's feature most, saved as an optimized image is."""
-    rows = [of.activity.top_of(target.feature)[0][:1] for target in of.targets]
+    rows = [of.activity.top_of(of.row(target))[0][:1] for target in of.targets]
     known = [(target, int(row[0])) for target, row in zip(of.targets, rows, strict=True) if len(row)]
     made = []
     for (target, row), face in zip(known, templates.faces([row for _, row in known]), strict=True):

@@ -23,6 +23,10 @@ from fsae_mlflow.visualization.verdict.verdict import RULE
 GRID, SHEETS = "features.png", "sheets"
 MOST_IN_GRID, MOST_SHEETS = 24, 300
 TITLE = "Left: its top faces, at most 3 a person. Right: images optimized for it. Below: activation"
+COMBINED = (
+    "A combination. Its activation: the features as shares of their largest on real faces, the smallest of those to "
+    "fire, minus the largest of those to keep silent."
+)
 Pictures = Mapping[int, Image.Image]
 
 
@@ -41,7 +45,7 @@ def write_figures(
     """
     targets, n_top_faces = found.targets[:MOST_SHEETS], settings.n_top_faces
     rows = np.concatenate([_shown(found, target, n_top_faces)[0] for target in targets])
-    spread = [found.activity.sampled.spread(target.feature, N_COLUMNS)[0] for target in targets]
+    spread = [found.of.activity.sampled.spread(found.of.row(target), N_COLUMNS)[0] for target in targets]
     pictures = dict(templates.faces_in_order(np.concatenate([rows, *spread]))) if len(rows) else {}
     grid = [_grid_row(found, target, pictures, n_top_faces) for target in targets[:MOST_IN_GRID]]
     written = [feature_grid(grid, folder / GRID, title=TITLE)]
@@ -68,7 +72,7 @@ def image_table(found: Visualization, folder: Path) -> list[dict[str, Any]]:
 
 
 def _shown(found: Visualization, target: Target, n: int) -> tuple[np.ndarray, np.ndarray]:
-    rows, activations = found.activity.top_of(target.feature)
+    rows, activations = found.of.activity.top_of(found.of.row(target))
     return rows[:n], activations[:n]
 
 
@@ -79,9 +83,9 @@ def _image(image: OptimizedImage, caption: str) -> Tile:
 
 def _grid_row(found: Visualization, target: Target, pictures: Pictures, n: int) -> GridRow:
     return GridRow(
-        heading=f"Feature {target.name}, fired by {_share(found.references[target.feature].density)} of the faces",
+        heading=f"Feature {target.name}, fired by {_share(found.references[target].density)} of the faces",
         faces=captioned(pictures, *_shown(found, target, n)),
-        images=[_image(image, f"{image.verdict.activation:.3g}") for image in found.of(target)],
+        images=[_image(image, f"{image.verdict.activation:.3g}") for image in found.images_of(target)],
     )
 
 
@@ -93,7 +97,7 @@ def _sheet(
     n: int,
     templates: TemplateSet,
 ) -> FeatureSheet:
-    reference, images = found.references[target.feature], found.of(target)
+    reference, images = found.references[target], found.images_of(target)
     rows = [
         Row(
             heading="Faces that fire it most, at most 3 of a person (below: activation)",
@@ -101,7 +105,7 @@ def _sheet(
         ),
         Row(
             heading="Faces sampled from all that fire it, the strongest first",
-            tiles=captioned(pictures, *found.activity.sampled.spread(target.feature, N_COLUMNS)),
+            tiles=captioned(pictures, *found.of.activity.sampled.spread(found.of.row(target), N_COLUMNS)),
         ),
         Row(
             heading=f"Images optimized to fire it ({images[0].parametrization}), each with another seed",
@@ -121,7 +125,7 @@ def _sheet(
     return FeatureSheet(
         title=f"Feature {target.name}",
         reading=_reading(description, target),
-        subtitle=f"{_share(reference.density)} of {len(templates):,} faces fire {_measured(target)}. {found.about}",
+        subtitle=f"{_share(reference.density)} of {len(templates):,} faces fire it. {found.about}",
         rows=rows,
         values=reference.values,
         shares=reference.shares,
@@ -133,16 +137,10 @@ def _sheet(
 def _reading(description: Description | None, target: Target) -> str:
     if description is None:
         return "Its meaning was not looked for (give readings=)."
-    if target != Target((target.feature,)):
-        return "A combination of features."
+    if target.combined:
+        return COMBINED
     sentence = str(description.columns["reading"][target.feature])
     return sentence[:1].upper() + sentence[1:]
-
-
-def _measured(target: Target) -> str:
-    """What faces and images of a target are measured by."""
-    alone = target == Target((target.feature,))
-    return "it" if alone else f"feature {target.feature}, by which the combination is measured"
 
 
 def _caption(image: OptimizedImage) -> str:

@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fsae_mlflow.atomic import atomic_write
-from fsae_mlflow.features.activity.summary import Activity
 from fsae_mlflow.report.browser.images import DIALS, IMAGES, KEY, mostly_confirmed
 from fsae_mlflow.report.tables import write_csv
+from fsae_mlflow.visualization.dictionary import Dictionary
 from fsae_mlflow.visualization.making.dial import POSITIONS
 from fsae_mlflow.visualization.making.saved import read_record
 from fsae_mlflow.visualization.targets import Target
@@ -60,16 +60,24 @@ class Visualization:
     `about`: a sentence on the SAE and the recognizer. `folders`: where the pictures are.
     """
 
-    targets: list[Target]
-    references: Mapping[int, Reference]
+    of: Dictionary
     images: list[OptimizedImage]
     controls: list[OptimizedImage]
     dials: Mapping[Target, Path]
     alike: Mapping[Target, float]
-    activity: Activity
     about: str
     folders: list[Path]
     files: list[Path] = field(default_factory=list)
+
+    @property
+    def targets(self) -> list[Target]:
+        """What images were made for."""
+        return self.of.targets
+
+    @cached_property
+    def references(self) -> dict[Target, Reference]:
+        """Every target on real faces."""
+        return {target: Reference.of(self.of.activity, self.of.row(target)) for target in self.targets}
 
     @cached_property
     def by_target(self) -> dict[Target, list[OptimizedImage]]:
@@ -79,13 +87,13 @@ class Visualization:
             found.setdefault(image.target, []).append(image)
         return found
 
-    def of(self, target: Target) -> list[OptimizedImage]:
+    def images_of(self, target: Target) -> list[OptimizedImage]:
         """The images made for one target."""
         return self.by_target.get(target, [])
 
     def confirmed(self, target: Target) -> bool:
         """Whether more than half of a target's images are confirmed."""
-        return mostly_confirmed([image.verdict.confirmed for image in self.of(target)])
+        return mostly_confirmed([image.verdict.confirmed for image in self.images_of(target)])
 
     @property
     def headline(self) -> str:
@@ -111,8 +119,8 @@ class Visualization:
         """
         n, n_confirmed, confirmed = np.zeros(d_sae, np.int32), np.zeros(d_sae, np.int32), np.zeros(d_sae, bool)
         for target in self.targets:
-            if target == Target((target.feature,)):
-                found = [image.verdict.confirmed for image in self.of(target)]
+            if not target.combined:
+                found = [image.verdict.confirmed for image in self.images_of(target)]
                 n[target.feature], n_confirmed[target.feature] = len(found), sum(found)
                 confirmed[target.feature] = self.confirmed(target)
         return {"n_images": n, "n_images_confirmed": n_confirmed, "image_confirmed": confirmed}
@@ -170,7 +178,7 @@ def mean_history(found: Visualization) -> dict[int, dict[str, float]]:
     """
     steps: dict[float, list[list[float]]] = {}
     for image in found.images:
-        reference = found.references[image.target.feature]
+        reference = found.references[image.target]
         for step, objective, activation, norm in image.history:
             largest = reference.maximum if reference.maximum > 0 else math.nan
             steps.setdefault(step, []).append([objective, activation / largest, norm / reference.mean_norm])

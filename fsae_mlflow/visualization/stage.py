@@ -26,13 +26,13 @@ from fsae_mlflow.sae.variants.registry import VARIANT
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.visualization.choosing import chosen_targets, named_targets
 from fsae_mlflow.visualization.controls import (
-    Dictionary,
     Made,
     of_others,
     random_directions,
     real_faces,
     surveyed,
 )
+from fsae_mlflow.visualization.dictionary import Dictionary
 from fsae_mlflow.visualization.making.ensemble import Ensemble
 from fsae_mlflow.visualization.making.optimization import Job
 from fsae_mlflow.visualization.making.saved import read_record
@@ -101,7 +101,13 @@ def visualize(
     device = choose_device(settings.device)
     sae, recognizer = sae.to(device), recognizer.to(device)
     activity = description.activity if description else surveyed(settings, sae, templates)
-    main = Dictionary(sae=sae, activity=activity, targets=chosen_targets(settings, sae, activity))
+    main = Dictionary.of(
+        sae,
+        chosen_targets(settings, sae, activity),
+        activity=activity,
+        templates=templates,
+        batch_size=settings.batch_size,
+    )
 
     made_of = {name: value for name, value in (about or {}).items() if name != "judge"}
 
@@ -110,9 +116,7 @@ def visualize(
         return FacePrior.of(templates)
 
     def studio(of: Dictionary, **more: int) -> Studio:
-        real = RealTemplates.of(
-            templates, of.sae, of.targets, mean_norm=of.activity.mean_norm, maxima=of.activity.maxima
-        )
+        real = RealTemplates.of(templates, of.sae, of.targets, mean_norm=of.activity.mean_norm, maxima=of.maxima)
         shared = {"templates": templates, "confirm": confirm}
         seen = {"activity": of.activity, "seed": settings.seed, "device": device}
         return Studio(
@@ -155,13 +159,11 @@ def visualize(
     found = _judged(settings, made, recognizer, judge, description, templates, confirm, device)
     images = [image for image in found if not image.control]
     done = Visualization(
-        targets=main.targets,
-        references={target.feature: Reference.of(activity, target.feature) for target in main.targets},
+        of=main,
         images=images,
         controls=[image for image in found if image.control],
         dials=dials,
         alike=_alike(images, recognizer, device),
-        activity=activity,
         about=f"SAE: {VARIANT.name_of(sae.settings)}, {sae.d_sae:,} features. Recognizer: {recognizer.card.name}.",
         folders=sorted({image.path.parent for image in found} | {path.parent for path in dials.values()}),
     )
@@ -239,6 +241,7 @@ def _judged(
             [case for _, case in own],
             recognizer=recognizer,
             sae=dictionary.sae,
+            maxima=dictionary.maxima,
             judge=seeing,
             probes=probes,
             device=device,
@@ -257,13 +260,16 @@ def _judged(
 
 
 def _case(made: Made, description: Description | None, confirm: Bool[np.ndarray, " n_rows"]) -> Case:
-    feature, of = made.target.feature, made.dictionary
-    top, attribute = top_faces(of.activity, feature, confirm), ""
-    row = int(of.activity.top_of(feature)[0][0]) if made.control == "real" else -1
-    if description is not None and made.control != "random" and "attribute" in description.columns:
-        named = description.columns["attribute_confirmed"][feature]
-        attribute = str(description.columns["attribute"][feature]) if named else ""
-    return Case(feature=feature, reference=Reference.of(of.activity, feature), top=top, attribute=attribute, row=row)
+    target, of = made.target, made.dictionary
+    row_of_target = of.row(target)
+    top, attribute = top_faces(of.activity, row_of_target, confirm), ""
+    row = int(of.activity.top_of(row_of_target)[0][0]) if made.control == "real" else -1
+    read = made.control != "random" and not target.combined
+    if read and description is not None and "attribute" in description.columns:
+        named = description.columns["attribute_confirmed"][target.feature]
+        attribute = str(description.columns["attribute"][target.feature]) if named else ""
+    reference = Reference.of(of.activity, row_of_target)
+    return Case(target=target, reference=reference, top=top, attribute=attribute, row=row)
 
 
 @torch.no_grad()

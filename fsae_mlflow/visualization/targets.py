@@ -1,7 +1,7 @@
 """What an image is made for: a feature, several features at once, or one without another."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from fsae_mlflow.sae.numbers import feature_numbers
 
 @dataclass(frozen=True, order=True)
 class Target:
-    """Features to fire and features to keep silent, each once; the image is measured by the first of `fired`."""
+    """Features to fire and features to keep silent, each once."""
 
     fired: tuple[int, ...]
     silent: tuple[int, ...] = ()
@@ -44,13 +44,36 @@ class Target:
 
     @property
     def feature(self) -> int:
-        """The feature that the image is measured by."""
+        """The first feature to fire."""
         return self.fired[0]
+
+    @property
+    def combined(self) -> bool:
+        """Whether it has more than one feature."""
+        return len(self.fired) + len(self.silent) > 1
+
+    def activation(self, features: Float[Tensor, "*n d_sae"], maxima: Float[Tensor, " d_sae"]) -> Float[Tensor, "*n"]:
+        """How strongly features fire the target: one feature's activation; of several, as shares of `maxima`, their
+        largest activations of real faces: the smallest of those to fire, minus the largest of those to keep silent, at
+        least 0.
+        """
+        if not self.combined:
+            return features[..., self.feature]
+        fired, silent = (
+            features[..., list(part)] / maxima[list(part)].clamp(min=1e-6) for part in (self.fired, self.silent)
+        )
+        smallest = fired.amin(dim=-1)
+        return (smallest - silent.amax(dim=-1)).clamp(min=0) if self.silent else smallest
 
     @property
     def signed(self) -> list[tuple[int, float]]:
         """Every feature with +1 (to fire) or −1 (to keep silent)."""
         return [*((feature, 1.0) for feature in self.fired), *((feature, -1.0) for feature in self.silent)]
+
+    def renumbered(self, features: Sequence[int]) -> "Target":
+        """The target where only `features` are kept, numbered by their places."""
+        fired, silent = (tuple(features.index(one) for one in part) for part in (self.fired, self.silent))
+        return Target(fired, silent)
 
     @property
     def name(self) -> str:

@@ -44,12 +44,10 @@ def run(
     if kind.default_start:
         given["start"] = prior.mean.expand(len(jobs), -1, -1, -1)
     return optimize(
-        jobs,
         kind(generators, **given),
         generators=generators,
         objective=load_objective(objective)(sae, [one.target for one in jobs], real),
         recognizer=recognizer,
-        sae=sae,
         steps=steps,
         lr=1e-2,
         transforms=transforms,

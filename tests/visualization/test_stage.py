@@ -18,7 +18,8 @@ from fsae_mlflow.sae.variants.gated import GatedSAE
 from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.visualization.choosing import named_targets
-from fsae_mlflow.visualization.controls import Dictionary, Made, of_others
+from fsae_mlflow.visualization.controls import Made, of_others
+from fsae_mlflow.visualization.dictionary import Dictionary
 from fsae_mlflow.visualization.figures import image_table, write_figures
 from fsae_mlflow.visualization.results import Visualization
 from fsae_mlflow.visualization.settings import VisualizeSettings
@@ -96,7 +97,7 @@ def test_the_verdict_is_on_the_saved_file(done: Visualization, sae: GatedSAE, re
         found, feature = image.verdict, image.target.feature
         assert found.activation == pytest.approx(float(features[feature]), rel=1e-5)
         assert found.rank == 1 + int((features > features[feature]).sum())
-        assert found.to_maximum == pytest.approx(found.activation / done.references[feature].maximum)
+        assert found.to_maximum == pytest.approx(found.activation / done.references[Target((feature,))].maximum)
 
 
 def test_references_are_those_of_the_whole_template_set(
@@ -104,7 +105,7 @@ def test_references_are_those_of_the_whole_template_set(
 ) -> None:
     dense = sae.encode(torch.from_numpy(templates.templates)).numpy()
     for feature in (3, 9):
-        found = done.references[feature]
+        found = done.references[Target((feature,))]
         assert found.density == (dense[:, feature] > 0).mean()
         assert found.maximum == pytest.approx(dense[:, feature].max(), rel=1e-6)
         assert found.percentile == pytest.approx(np.percentile(dense[:, feature], 99.9), rel=0.07)
@@ -229,7 +230,7 @@ def test_best_features_come_from_both_clusters_and_all_are_those_that_fire(
     assert {target.feature for target in done.targets[:2]} == {0, 1}
     assert {target.feature for target in done.targets[2:]} == {2, 3}
     every = visualize(small(features="all"), **given, output=tmp_path / "all")
-    assert [target.feature for target in every.targets] == np.flatnonzero(every.activity.counts).tolist()
+    assert [target.feature for target in every.targets] == np.flatnonzero(every.of.activity.counts).tolist()
 
 
 def test_several_features_at_once_fire_and_one_is_kept_silent(

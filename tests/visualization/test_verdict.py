@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from fsae_mlflow.sae.variants.gated import GatedSAE
+from fsae_mlflow.visualization.targets import Target
 from fsae_mlflow.visualization.verdict.firing import Firing, Reference, firing
 from fsae_mlflow.visualization.verdict.judge import Judge
 from fsae_mlflow.visualization.verdict.verdict import doubts
@@ -70,7 +71,14 @@ def test_an_image_is_measured_shifted_and_as_jpeg(sae: GatedSAE, recognizer: nn.
     gray = np.full((112, 112, 3), 128, np.uint8)
     edge = gray.copy()
     edge[:, 54:] = 255
-    flat, split = firing([gray, edge], [0, 0], [REFERENCE, REFERENCE], recognizer=recognizer, sae=sae)
+    flat, split = firing(
+        [gray, edge],
+        [Target((0,)), Target((0,))],
+        [REFERENCE, REFERENCE],
+        maxima=np.ones(sae.d_sae),
+        recognizer=recognizer,
+        sae=sae,
+    )
     assert flat.shifted == pytest.approx(flat.activation, abs=1e-5)
     features = sae.encode(recognizer(torch.from_numpy(edge).permute(2, 0, 1)[None].float() / 255))[0]
     assert split.activation == pytest.approx(float(features[0]), rel=1e-5)

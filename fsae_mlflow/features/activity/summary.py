@@ -35,6 +35,16 @@ class FaceLists:
         places = evenly_spaced(int(self.n[feature]), most=most)
         return self.rows[feature, places], self.activations[feature, places]
 
+    def followed_by(self, more: "FaceLists") -> "FaceLists":
+        """These lists and, after them, those of other features, all with as many places as the longer ones have."""
+        places = max(self.rows.shape[1], more.rows.shape[1])
+
+        def joined(name: str) -> np.ndarray:
+            parts = (getattr(self, name), getattr(more, name))
+            return np.concatenate([np.pad(part, ((0, 0), (0, places - part.shape[1]))) for part in parts])
+
+        return FaceLists(rows=joined("rows"), activations=joined("activations"), n=np.concatenate([self.n, more.n]))
+
     def kept(self, mask: Bool[np.ndarray, "d_sae places"], *, most: int) -> "FaceLists":
         """The first `most` faces of each list that are in `mask`."""
         mask = mask & self.used
@@ -104,6 +114,16 @@ class Activity:
             known.append((1 - TOP_SHARE, float(self.percentile[feature])))
         shares, values = np.array(sorted(known)).T
         return np.maximum.accumulate(values), shares
+
+    def followed_by(self, more: "Activity") -> "Activity":
+        """The features of another survey of the same faces behind those of this one."""
+        joined = {
+            name: np.concatenate([getattr(self, name), getattr(more, name)], axis=-1)
+            for name in ("counts", "mean", "std", "maxima", "quantiles", "percentile")
+        }
+        return replace(
+            self, **joined, top=self.top.followed_by(more.top), sampled=self.sampled.followed_by(more.sampled)
+        )
 
     def with_top(self, top: FaceLists) -> "Activity":
         """The same activity with other lists of top faces."""

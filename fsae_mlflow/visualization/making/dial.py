@@ -93,8 +93,9 @@ def dials(
         templates = recognizer(made)
         reached = position(sae.scaled(templates)).view(-1, n).cpu().numpy()
         activations = sae.encode(templates).view(-1, n, sae.d_sae).cpu()
+    maxima = activations.new_tensor(real.maxima)
     return [
-        Dial(target=target, images=images, reached=one, activation=features[:, target.feature].numpy())
+        Dial(target=target, images=images, reached=one, activation=target.activation(features, maxima).numpy())
         for target, images, one, features in zip(
             targets, made.view(-1, n, *mean.shape).cpu(), reached, activations, strict=True
         )

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.progress import progress
-from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.visualization.making.transforms import Transforms
 from fsae_mlflow.visualization.objectives.base import Objective
 from fsae_mlflow.visualization.parametrizations.base import Parametrization
@@ -41,7 +40,7 @@ class Job:
 class Record:
     """The images after `step` steps, one number per image.
 
-    `objective`: what is maximized, before the penalty. `activation`: the target's feature. `norm`: ‖x‖ of the template
+    `objective`: what is maximized, before the penalty. `activation`: the target's. `norm`: ‖x‖ of the template
     in the recognizer's units.
     """
 
@@ -55,13 +54,11 @@ OnImages = Callable[[Float[Tensor, "images 3 h w"], Record], None]
 
 
 def optimize(
-    jobs: Sequence[Job],
     parametrization: Parametrization,
     *,
     generators: Sequence[torch.Generator],
     objective: Objective,
     recognizer: nn.Module,
-    sae: SparseAutoencoder,
     steps: int,
     lr: float,
     transforms: Transforms,
@@ -70,9 +67,9 @@ def optimize(
     on_images: OnImages | None = None,
     label: str = "visualize",
 ) -> tuple[Float[Tensor, "images 3 h w"], list[Record]]:
-    """Maximize every job's objective by AdamW; return the images (RGB, 0…1) and the records.
+    """Maximize the objective of every image by AdamW; return the images (RGB, 0…1) and the records.
 
-    The result of a job does not depend on the other jobs: losses are summed, gradients are not clipped, and the
+    The result of an image does not depend on the other images: losses are summed, gradients are not clipped, and the
     recognizer is in eval mode. `ensemble` adds a number of another recognizer to each image's objective. `on_images`
     gets the images at every record.
 
@@ -83,7 +80,7 @@ def optimize(
     records: list[Record] = []
 
     def record(step: int, images: Float[Tensor, "images 3 h w"]) -> None:
-        records.append(_record(step, images, jobs, objective, recognizer, sae))
+        records.append(_record(step, images, objective, recognizer))
         if on_images is not None:
             on_images(images, records[-1])
 
@@ -116,16 +113,13 @@ def optimize(
 def _record(
     step: int,
     images: Float[Tensor, "n 3 h w"],
-    jobs: Sequence[Job],
     objective: Objective,
     recognizer: nn.Module,
-    sae: SparseAutoencoder,
 ) -> Record:
     templates = recognizer(images)
-    features = torch.tensor([job.target.feature for job in jobs], device=templates.device)
     return Record(
         step=step,
         objective=objective(templates).cpu().numpy(),
-        activation=sae.encode(templates).gather(1, features[:, None])[:, 0].cpu().numpy(),
+        activation=objective.activations(templates).cpu().numpy(),
         norm=templates.norm(dim=1).cpu().numpy(),
     )

@@ -74,12 +74,10 @@ class Studio:
                 on_image(save_picture(contact_sheet(images), path, {"step": record.step}), record.step)
 
         made, records = optimize(
-            jobs,
             parametrization,
             generators=generators,
             objective=load_objective(settings.objective)(self.sae, targets, self.real),
             recognizer=self.recognizer,
-            sae=self.sae,
             steps=(own and settings.steps) or kind.default_steps,
             lr=(own and settings.lr) or kind.default_lr,
             transforms=Transforms(

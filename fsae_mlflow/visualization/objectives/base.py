@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -29,6 +30,12 @@ class Objective(ABC):
     def projected(self, x: Float[Tensor, "images d_in"]) -> Float[Tensor, " images"]:
         """W_enc (x − b_dec) of scaled templates, one for each target, its features added or subtracted."""
         return ((x - self.sae.b_dec) * self.directions).sum(dim=1)
+
+    def activations(self, templates: Float[Tensor, "images d_in"]) -> Float[Tensor, " images"]:
+        """How strongly raw templates fire their targets, one for each target."""
+        features = self.sae.encode(templates)
+        maxima = features.new_tensor(self.real.maxima)
+        return torch.stack([one.activation(row, maxima) for one, row in zip(self.targets, features, strict=True)])
 
     @cached_property
     def largest(self) -> Float[Tensor, " images"]:

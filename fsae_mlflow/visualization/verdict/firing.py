@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float64, UInt8
 from PIL import Image
 from torch import nn
 
 from fsae_mlflow.faces.aligned import to_float
 from fsae_mlflow.features.activity.summary import Activity
 from fsae_mlflow.sae.base import SparseAutoencoder
+from fsae_mlflow.visualization.targets import Target
 
 SHIFT = 2
 JPEG_QUALITY = 90
@@ -22,7 +23,7 @@ IMAGES_AT_ONCE = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """A feature on the real faces of a template set.
+    """A target on the real faces of a template set.
 
     `density`: share of the faces, 0…1, that fire it. `maximum`: its largest activation. `percentile`: its 99.9th
     percentile over all faces, where a face that does not fire it counts as 0. `mean_norm`: the faces' mean ‖x‖.
@@ -38,7 +39,7 @@ class Reference:
 
     @classmethod
     def of(cls, activity: Activity, feature: int) -> "Reference":
-        """The feature as a survey found it."""
+        """A row of a survey's activity."""
         values, shares = activity.distribution(feature)
         return cls(
             density=float(activity.density[feature]),
@@ -56,12 +57,13 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class Firing:
-    """How strongly an image fires its feature.
+    """How strongly an image fires its target.
 
-    `activation`: of the saved image. `shifted`: the smallest of four shifts by 2 pixels. `jpeg`: after JPEG at quality
-    90. `percentile`: of `activation` among real faces, 0…100. `to_maximum`: `activation` divided by the largest of real
-    faces (nan where that is 0). `rank`: place of the feature among all features of the image, 1 for the strongest;
-    `margin`: `activation` divided by that of the strongest other feature. `norm_ratio`: ‖x‖ divided by the real faces'
+    `activation`: of the saved image; of a combination it is a share (targets.py). `shifted`: the smallest of four
+    shifts by 2 pixels. `jpeg`: after JPEG at quality 90. `percentile`: of `activation` among real faces, 0…100.
+    `to_maximum`: `activation` divided by the largest of real faces (nan where that is 0). `rank`: place of the feature
+    among all features of the image, 1 for the strongest; of several to fire the weakest counts, and the others are left
+    out. `margin`: its activation divided by that of the strongest other. `norm_ratio`: ‖x‖ divided by the real faces'
     mean ‖x‖.
     """
 
@@ -78,26 +80,29 @@ class Firing:
 @torch.no_grad()
 def firing(
     pictures: Sequence[UInt8[np.ndarray, "h w 3"]],
-    features: Sequence[int],
+    targets: Sequence[Target],
     references: Sequence[Reference],
     *,
+    maxima: Float64[np.ndarray, " d_sae"],
     recognizer: nn.Module,
     sae: SparseAutoencoder,
 ) -> list[Firing]:
-    """Measure each picture's feature."""
+    """Measure each picture's target; `maxima` are the largest activations of real faces."""
     device, found = sae.scale.device, []
+    largest = torch.from_numpy(maxima)
     for first in range(0, len(pictures), IMAGES_AT_ONCE):
         part = pictures[first : first + IMAGES_AT_ONCE]
         faces = torch.from_numpy(np.stack([variant for picture in part for variant in _variants(picture)]))
         templates = recognizer(to_float(faces).to(device))
         activations = sae.encode(templates).double().view(len(part), -1, sae.d_sae).cpu()
         norms = templates.norm(dim=1).view(len(part), -1)[:, 0].cpu()
-        for of_picture, norm, feature, reference in zip(
-            activations, norms, features[first:], references[first:], strict=False
+        for of_picture, norm, target, reference in zip(
+            activations, norms, targets[first:], references[first:], strict=False
         ):
-            own = of_picture[:, feature]
-            activation, others = float(own[0]), of_picture[0].clone()
-            others[feature] = -torch.inf
+            own = target.activation(of_picture, largest)
+            activation, others, fired = float(own[0]), of_picture[0].clone(), list(target.fired)
+            weakest = float(others[fired].min())
+            others[fired] = -torch.inf
             found.append(
                 Firing(
                     activation=activation,
@@ -105,8 +110,8 @@ def firing(
                     jpeg=float(own[1]),
                     percentile=reference.percentile_of(activation),
                     to_maximum=_ratio(activation, reference.maximum),
-                    rank=1 + int((others > activation).sum()),
-                    margin=_ratio(activation, float(others.max())),
+                    rank=1 + int((others > weakest).sum()),
+                    margin=_ratio(weakest, float(others.max())),
                     norm_ratio=float(norm) / reference.mean_norm,
                 )
             )

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Float64, UInt8
 from torch import nn
 
 from fsae_mlflow.faces.detection.mtcnn import FaceFinder
 from fsae_mlflow.sae.base import SparseAutoencoder
+from fsae_mlflow.visualization.targets import Target
 from fsae_mlflow.visualization.verdict.firing import Firing, Reference, firing
 from fsae_mlflow.visualization.verdict.judge import Judge, Probe
 
@@ -44,11 +45,11 @@ class Verdict(Firing):
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What an image is judged by: its feature, the feature on real faces, the rows of its top faces, and the attribute
+    """What an image is judged by: its target, the target on real faces, the rows of its top faces, and the attribute
     that it is read as, if any. `row`: that of the face itself, where the image is a real face.
     """
 
-    feature: int
+    target: Target
     reference: Reference
     top: np.ndarray
     attribute: str = ""
@@ -61,15 +62,21 @@ def verdicts(
     *,
     recognizer: nn.Module,
     sae: SparseAutoencoder,
+    maxima: Float64[np.ndarray, " d_sae"],
     judge: Judge | None,
     probes: Mapping[str, Probe],
     device: torch.device,
 ) -> list[Verdict]:
-    """The verdict on each picture."""
+    """The verdict on each picture; `maxima` are the largest activations of real faces."""
     if not pictures:
         return []
     fired = firing(
-        pictures, [one.feature for one in cases], [one.reference for one in cases], recognizer=recognizer, sae=sae
+        pictures,
+        [one.target for one in cases],
+        [one.reference for one in cases],
+        maxima=maxima,
+        recognizer=recognizer,
+        sae=sae,
     )
     finder = FaceFinder(min_face=SMALLEST_FACE, min_face_share=0.0, device=device)
     faces = [float(found.probabilities.max(initial=0.0)) for found in finder(list(pictures))]
