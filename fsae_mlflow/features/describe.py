@@ -63,8 +63,9 @@ class Described:
             "a pose": confirmed_poses(columns),
             "a person": columns["identity_confirmed"],
         }
-        of_kinds = ", ".join(f"{int(mask.sum()):,} of {kind}" for kind, mask in counts.items())
-        return f"{int(columns['confirmed'].sum()):,} of {n_alive:,} features have a confirmed reading: {of_kinds}"
+        of_kinds = ", ".join(f"{int(mask.sum()):,} of {kind}" for kind, mask in counts.items() if mask.any())
+        found = f"{int(columns['confirmed'].sum()):,} of {n_alive:,} features have a confirmed reading"
+        return f"{found}: {of_kinds}" if of_kinds else found
 
 
 @dataclass(frozen=True, kw_only=True)

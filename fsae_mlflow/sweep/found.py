@@ -14,6 +14,8 @@ METRICS, CHOSEN, FOLDER, RUN, PARENT = "metrics", "chosen", "folder", "run_id", 
 and that run's parent.
 """
 WORST_FVU = 1.0
+IN_USE = ".in-use.lock"
+"""The lock of the trials' folders: who deletes one that is off the front, or registers one, holds it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from filelock import FileLock
 
 from fsae_mlflow.errors import StoppedError, UserError
 from fsae_mlflow.locks import only_writer
 from fsae_mlflow.parameters import deciding, fingerprint, output_folder
 from fsae_mlflow.progress import OnMetrics
+from fsae_mlflow.ranks import Ranks
 from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sae.training.stage import require_room, train
-from fsae_mlflow.sweep.found import CHOSEN, FOLDER, METRICS, PARENT, RUN, Sweep
+from fsae_mlflow.sweep.found import CHOSEN, FOLDER, IN_USE, METRICS, PARENT, RUN, Sweep
 from fsae_mlflow.sweep.objectives import L0, measured
 from fsae_mlflow.sweep.settings import SweepSettings
 from fsae_mlflow.sweep.storage import SQLITE, answering
@@ -50,9 +52,14 @@ def sweep(settings: SweepSettings, *, templates: Any, start_run: StartRun) -> Sw
     The study is kept in the settings' storage, and the SAEs on the front in `output` or, without one, in
     outputs/sweep/FINGERPRINT, so that the same command continues it. Processes of one study share the trials.
 
-    Raises: UserError where `output` holds the study of another search, where a second process has the study of a
-    storage for one, where the storage cannot be opened, and for an expansion too large for the machine.
+    Raises: UserError under torchrun, where `output` holds the study of another search, where a second process has the
+    study of a storage for one, where the storage cannot be opened, and for an expansion too large for the machine.
     """
+    if not Ranks.of_environment().alone:
+        raise UserError(
+            "sweep does not run under torchrun, where every process would begin the same search; start it without, "
+            "once for each process, with storage=journal: they share the trials."
+        )
     search, alone = settings.search, settings.storage == SQLITE
     require_room(int(search.largest("expansion")), templates)
     name = fingerprint(deciding(settings) | {"digest": templates.digest})
@@ -61,9 +68,10 @@ def sweep(settings: SweepSettings, *, templates: Any, start_run: StartRun) -> Sw
 
     def enough() -> bool:
         found = Sweep.of(study, folder, settings)
-        for trial in found.trials:
-            if trial not in found.front:
-                shutil.rmtree(trial.folder, ignore_errors=True)
+        with FileLock(folder / IN_USE):
+            for trial in found.trials:
+                if trial not in found.front:
+                    shutil.rmtree(trial.folder, ignore_errors=True)
         return 0 < settings.patience <= found.n_since_better
 
     instead = "give every process of this study storage=journal and another output"

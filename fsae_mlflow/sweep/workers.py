@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,8 @@ from fsae_mlflow.sweep.study import LISTED
 ALIVE = "alive"
 HEARTBEAT_SECONDS, GRACE_SECONDS, SECONDS_BETWEEN_LOOKS = 10.0, 60.0, 1.0
 MOST_RETRIES, MOST_FAILURES = 3, 3
+FIXED = "fixed_params"
+"""Where Optuna keeps the values of a trial that was queued."""
 TAKEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 logger = logging.getLogger(__name__)
@@ -41,23 +43,33 @@ def work(
 
     def objective(trial: Any) -> Any:
         before = [one for one in study.get_trials(deepcopy=False, states=TAKEN) if one.number < trial.number]
-        if len(before) >= settings.n_trials or (settings.sampler == "grid" and LISTED not in trial.user_attrs):
+        if len(before) >= settings.n_trials:
             raise _NotNeededError
-        nonlocal number
+        if settings.sampler == "grid" and (LISTED not in trial.user_attrs or _listed_before(study, trial, before)):
+            raise _NotNeededError
+        nonlocal number, repeated
         number = trial.number
-        with _heartbeat(trial):
-            return run_trial(trial)
+        try:
+            with _heartbeat(trial):
+                return run_trial(trial)
+        finally:
+            repeated = study.get_trials(deepcopy=False)[number].state.is_finished()
 
-    n_failures, number = 0, None
+    n_failures, number, repeated = 0, None, False
     while not enough() and time.monotonic() < ends:
         _repeat_lost(study, alone=alone)
         states = [trial.state for trial in study.get_trials(deepcopy=False)]
         left = settings.sampler != "grid" or TrialState.WAITING in states
         if left and sum(state in TAKEN for state in states) < settings.n_trials:
-            number = None  # until the trial begins
+            number, repeated = None, False  # until the trial begins
             try:
                 study.optimize(objective, n_trials=1, catch=(_NotNeededError,))
-            except UserError as error:
+            except Exception as error:
+                if repeated:
+                    logger.warning("This process gave no sign for a minute; another one repeats its trial %s.", number)
+                    continue
+                if not isinstance(error, UserError):
+                    raise
                 n_failures += 1
                 if n_failures == MOST_FAILURES or TrialState.COMPLETE not in states:
                     raise
@@ -70,6 +82,12 @@ def work(
             time.sleep(SECONDS_BETWEEN_LOOKS)
         else:
             return
+
+
+def _listed_before(study: Any, trial: Any, before: Iterable[Any]) -> bool:
+    """Whether an earlier trial has the same values: each of several machines may have listed the grid."""
+    values = study.get_trials(deepcopy=False)[trial.number].system_attrs.get(FIXED)
+    return any(one.system_attrs.get(FIXED) == values for one in before)
 
 
 @contextmanager

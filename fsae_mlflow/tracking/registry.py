@@ -202,6 +202,8 @@ def _place(client: MlflowClient, version: ModelVersion, standing: Standing, max_
             max_l0 = limit = SLACK * champion.l0
         verdict = judge(standing, champion, max_l0=limit)
     if verdict.alias == CHAMPION:
+        if str(client.get_registered_model(name).aliases.get(CHAMPION, "")) != former:
+            return _place(client, version, standing, max_l0)  # another process has changed the champion meanwhile
         if LIMIT_TAG not in model.tags:
             client.set_registered_model_tag(name, LIMIT_TAG, f"{max_l0 or SLACK * standing.l0:.4g}")
         if former not in ("", number):

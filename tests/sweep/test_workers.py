@@ -173,3 +173,42 @@ def test_a_stop_before_a_trial_begins_repeats_none(template_set: TemplateSet, tm
 
 def _stop(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
+
+
+def test_a_grid_that_two_machines_list_is_searched_once(
+    template_set: TemplateSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {"sampler": "grid", "space": "expansion:1|2,k:2", "variant": "topk", "n_trials": 2}
+    enqueue = optuna.Study.enqueue_trial
+
+    def twice(study: optuna.Study, *values: Any, skip_if_exists: bool, **more: Any) -> None:
+        for _ in range(2):  # each machine looks before the other has listed
+            enqueue(study, *values, **more)
+
+    monkeypatch.setattr(optuna.Study, "enqueue_trial", twice)
+    found = search(template_set, output=str(tmp_path), **given)
+    assert sorted(trial.chosen["expansion"] for trial in found.trials) == [1, 2]
+
+
+def test_a_trial_that_another_process_has_repeated_is_given_up(
+    template_set: TemplateSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a machine was asleep for more than a minute."""
+    found = search(template_set, n_trials=1, output=str(tmp_path))
+    study, settings = found.study, type(found.settings)(**{**vars(found.settings), "n_trials": 2})
+
+    def taken_over(trial: optuna.Trial) -> list[float]:
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        return [0.5]
+
+    rounds = iter([False, True])
+    workers.work(study, settings, taken_over, alone=False, enough=lambda: next(rounds))
+    assert "another one repeats its trial 1" in caplog.text
+
+
+def test_processes_of_torchrun_are_refused(
+    template_set: TemplateSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"sweep does not run under torchrun.* storage=journal"):
+        search(template_set, n_trials=1, output=str(tmp_path))

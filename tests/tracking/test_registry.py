@@ -47,6 +47,21 @@ def test_the_alias_moves_only_to_a_better_version(tmp_path: Path, caplog: pytest
 
 
 @pytest.mark.usefixtures("store")
+def test_a_champion_that_comes_meanwhile_is_judged_against(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(make_sae(tmp_path / "first", 0.4))
+    waiting, judge = [make_sae(tmp_path / "best", 0.2)], registry.judge
+
+    def while_another_registers(*given: Any, **more: Any) -> Any:
+        if waiting:
+            register(waiting.pop())
+        return judge(*given, **more)
+
+    monkeypatch.setattr(registry, "judge", while_another_registers)
+    register(make_sae(tmp_path / "better", 0.3))
+    assert aliases() == {"champion": "3", "champion_previous": "1", "challenger": "2"}
+
+
+@pytest.mark.usefixtures("store")
 def test_a_search_states_the_limit_and_a_person_can_change_it(tmp_path: Path) -> None:
     register(make_sae(tmp_path / "first", 0.4), max_l0=105.0)
     register(make_sae(tmp_path / "denser", 0.3, l0=100.0), max_l0=105.0)

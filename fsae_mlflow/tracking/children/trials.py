@@ -13,7 +13,7 @@ from fsae_mlflow.parameters import deciding, flat, parse
 from fsae_mlflow.sae.saved import load_sae
 from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sweep.figures import write_figures
-from fsae_mlflow.sweep.found import Sweep, TrialResult, words
+from fsae_mlflow.sweep.found import IN_USE, Sweep, TrialResult, words
 from fsae_mlflow.sweep.stage import StartRun, TrialRun
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.tracking.data.inputs import find_sae, share_templates
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from fsae_mlflow.tracking.models.embedded import EmbeddableRecognizer
 
 STUDY_TAG, RUNS_TAG, BEST_TAG, FRONT_TAG = "fsae.study", "fsae.study_runs", "fsae.best_trial", "fsae.front"
-REGISTERING = ".registering.lock"
 
 
 def trial_runs(run: Run, templates: TemplateSet) -> StartRun:
@@ -82,11 +81,11 @@ def log_best(
     run.under("sweep")(
         best.metrics | {f"best_{key}": value for key, value in best.chosen.items() if _is_number(value)}, 0
     )
-    here = best.folder.is_dir()
-    folder = best.folder if here else find_sae(run, best.run_id)
-    log_sae(run, folder)
-    if here:
-        with FileLock(best.folder.parent / REGISTERING):
+    with FileLock(best.folder.parent / IN_USE):
+        here = best.folder.is_dir()
+        folder = best.folder if here else find_sae(run, best.run_id)
+        log_sae(run, folder)
+        if here:
             register_sae(run, load_sae(folder), folder, name=name, max_l0=max_l0, recognizer=recognizer)
     return folder
 

@@ -130,7 +130,10 @@ def _start() -> mlflow.ActiveRun:
     with _creating_store():
         if not {"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"} & os.environ.keys():
             mlflow.set_experiment(EXPERIMENT)
-        return mlflow.start_run(log_system_metrics=False)
+        run = mlflow.start_run(log_system_metrics=False)
+    if REASON_TAG in run.data.tags:  # of an earlier start, which failed or was stopped
+        MlflowClient().delete_tag(run.info.run_id, REASON_TAG)
+    return run
 
 
 @contextmanager

@@ -49,6 +49,10 @@ def _send(client: MlflowClient, run_id: str, entries: list[dict[str, Any]]) -> N
                 raise UserError(f"{path} has changed since the run logged it, so it is not sent.")
             client.log_artifact(run_id, path, folder)
         case {"do": "image", "path": path, "key": key, "step": step}:
+            # MLflow names every picture anew, so one whose answer was lost would stand there twice.
+            sent = f"images/{key.replace('/', '~')}+step+{step}+"
+            if any(one.path.startswith(sent) for one in client.list_artifacts(run_id, "images")):
+                return
             with Image.open(path) as image:
                 client.log_image(run_id, image, key=key, step=step, synchronous=True)
         case {"do": "dataset", "dataset": dataset, "context": context}:

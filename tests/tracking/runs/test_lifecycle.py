@@ -11,7 +11,9 @@ import mlflow
 import psutil
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import settings
 from fsae_mlflow.sae.saved import digest, load_sae
 from fsae_mlflow.templates.set import TemplateSet
@@ -22,6 +24,7 @@ from fsae_mlflow.tracking.process.environment import DEFAULTS
 from fsae_mlflow.tracking.process.owners import is_gone, process_tags
 from fsae_mlflow.tracking.registry import register_sae
 from fsae_mlflow.tracking.runs.lifecycle import Run
+from fsae_mlflow.tracking.runs.sending import attempt
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "version_0_1"
 GATED = FIXTURES / "saes" / "gated"
@@ -174,3 +177,30 @@ def test_only_the_boot_time_moves_with_the_clock(monkeypatch: pytest.MonkeyPatch
 def test_requests_are_not_tried_for_minutes() -> None:
     values = {name: int(value) for name, value in DEFAULTS.items() if value.isdigit()}
     assert values["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] <= 2 and values["MLFLOW_HTTP_REQUEST_TIMEOUT"] <= 60
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_that_is_started_again_forgets_why_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(settings: Nothing, run: Run) -> None:
+        raise UserError("There is nothing to do.")
+
+    assert invoke(fails).exit_code == 1
+    failed = newest()
+    assert failed.data.tags["fsae.reason"] == "There is nothing to do."
+    monkeypatch.setenv("MLFLOW_RUN_ID", failed.info.run_id)
+    assert invoke(lambda settings, run: None).exit_code == 0
+    again = newest()
+    assert again.info.run_id == failed.info.run_id and "fsae.reason" not in again.data.tags
+
+
+@pytest.mark.usefixtures("store")
+def test_a_picture_whose_answer_was_lost_stands_once(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    Image.new("RGB", (4, 4)).save(path)
+    client = mlflow.MlflowClient()
+    run_id = client.create_run(mlflow.set_experiment("e").experiment_id).info.run_id
+    for step in (1, 1, 10):
+        entry = {"do": "image", "path": str(path), "key": "faces/all", "step": step}
+        assert attempt(client, run_id, [entry]) is None
+    names = [one.path for one in client.list_artifacts(run_id, "images") if one.path.endswith(".png")]
+    assert len(names) == 2
