@@ -65,7 +65,7 @@ def _surveyed(
 ) -> Activity:
     """How templates fire combined targets."""
     used = sorted({feature for target in targets for feature, _ in target.signed})
-    maxima = torch.from_numpy(activity.maxima[used]).float()
+    maxima = torch.tensor(activity.maxima[used], dtype=torch.float32)
     of_used = [target.renumbered(used) for target in targets]
     found = Survey(len(targets), most=activity.top.rows.shape[1])
     for batch in encoded(sae, templates, batch_size=batch_size, label="combinations"):

@@ -89,7 +89,7 @@ def firing(
 ) -> list[Firing]:
     """Measure each picture's target; `maxima` are the largest activations of real faces."""
     device, found = sae.scale.device, []
-    largest = torch.from_numpy(maxima)
+    largest = torch.tensor(maxima)
     for first in range(0, len(pictures), IMAGES_AT_ONCE):
         part = pictures[first : first + IMAGES_AT_ONCE]
         faces = torch.from_numpy(np.stack([variant for picture in part for variant in _variants(picture)]))
