@@ -52,13 +52,13 @@ def describe_run(
     headline: str = "",
     picture: str = "",
 ) -> str:
-    """What the stage did, its main metrics, the picture that matters, the inputs, and the command that repeats it."""
+    """What the stage did, the picture that matters, its main metrics, the inputs, and the command that repeats it."""
     parts = [call.about]
     parts += [f"**{headline}**"] if headline else []
+    if picture:  # MLflow shows the beginning of a long description, and the rest on demand
+        parts.append(f"![{picture}](get-artifact?path={picture}&run_uuid={run_id})")
     if rows := [f"| `{name}` | &emsp;{value:.4g} |" for name, value in main_metrics(metrics or {}).items()]:
         parts.append("\n".join(["| metric | &emsp;value |", "|---|---|", *rows]))
-    if picture:
-        parts.append(f"![{picture}](get-artifact?path={picture}&run_uuid={run_id})")
     if inputs:
         parts.append("\n".join(["Made from:", "", *(_line(name, one) for name, one in inputs.items())]))
     parts.append("Repeat it with:\n\n```\n" + "\n".join(commands(stage, call, inputs)) + "\n```")

@@ -53,7 +53,7 @@ def address(storage: str, request: pytest.FixtureRequest, monkeypatch: pytest.Mo
         return storage
     database = request.getfixturevalue("postgresql")
     monkeypatch.setenv("PGPASSWORD", database.password)
-    return database.new_database().replace(f":{database.password}@", "@")
+    return database.new_database(with_password=False)
 
 
 def test_two_processes_share_the_trials(template_set: TemplateSet, tmp_path: Path) -> None:

@@ -48,11 +48,12 @@ class Postgresql:
             self.process = subprocess.Popen(arguments, cwd=folder, stderr=log, **self.user)
         self._wait(folder / "log")
 
-    def new_database(self) -> str:
-        """Make an empty database and give its SQLAlchemy URL, with user and password."""
+    def new_database(self, *, with_password: bool = True) -> str:
+        """Make an empty database and give its SQLAlchemy URL, with the user's name and, if wanted, password."""
         name = f"test_{secrets.token_hex(4)}"
         self._execute(f"CREATE DATABASE {name}")
-        return f"postgresql+psycopg2://fsae:{self.password}@127.0.0.1:{self.port}/{name}"
+        user = f"fsae:{self.password}" if with_password else "fsae"
+        return f"postgresql+psycopg2://{user}@127.0.0.1:{self.port}/{name}"
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGQUIT)  # at once, whoever is connected

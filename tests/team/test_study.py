@@ -15,7 +15,7 @@ def test_two_processes_share_a_study(
     postgresql: Postgresql, template_set: TemplateSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGPASSWORD", postgresql.password)
-    address = postgresql.new_database().replace(f":{postgresql.password}@", "@")
+    address = postgresql.new_database(with_password=False)
     given: dict[str, Any] = {"storage": address, "n_trials": 5}
     processes = [start(template_set, output=tmp_path / name, **given) for name in ("one", "other")]
     begun = [line for process in processes for line in finished(process)]

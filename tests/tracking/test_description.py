@@ -69,7 +69,7 @@ def test_a_finished_run_says_what_it_is_and_how_to_repeat_it(tmp_path: Path) -> 
     assert used.info.run_name == "example k=5"
     note, page = used.data.tags["mlflow.note.content"], f"#/experiments/{used.info.experiment_id}/runs"
     for part in (
-        "Use templates.\n\n**all is well**\n\n| metric",
+        "Use templates.\n\n**all is well**\n\n![table-small.png](",
         "| `lfw/all/accuracy` | &emsp;0.9 |",
         f"![table-small.png](get-artifact?path=table-small.png&run_uuid={used.info.run_id})",
         f"- templates: [extract k=3]({page}/{made.info.run_id}?workflowType=machine_learning), digest `",
