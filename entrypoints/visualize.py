@@ -37,9 +37,11 @@ def main(settings, run):
     output = output_folder("visualize", settings.output, fingerprint(deciding(settings) | about | told))
     given = {"templates": templates, "sae": sae, "recognizer": recognizer, "description": description, "about": about}
     with only_writer(output):
-        log = {"on_metrics": run.of_sae("images"), "on_image": run.on_image("optimization")}
+        log = {"on_metrics": run.of_sae("images"), "on_image": run.on_image("feature_images/optimization")}
         made = visualize(settings, **given, **others, output=output, **log)
-        figures = write_figures(settings, made, templates, description, output, on_sheet=run.on_image("sheets"))
+        figures = write_figures(
+            settings, made, templates, description, output, on_sheet=run.on_image("feature_images/sheets")
+        )
         written = write_with_columns(readings, output / READINGS, made.columns(sae.d_sae)) if readings else []
     run.set_tags({"fsae.force": "true"} if settings.force else {})
     for path in (*figures, *written):

@@ -88,10 +88,10 @@ def test_the_whole_way(faces: Path, tmp_path: Path) -> None:
 
     run = succeed("train_sae", epochs=2, expansion=2, batch_size=8, holdout=0.25)
     assert run.inputs.dataset_inputs[0].dataset.digest == templates.digest
-    assert {"train/fvu", "heldout/fvu", "train/alive", "epoch/train/lr", "train/lam"} <= run.data.metrics.keys()
+    assert {"train/fvu", "heldout/fvu", "train/alive", "per_epoch/train/lr", "train/lam"} <= run.data.metrics.keys()
     assert run.info.run_name == "train_sae gated ×2"
     assert {"spectrum/participation_ratio", "spectrum/dimensions_99"} <= run.data.metrics.keys()
-    assert len(mlflow.MlflowClient().get_metric_history(run.info.run_id, "epoch/train/loss_total")) == 2
+    assert len(mlflow.MlflowClient().get_metric_history(run.info.run_id, "per_epoch/train/loss_total")) == 2
     check_registered_model(templates, Path(mlflow.artifacts.download_artifacts(f"{run.info.artifact_uri}/sae")))
 
     run = succeed("evaluate_lfw", folds=2)
@@ -170,7 +170,7 @@ def test_a_pruned_trial_is_a_killed_run(template_set: TemplateSet) -> None:
     succeed("sweep", n_trials=5, epochs=4, templates=template_set.folder, register=False, **search)
     pruned = newest("trial")
     assert pruned.info.status == "KILLED" and pruned.data.tags["fsae.reason"].startswith("pruned after epoch ")
-    assert "epoch/heldout/fvu" in pruned.data.metrics and pruned.data.params["lr"] == "1e-05"
+    assert "per_epoch/heldout/fvu" in pruned.data.metrics and pruned.data.params["lr"] == "1e-05"
 
 
 @pytest.mark.usefixtures("store")

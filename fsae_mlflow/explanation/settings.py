@@ -16,7 +16,7 @@ class ExplainSettings:
     templates: Annotated[
         str, "Template set of the faces and of the pairs: a folder, a run id, or latest.", EXECUTION
     ] = "latest"
-    sae: Annotated[str, "Sparse autoencoder: a folder, a models:/ address, or latest.", EXECUTION] = "latest"
+    sae: Annotated[str, "Sparse autoencoder: a folder, a run id, a models:/ address, or latest.", EXECUTION] = "latest"
     readings: Annotated[
         str,
         "What describe wrote of this SAE: a folder, a run id, latest, or none (features without a meaning).",

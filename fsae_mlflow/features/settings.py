@@ -14,7 +14,7 @@ class DescribeSettings:
     """What each feature of an SAE means: readings found on some people and confirmed on others."""
 
     templates: Annotated[str, "Template set of the faces to read: a folder, a run id, or latest.", EXECUTION] = "latest"
-    sae: Annotated[str, "Sparse autoencoder: a folder, a models:/ address, or latest.", EXECUTION] = "latest"
+    sae: Annotated[str, "Sparse autoencoder: a folder, a run id, a models:/ address, or latest.", EXECUTION] = "latest"
     attributes: Annotated[
         str,
         "CSV or Parquet with labels of the faces, joined by its column path; the set's own extra columns count too.",

@@ -11,7 +11,7 @@ from matplotlib.transforms import Bbox
 from fsae_mlflow.report import style
 
 LABEL_SIZE = 8
-OFFSETS = [(5, 4), (5, -11), (-5, 4), (-5, -11), (8, -4), (-8, -4), (0, 9), (0, -16), (9, 9), (9, -16), (-9, -16)]
+OFFSETS = [(0, 7), (5, 4), (5, -11), (-5, 4), (-5, -11), (8, -4), (-8, -4), (0, -16), (9, 9), (9, -16), (-9, -16)]
 LOG_RATIO = 4
 
 
@@ -26,22 +26,33 @@ class Point:
     best: bool
 
 
-def front_figure(points: Sequence[Point], path: Path, *, across: str, up: str, max_l0: float | None = None) -> Path:
+def front_figure(
+    points: Sequence[Point],
+    path: Path,
+    *,
+    across: str,
+    up: str,
+    max_l0: float | None = None,
+    worst: float | None = None,
+) -> Path:
     """Draw a point per SAE, gray where another is better in both metrics, the front with labels, and the best.
 
-    `across` and `up` name the metrics; `max_l0` is the limit on the one across. An axis whose values span a factor of
+    `across` and `up` name the metrics; `max_l0` is the limit on the one across, `worst` the value of the other one from
+    which no SAE is of use: the mean template's. An axis whose values span a factor of
     four is logarithmic. A label that would cover another one is left out.
     """
     with style.plot(path, 6.4, 4.4, grid="both") as axes:
         front = sorted((p for p in points if p.on_front), key=lambda p: p.x)
         others = [p for p in points if not p.on_front]
         if others:
-            axes.scatter([p.x for p in others], [p.y for p in others], s=24, color=style.GRAY, label="surpassed trials")
+            axes.scatter([p.x for p in others], [p.y for p in others], s=24, color=style.GRAY, label="other trials")
         axes.plot([p.x for p in front], [p.y for p in front], "o-", color=style.BLUE, linewidth=1.6, label="front")
         for best in (p for p in points if p.best):
             axes.plot(best.x, best.y, "*", color=style.VERMILION, markersize=16, label=f"best: trial {best.label}")
         if max_l0 is not None:
             axes.axvline(max_l0, color=style.INK, linestyle="--", linewidth=1.2, label=f"limit: {max_l0:g}")
+        if worst is not None and any(p.y >= worst for p in points):
+            axes.axhline(worst, color=style.GRAY, linestyle=":", linewidth=1.2, label="the mean template")
         for values, set_scale, axis in (
             ([p.x for p in points], axes.set_xscale, axes.xaxis),
             ([p.y for p in points], axes.set_yscale, axes.yaxis),

@@ -17,10 +17,25 @@ from optuna.visualization import matplotlib as pictures
 from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.report import style
 from fsae_mlflow.report.front import front_figure
-from fsae_mlflow.sweep.found import Sweep
-from fsae_mlflow.sweep.objectives import L0
+from fsae_mlflow.sweep.found import WORST_FVU, Sweep
+from fsae_mlflow.sweep.objectives import FVU, L0
 
 FEWEST_TRIALS = 4
+HEAD = (
+    '<meta name=viewport content="width=device-width">'
+    "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem}</style>"
+)
+WORDS = {
+    "history": "A point for each finished trial, in order. {better} is better.",
+    "parallel": "A line for each trial, through its values. {better} is better; trials with an L0 above {max_l0:g} "
+    "cannot be the best, however good they are here.",
+    "slice": "A point for each trial: what one value goes with, whatever the others were. Darker trials came later.",
+    "contour": "Between the trials (points) the surface is interpolated. Regions with an L0 above {max_l0:g} cannot "
+    "hold the best trial.",
+    "importances": "How much each value decides whether a trial is among the better ones (PED-ANOVA). Of few trials it "
+    "is a hint only.",
+}
+BETTER = {"minimize": "Lower", "maximize": "Higher"}
 SIZES = {"parallel": (10.0, 4.4), "slice": (12.0, 4.0)}
 
 logger = logging.getLogger(__name__)
@@ -34,7 +49,10 @@ def write_figures(found: Sweep, folder: Path) -> list[Path]:
     """
     up, across, *_ = found.settings.axes
     limit = found.settings.max_l0 if across.name == L0 else None
-    written = [front_figure(found.points, folder / "front.png", across=across.name, up=up.name, max_l0=limit)]
+    worst = WORST_FVU if up.name == FVU else None
+    written = [
+        front_figure(found.points, folder / "front.png", across=across.name, up=up.name, max_l0=limit, worst=worst)
+    ]
     if len(found.trials) < FEWEST_TRIALS:
         logger.info("sweep: figures of the study need %d finished trials.", FEWEST_TRIALS)
         return written
@@ -98,14 +116,19 @@ def _picture(path: Path, size: tuple[float, float]) -> Iterator[None]:
 
 def _page(found: Sweep, path: Path) -> Path:
     parts: list[str] = []
+    limit = found.settings.max_l0
     for place, objective in enumerate(found.settings.objectives):
-        for draw in _figures(found, place, optuna.visualization).values():
+        for name, draw in _figures(found, place, optuna.visualization).items():
             figure = draw()
-            figure.update_layout(title_text=f"{figure.layout.title.text}: {objective.name}")
-            parts.append(figure.to_html(full_html=False, include_plotlyjs=not parts))
+            figure.update_layout(title_text=f"{figure.layout.title.text}: {objective.name}", margin_t=110)
+            drawn = figure.to_html(full_html=False, include_plotlyjs=not parts)
+            parts.append(f"{drawn}\n<p>{WORDS[name].format(better=BETTER[objective.direction], max_l0=limit)}</p>")
     title = escape(f"Sweep over {', '.join(found.settings.search.dimensions)}")
     body = "\n".join(parts)
-    text = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><h1>{title}</h1>\n{body}\n</html>"
+    text = (
+        f"<!doctype html><html lang=en><meta charset=utf-8>{HEAD}<title>{title}</title><h1>{title}</h1>\n"
+        f"<p>{escape(found.headline)}.</p>\n{body}\n</html>"
+    )
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path

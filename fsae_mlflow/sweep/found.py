@@ -37,9 +37,9 @@ class TrialResult:
 class Sweep:
     """The finished trials of a study: all, those on the front of the settings' axes, and the best.
 
-    The best is the trial of the front that is best by the first axis among those with an L0 of at most `max_l0` and an
-    fvu below 1, that of the mean template. `n_pruned` trials more were pruned. `parents` are the runs that trained any
-    of them.
+    On the front are trials with an fvu below 1, that of the mean template. The best is the one of them that is best by
+    the first axis among those with an L0 of at most `max_l0`. `n_pruned` trials more were pruned. `parents` are the
+    runs that trained any of them.
     """
 
     folder: Path
@@ -68,7 +68,9 @@ class Sweep:
         ]
         front: list[TrialResult] = []
         for trial in sorted(trials, key=lambda trial: (trial.costs(axes), trial.number)):
-            if not any(dominates(other.costs(axes), trial.costs(axes)) for other in front):
+            if trial.metrics[FVU] < WORST_FVU and not any(
+                dominates(other.costs(axes), trial.costs(axes)) for other in front
+            ):
                 front.append(trial)
         return cls(
             folder=folder,
@@ -76,9 +78,7 @@ class Sweep:
             settings=settings,
             trials=trials,
             front=front,
-            best=next(
-                (one for one in front if one.metrics[L0] <= settings.max_l0 and one.metrics[FVU] < WORST_FVU), None
-            ),
+            best=next((one for one in front if one.metrics[L0] <= settings.max_l0), None),
             n_pruned=sum(trial.state.name == "PRUNED" for trial in known),
             parents=sorted({trial.user_attrs[PARENT] for trial in known if PARENT in trial.user_attrs}),
         )
@@ -95,7 +95,9 @@ class Sweep:
     def has_room_for(self, metrics: Mapping[str, float]) -> bool:
         """Whether a trial with these metrics would be on the front."""
         costs = [axis.cost(metrics[axis.name]) for axis in self.settings.axes]
-        return not any(dominates(other.costs(self.settings.axes), costs) for other in self.front)
+        return metrics[FVU] < WORST_FVU and not any(
+            dominates(other.costs(self.settings.axes), costs) for other in self.front
+        )
 
     @property
     def n_since_better(self) -> int:
@@ -106,18 +108,18 @@ class Sweep:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """One row per trial, for a table."""
+        """One row per trial, for a table; the best first, then those on the front."""
         names = list(dict.fromkeys(name for trial in self.trials for name in trial.chosen))
         return [
             {
                 "trial": trial.number,
+                "best": trial is self.best,
+                "on_front": trial in self.front,
                 **{name: trial.chosen.get(name) for name in names},
                 **{axis.name: trial.metrics[axis.name] for axis in self.settings.axes},
-                "on_front": trial in self.front,
-                "best": trial is self.best,
                 "run": trial.run_id,
             }
-            for trial in self.trials
+            for trial in sorted(self.trials, key=lambda one: (one is not self.best, one not in self.front))
         ]
 
     @property
@@ -137,9 +139,11 @@ class Sweep:
 
 
 def words(chosen: Mapping[str, Any]) -> str:
-    """Chosen values in short: "variant=topk k=32 lr=0.00123"."""
+    """Chosen values in short: "topk k=32 lr=0.00123 ×2"."""
     shown = {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in chosen.items()}
-    return " ".join(f"{name}={value}" for name, value in shown.items())
+    variant, expansion = ([shown.pop(name)] if name in shown else [] for name in ("variant", "expansion"))
+    others = [f"{name}={value}" for name, value in shown.items()]
+    return " ".join([*variant, *others, *(f"×{value}" for value in expansion)])
 
 
 def dominates(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -1,5 +1,6 @@
 """The settings of a sweep."""
 
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt
@@ -94,6 +95,11 @@ class SweepSettings(TrainSettings):
     def title(self) -> str:
         """What sets a run apart, in a few words."""
         return ",".join(self.search.dimensions)
+
+    @property
+    def without_value(self) -> Collection[str]:
+        """The parameters that have no value of their own: those that are searched."""
+        return self.search.dimensions
 
     @property
     def objectives(self) -> list[Objective]:

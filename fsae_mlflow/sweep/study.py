@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,10 @@ def open_study(settings: SweepSettings, folder: Path, fingerprint: str) -> Any:
         directions=[objective.direction for objective in settings.objectives],
         load_if_exists=True,
     )
+    with warnings.catch_warnings():
+        # Optuna calls it experimental since 3.2.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([objective.name for objective in settings.objectives])
     study.sampler = _sampler(settings, len(study.get_trials(deepcopy=False)))
     study.pruner = _pruner(settings)
     if settings.sampler == "grid":

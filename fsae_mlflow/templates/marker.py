@@ -1,6 +1,7 @@
 """set.json, which says what a template set holds; it is written last."""
 
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePath
 from typing import Any
 
 from fsae_mlflow.documents import check_fields, read_object
@@ -45,3 +46,8 @@ def read_marker(folder: Path) -> dict[str, Any]:
     except TypeError as error:
         raise UserError(f"{place} has a damaged list of shards ({error}); {REMEDY}.") from error
     return metadata
+
+
+def source_name(about: Mapping[str, Any]) -> str:
+    """What the pictures of a template set are called, by its metadata: the last part of their path; "" if unknown."""
+    return PurePath(about.get("source", {}).get("name", "")).name

@@ -1,13 +1,15 @@
 """The Markdown description of a run, which the MLflow UI shows on the run's page."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fsae_mlflow.tracking.groups import main_metrics
 
 NOTE_TAG = "mlflow.note.content"
+WIDEST_LINE = 76
+"""Characters of a line of code: a longer one would push the right column of the run's page off the screen."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,14 @@ def describe_run(
     metrics: Mapping[str, float] | None = None,
     headline: str = "",
     picture: str = "",
+    full: str = "",
 ) -> str:
     """What the stage did, the picture that matters, its main metrics, the inputs, and the command that repeats it."""
     parts = [call.about]
     parts += [f"**{headline}**"] if headline else []
     if picture:  # MLflow shows the beginning of a long description, and the rest on demand
-        parts.append(f"![{picture}](get-artifact?path={picture}&run_uuid={run_id})")
+        shown = f"![{picture}](get-artifact?path={picture}&run_uuid={run_id})"
+        parts.append(f"[{shown}](get-artifact?path={full}&run_uuid={run_id})" if full else shown)
     if rows := [f"| `{name}` | &emsp;{value:.4g} |" for name, value in main_metrics(metrics or {}).items()]:
         parts.append("\n".join(["| metric | &emsp;value |", "|---|---|", *rows]))
     if inputs:
@@ -78,11 +82,22 @@ def commands(stage: str, call: Call, inputs: Mapping[str, Input]) -> tuple[str, 
     stage = call.entry or stage
     given = {name: one.again for name, one in inputs.items() if "." not in name}
     given |= {name: str(value) for name, value in call.given.items() if name not in given}
-    project = ["mlflow", "run", ".", "-e", stage, "--env-manager", "local"]
-    project += [word for name, value in given.items() for word in ("-P", f"{name}={value}")]
-    module = ["python", "-m", f"entrypoints.{stage}"]
-    module += [word for name, value in given.items() for word in (f"--{name}", value)]
-    return shlex.join(project), shlex.join(module)
+    project = [f"mlflow run . -e {stage} --env-manager local"]
+    project += [shlex.join(("-P", f"{name}={value}")) for name, value in given.items()]
+    module = [f"python -m entrypoints.{stage}"]
+    module += [shlex.join((f"--{name}", value)) for name, value in given.items()]
+    return _wrapped(project), _wrapped(module)
+
+
+def _wrapped(parts: Sequence[str]) -> str:
+    """A command line, continued on further lines where it is long."""
+    first, *more = parts
+    lines = [first]
+    for part in more:
+        if len(f"{lines[-1]} {part}") > WIDEST_LINE:
+            lines.append("   ")
+        lines[-1] += f" {part}"
+    return " \\\n".join(lines)
 
 
 def _line(name: str, one: Input) -> str:

@@ -7,7 +7,8 @@ GROUPS = {
     "spectrum": "dimensions that the templates fill",
     "heldout": "the finished SAE on people kept out of its training",
     "train": "the finished SAE on the people that it was trained on",
-    "epoch": "the same after each epoch, with the learning rate and the speed in epoch/train/; the step is the epoch",
+    "per_epoch": "the same after each epoch, with the learning rate and the speed in per_epoch/train/; the step is the "
+    "epoch",
     "features": "how the features of an SAE fire on the faces that are read; those of controls in features/controls/",
     "readings": "what features mean, confirmed on other people",
     "probes": "how well few features tell an attribute",
@@ -20,7 +21,6 @@ GROUPS = {
     "optimization": "means over the images while they are optimized; the step is the optimizer's",
     "recognizer": "a distilled recognizer on held-out people",
     "browser": "size of the feature browser",
-    "sweep": "the best trial's parameters",
     "system": "load of the machine, every ten seconds, of stages that take longer",
 }
 """The first part of every metric's name, and what the group holds."""

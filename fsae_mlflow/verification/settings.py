@@ -23,7 +23,7 @@ class EvaluateSettings:
     templates: Annotated[str, "Template set to verify: a folder, a run id, or latest.", EXECUTION] = "latest"
     sae: Annotated[
         str,
-        "Sparse autoencoder: a folder, a models:/ address, latest, or none (original templates alone).",
+        "Sparse autoencoder: a folder, a run id, a models:/ address, latest, or none (original templates alone).",
         EXECUTION,
     ] = "latest"
     pairs: Annotated[

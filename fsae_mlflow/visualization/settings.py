@@ -34,7 +34,7 @@ class VisualizeSettings:
     }
 
     templates: Annotated[str, "Template set with the real faces: a folder, a run id, or latest.", EXECUTION] = "latest"
-    sae: Annotated[str, "Sparse autoencoder: a folder, a models:/ address, or latest.", EXECUTION] = "latest"
+    sae: Annotated[str, "Sparse autoencoder: a folder, a run id, a models:/ address, or latest.", EXECUTION] = "latest"
     readings: Annotated[
         str,
         "What describe wrote of this SAE and these templates, read in place of encoding: a folder, a run id, or "

@@ -34,6 +34,8 @@ def test_labels_do_not_cover_each_other(crowding: float) -> None:
 
 @pytest.mark.parametrize("xs", [[5, 50, 500], [-0.2, 0.5, 0.9], [3, 3, 3]])
 def test_any_metrics_are_drawn(xs: list[float], tmp_path: Path) -> None:
-    path = front_figure(points(np.array(xs), np.array([0.9, 0.5, 0.3])), tmp_path / "a.png", across="a", up="b")
+    path = front_figure(
+        points(np.array(xs), np.array([0.9, 0.5, 0.3])), tmp_path / "a.png", across="a", up="b", worst=0.6
+    )
     with Image.open(path) as image:
         assert len(np.unique(np.asarray(image.convert("L")))) > 20

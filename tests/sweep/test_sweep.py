@@ -66,7 +66,9 @@ def test_the_best_keeps_to_the_limit_and_beats_the_mean(template_set: TemplateSe
     assert found.best is not None and found.best.metrics["heldout/fvu"] < 1
     for trial in found.study.get_trials(deepcopy=False):
         trial.user_attrs["metrics"]["heldout/fvu"] = 1.0
-    assert Sweep.of(found.study, tmp_path, found.settings).best is None
+    useless = Sweep.of(found.study, tmp_path, found.settings)
+    assert useless.best is None and useless.front == []
+    assert not useless.has_room_for({"heldout/fvu": 1.0, "heldout/l0": 0.0})
 
 
 def test_a_folder_with_the_study_of_another_search_is_refused(template_set: TemplateSet, tmp_path: Path) -> None:

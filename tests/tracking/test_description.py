@@ -65,15 +65,19 @@ def test_a_finished_run_says_what_it_is_and_how_to_repeat_it(tmp_path: Path) -> 
     assert CliRunner().invoke(command(Example, stage="extract")(extract), []).exit_code == 0
     made = newest()
     result = invoke(use, "--k", "5")
-    used, first = newest(), f"mlflow run . -e example --env-manager local -P templates={made.info.run_id} -P k=5"
+    used, first = (
+        newest(),
+        f"mlflow run . -e example --env-manager local \\\n    -P templates={made.info.run_id} -P k=5",
+    )
     assert used.info.run_name == "example k=5"
     note, page = used.data.tags["mlflow.note.content"], f"#/experiments/{used.info.experiment_id}/runs"
     for part in (
-        "Use templates.\n\n**all is well**\n\n![table-small.png](",
+        "Use templates.\n\n**all is well**\n\n[![table-small.png](",
         "| `lfw/all/accuracy` | &emsp;0.9 |",
         f"![table-small.png](get-artifact?path=table-small.png&run_uuid={used.info.run_id})",
         f"- templates: [extract k=3]({page}/{made.info.run_id}?workflowType=machine_learning), digest `",
-        f"{first}\npython -m entrypoints.example --templates {made.info.run_id} --k 5",
+        f"(get-artifact?path=table.png&run_uuid={used.info.run_id})",
+        f"{first}\npython -m entrypoints.example --templates {made.info.run_id} \\\n    --k 5",
     ):
         assert part in note
     headline, files, address = result.stdout.splitlines()
@@ -83,9 +87,9 @@ def test_a_finished_run_says_what_it_is_and_how_to_repeat_it(tmp_path: Path) -> 
     assert used.data.tags["fsae.templates.run"] == made.info.run_id
     assert used.data.tags.keys() >= {"fsae.version", "mlflow.source.git.commit", "mlflow.source.git.dirty"}
     assert used.data.params == {"templates": "latest", "k": "5"}
-    assert used.data.metrics == {"lfw/all/accuracy": 0.9, "epoch/train/lr": 0.1}
+    assert used.data.metrics == {"lfw/all/accuracy": 0.9, "per_epoch/train/lr": 0.1}
     with Image.open(mlflow.artifacts.download_artifacts(f"{used.info.artifact_uri}/table-small.png")) as image:
-        assert image.size == (900, 150)
+        assert image.size[0] == 640
     dataset = used.inputs.dataset_inputs[0].dataset
     assert '"name": "template"' in dataset.schema and '"n_rows": 48' in dataset.profile
     loaded = Path(mlflow.data.get_source(dataset).load())

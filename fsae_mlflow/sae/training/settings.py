@@ -155,7 +155,7 @@ class TrainSettings:
 
 
 def sae_title(values: Mapping[str, Any]) -> str:
-    """An SAE in a few words, by the flat settings of its training: `topk k=32 ×2`, `gated L0=64 ×8`, `ica ×1`.
+    """An SAE in a few words, by the flat settings of its training: `topk k=32 ×2`, `gated L0=64 ×8 seed=1`, `ica ×1`.
 
     Empty for an SAE that is stored without them.
     """
@@ -164,5 +164,6 @@ def sae_title(values: Mapping[str, Any]) -> str:
         return ""
     own = {field.name for field in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
     sparsity = {symbol: values.get(name) for name, symbol in SPARSITY.items() if name in own}
-    words = [f"{symbol}={value:g}" for symbol, value in sparsity.items() if value is not None]
-    return " ".join([values["variant"], *words, f"×{values['expansion']}"])
+    words = [f"{symbol}={value:.3g}" for symbol, value in sparsity.items() if value is not None]
+    seed = [f"seed={values['seed']}"] if values.get("seed") else []
+    return " ".join([values["variant"], *words, f"×{values['expansion']}", *seed])

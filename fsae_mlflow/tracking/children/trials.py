@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fsae_mlflow.tracking.models.embedded import EmbeddableRecognizer
 
 STUDY_TAG, RUNS_TAG, BEST_TAG, FRONT_TAG = "fsae.study", "fsae.study_runs", "fsae.best_trial", "fsae.front"
+IS_BEST_TAG, ON_FRONT_TAG = "fsae.best", "fsae.on_front"
 
 
 def trial_runs(run: Run, templates: TemplateSet) -> StartRun:
@@ -37,7 +38,7 @@ def trial_runs(run: Run, templates: TemplateSet) -> StartRun:
     @contextmanager
     def start(number: int, chosen: dict[str, Any], settings: TrainSettings) -> Iterator[TrialRun]:
         call = Call(about=f"Trial {number} of a sweep.", given=_given(settings), entry="train_sae")
-        with nested_run(run, f"trial {number} {words(chosen)}", stage="trial", call=call) as child:
+        with nested_run(run, f"{number} {words(chosen)}", stage="trial", call=call) as child:
             logs = {"log10_lam": math.log10(chosen["lam"])} if chosen.get("lam") else {}
             child.log_params(chosen | logs | {"trial": number})
             child.log_json(flat(settings), "config.json")
@@ -56,7 +57,7 @@ def trial_runs(run: Run, templates: TemplateSet) -> StartRun:
 
 def log_sweep(run: Run, found: Sweep) -> None:
     """Log the trials as a table, the figures, and tags that name the study, all runs that worked on it, the run of the
-    best trial, and those of the front.
+    best trial, and those of the front. The trials' own runs say in tags whether they are the best or on the front.
     """
     run.log_table(found.rows, "trials.json")
     for path in write_figures(found, found.folder / run.id):
@@ -66,21 +67,23 @@ def log_sweep(run: Run, found: Sweep) -> None:
         RUNS_TAG: ",".join(found.parents),
         FRONT_TAG: ",".join(trial.run_id for trial in found.front),
     }
+    for trial in found.trials:
+        said = {ON_FRONT_TAG: trial in found.front, IS_BEST_TAG: trial is found.best}
+        run.tag_run(trial.run_id, {name: "yes" if value else "no" for name, value in said.items()})
     run.set_tags(tags | ({BEST_TAG: found.best.run_id} if found.best else {}))
 
 
 def log_best(
     run: Run, best: TrialResult, *, name: str, max_l0: float, recognizer: "EmbeddableRecognizer | None" = None
 ) -> Path:
-    """Log the best trial's metrics and SAE, register the SAE as `name` (`max_l0`: the search's limit) with the
+    """Log the best trial's values, metrics and SAE, register the SAE as `name` (`max_l0`: the search's limit) with the
     `recognizer` that is given, and return its folder.
 
     Of several processes on one machine each waits for the others here, so that nothing is registered twice. One that
     has not trained the best SAE, on another machine, logs it, and leaves the registration to the one that has.
     """
-    run.under("sweep")(
-        best.metrics | {f"best_{key}": value for key, value in best.chosen.items() if _is_number(value)}, 0
-    )
+    run.log_params(best.chosen)
+    run.under("train")(best.metrics, 0)
     with FileLock(best.folder.parent / IN_USE):
         here = best.folder.is_dir()
         folder = best.folder if here else find_sae(run, best.run_id)
@@ -94,8 +97,4 @@ def _given(settings: TrainSettings) -> dict[str, Any]:
     """The values of a training that differ from the defaults of its variant."""
     usual = flat(parse(TrainSettings, {"variant": flat(settings)["variant"]}))
     values = {name: value for name, value in deciding(settings).items() if value != usual[name]}
-    return {"variant": flat(settings)["variant"]} | values
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return {"variant": flat(settings)["variant"]} | values | {"register": False}

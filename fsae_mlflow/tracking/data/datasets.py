@@ -9,6 +9,7 @@ import pyarrow as pa
 from mlflow.types import Schema
 from mlflow.types.schema import Array, ColSpec, DataType, TensorSpec
 
+from fsae_mlflow.templates.marker import source_name
 from fsae_mlflow.templates.schema import schema
 from fsae_mlflow.templates.set import TemplateSet
 
@@ -64,7 +65,7 @@ def pictures_entry(templates: TemplateSet, faces: str) -> dict[str, Any]:
 
 
 def _name(templates: TemplateSet) -> str:
-    return templates.metadata.get("source", {}).get("name", templates.folder.name)
+    return source_name(templates.metadata) or templates.folder.name
 
 
 def _column(field: pa.Field) -> ColSpec:

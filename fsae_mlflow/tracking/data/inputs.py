@@ -234,7 +234,8 @@ def _find(run: Run, name: str, *, parameter: str, stages: tuple[str, ...], artif
         folder = downloaded(f"{found.info.artifact_uri}/{artifact}")
     except (MlflowException, OSError) as error:
         raise UserError(
-            f"{parameter}: run {found.info.run_id} has no artifact {artifact}; give a run of {' or '.join(stages)}."
+            f"{parameter}: run {found.info.run_id} has no artifact {artifact}; give a run of {' or '.join(stages)}, "
+            "or a trial on the front of a sweep."
         ) from error
     address = f"runs:/{found.info.run_id}/{artifact}"
     models = [one.model_id for one in found.outputs.model_outputs] if found.outputs else []

@@ -10,6 +10,7 @@ from mlflow.tracking import MlflowClient
 
 from fsae_mlflow.provenance import Origin
 from fsae_mlflow.sae.saved import CONFIG
+from fsae_mlflow.templates.marker import source_name
 from fsae_mlflow.tracking.groups import main_metrics
 from fsae_mlflow.tracking.models.logged import EMBEDDED_TAG, FORMAT_TAG
 from fsae_mlflow.tracking.models.readings import READINGS_FILE, Shipped
@@ -80,7 +81,7 @@ def version_card(
     """The card of one version, in Markdown."""
     shape, templates = config["hyperparameters"], config["templates"]
     card = templates.get("recognizer") or {}
-    source = templates.get("source", {}).get("name", "unknown")
+    source = source_name(templates) or "unknown"
     training = f"experiments/{model.experiment_id}/runs/{model.source_run_id}"
     rows = {
         "Variant": f"{config['variant']}, {shape['d_in']:,} → {shape['d_sae']:,} features",
@@ -142,9 +143,11 @@ def _reading_section(readings: Shipped | None) -> list[str]:
     if readings is None:
         return []
     read = [feature for feature, text in enumerate(readings.reading) if text not in ("unread", "dead")]
-    first = [(str(feature), readings.reading[feature]) for feature in read[:N_READINGS]]
-    count = f"{len(read):,} of {len(readings.reading):,} features have a confirmed reading; the first of them:"
-    return ["## What features mean", count, _table(("feature", "reading"), first)]
+    named = list(zip(readings.attribute, readings.identity, readings.pose, strict=True))
+    first = {named[feature]: feature for feature in reversed(read)}  # one feature for each meaning
+    shown = [(str(feature), readings.reading[feature]) for feature in sorted(first.values())[:N_READINGS]]
+    count = f"{len(read):,} of {len(readings.reading):,} features have a confirmed reading; some of them:"
+    return ["## What features mean", count, _table(("feature", "reading"), shown)]
 
 
 def _limits(config: Mapping[str, Any], card: Mapping[str, Any]) -> str:
@@ -181,7 +184,10 @@ model.predict(templates, params={{"output": "reconstruction", "without": "17,42"
 
 
 def _table(header: Sequence[str], rows: Any) -> str:
-    lines = [header, ["---"] * len(header), *rows]
+    # MLflow draws no line between columns: a wide space keeps them apart.
+    lines = [header, *rows]
+    cells = [[f"&emsp;{cell}" if place else cell for place, cell in enumerate(line)] for line in lines]
+    cells.insert(1, ["---"] * len(header))
     return "\n".join(
-        "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines
+        "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in cells
     )

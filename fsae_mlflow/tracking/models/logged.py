@@ -22,6 +22,7 @@ import fsae_mlflow
 from fsae_mlflow.provenance import Origin
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.saved import FILES, digest, read_config
+from fsae_mlflow.templates.marker import source_name
 from fsae_mlflow.tracking.models.served_inputs import RECOGNIZER
 
 SAE = "sae"
@@ -175,8 +176,7 @@ def log_metrics(client: MlflowClient, run_id: str, model_id: str, config: dict[s
     templates = config["templates"]
     dataset = {}
     if "digest" in templates:
-        name = templates.get("source", {}).get("name", "templates")
-        dataset = {"dataset_name": name, "dataset_digest": templates["digest"]}
+        dataset = {"dataset_name": source_name(templates) or "templates", "dataset_digest": templates["digest"]}
     points = []
     for name, value in config.get("metrics", {}).items():
         if name in known or name.split("/")[0] not in ("heldout", "train"):

@@ -22,7 +22,7 @@ from fsae_mlflow.tracking.runs.journal import MAX_PARAM_LENGTH, PATIENCE_SECONDS
 MAX_NAME_LENGTH = 120
 MAX_TAG_LENGTH = 5000
 OUTPUTS = Path("outputs")
-WIDEST_PICTURE = 900
+WIDEST_PICTURE = 640
 RUN_NAME_TAG = "mlflow.runName"
 NOT_CALLED = Call()
 # MLflow calls a run that is given no name like this: quiet-fox-12.
@@ -79,11 +79,16 @@ class Run:
         return lambda metrics, step=0: self.on_metrics(grouped(metrics, group), step)
 
     def of_sae(self, group: str) -> OnMetrics:
-        """The same for metrics of the run's SAE on its template set, which go to its LoggedModel too, if it has one."""
+        """The same for metrics of the run's SAE on its template set, which go to its LoggedModel too, if it has one,
+        but for those of controls.
+        """
 
         def log(metrics: Mapping[str, float], step: int = 0) -> None:
+            named = grouped(metrics, group)
+            of_controls = {name: value for name, value in named.items() if "/controls/" in name}
             of = (self.model_id, *self.dataset) if self.model_id else ()
-            self.on_metrics(grouped(metrics, group), step, of=of)
+            self.on_metrics({name: value for name, value in named.items() if name not in of_controls}, step, of=of)
+            self.on_metrics(of_controls, step)
 
         return log
 
@@ -93,9 +98,9 @@ class Run:
             self.log("card", model=self.model_id, readings=str(readings.resolve()) if readings else "")
 
     def on_epoch(self, metrics: Mapping[str, float], epoch: int) -> None:
-        """Log what a training measures after an epoch as `epoch/GROUP/…`, apart from its final metrics."""
+        """Log what a training measures after an epoch as `per_epoch/GROUP/…`, apart from its final metrics."""
         named = grouped(metrics, "train")
-        self.on_metrics({f"epoch/{name}": value for name, value in (main_metrics(named) | named).items()}, epoch)
+        self.on_metrics({f"per_epoch/{name}": value for name, value in (main_metrics(named) | named).items()}, epoch)
 
     def log_params(self, values: Mapping[str, Any]) -> None:
         """Log the parameters that have a value and that the run does not have yet.
@@ -105,6 +110,10 @@ class Run:
         """
         known = {name: str(value)[:MAX_PARAM_LENGTH] for name, value in values.items() if value not in (None, "")}
         self.log("params", values=known)
+
+    def tag_run(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of another run."""
+        self.log("tags", values=dict(tags), run=run_id)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""
@@ -173,8 +182,8 @@ class Run:
         of_run = {f"{tag}.run": found.run_id} if found.run_id else {}
         self.set_tags({tag: found.origin, f"{tag}.digest": found.digest, **of_run})
 
-    def description(self, headline: str = "", picture: str = "") -> str:
-        """What the run's page says at its top (Markdown)."""
+    def description(self, headline: str = "", picture: str = "", full: str = "") -> str:
+        """What the run's page says at its top (Markdown); `full`: the artifact of which `picture` is a smaller copy."""
         return describe_run(
             run_id=self.id,
             stage=self.stage,
@@ -183,6 +192,7 @@ class Run:
             metrics=self.logged,
             headline=headline,
             picture=picture,
+            full=full,
         )
 
     def conclude(self, headline: str, *, folder: Path, picture: str = "") -> None:
@@ -193,7 +203,7 @@ class Run:
         if not self.leads:
             return
         shown = self._fitting(self.at_root[picture]) if picture in self.at_root else picture
-        self.set_tags({NOTE_TAG: self.description(headline, shown)})
+        self.set_tags({NOTE_TAG: self.description(headline, shown, picture if shown != picture else "")})
         click.echo(f"{self.name}: {headline}\nfiles: {folder.resolve()}\npage: {self.page}")
 
     def _fitting(self, picture: Path) -> str:

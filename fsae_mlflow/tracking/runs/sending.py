@@ -34,7 +34,9 @@ def _send(client: MlflowClient, run_id: str, entries: list[dict[str, Any]]) -> N
             params = [Param(name, value) for name, value in values.items() if name not in known]
             client.log_batch(run_id, params=params)
         case {"do": "tags", "values": values}:
-            client.log_batch(run_id, tags=[RunTag(name, value) for name, value in values.items()])
+            client.log_batch(
+                entries[0].get("run", run_id), tags=[RunTag(name, value) for name, value in values.items()]
+            )
         case {"do": "json", "value": value, "name": name}:
             client.log_dict(run_id, value, name)
         case {"do": "table", "text": text, "name": name}:
