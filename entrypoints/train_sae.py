@@ -30,7 +30,7 @@ def main(settings, run):
     if run.leads:
         found = spectrum(templates)
         run.on_metrics(found.metrics)
-        warn_if_useless(trained.metrics, found)
+        warn_if_useless(trained.metrics, found, computed=bool(settings.variant.directions))
     log_sae(run, trained.folder)
     register_sae(run, trained.sae, trained.folder, name=name, recognizer=recognizer)
     if settings.describe and run.leads:

@@ -51,9 +51,12 @@ def work(
         number = trial.number
         try:
             with _heartbeat(trial):
-                return run_trial(trial)
-        finally:
-            repeated = study.get_trials(deepcopy=False)[number].state.is_finished()
+                values = run_trial(trial)
+        except Exception:
+            repeated = _is_over(study, number)
+            raise
+        repeated = _is_over(study, number)
+        return values
 
     n_failures, number, repeated = 0, None, False
     while not enough() and time.monotonic() < ends:
@@ -82,6 +85,10 @@ def work(
             time.sleep(SECONDS_BETWEEN_LOOKS)
         else:
             return
+
+
+def _is_over(study: Any, number: int) -> bool:
+    return study.get_trials(deepcopy=False)[number].state.is_finished()
 
 
 def _listed_before(study: Any, trial: Any, before: Iterable[Any]) -> bool:

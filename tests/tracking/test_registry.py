@@ -129,9 +129,9 @@ def test_a_version_has_a_card_and_tags_and_a_text_of_a_person_stays(tmp_path: Pa
     version = client.get_model_version("small", "1")
     for line in (
         "# Sparse autoencoder · gated, 32 features of face templates",
-        "| Trained on | 48 templates of synthetic (digest one) |",
-        "| Its licence | research only |",
-        "| heldout/fvu | 0.4 | synthetic |",
+        "| Trained on | &emsp;48 templates of synthetic (digest one) |",
+        "| Its licence | &emsp;research only |",
+        "| heldout/fvu | &emsp;0.4 | &emsp;synthetic |",
         "- On people that it has not seen it leaves 40.0 % of the templates' variance unexplained.",
         'model = mlflow.pyfunc.load_model("models:/small/1")',
     ):

@@ -74,6 +74,7 @@ def _entry(
         "reading": reading,
         "kind": claim.kind.replace("_", " "),
         "confirmed": bool(of["confirmed"]),
+        "judged": bool(of.get("judged", True)),
         "strong": bool(of.get("attribute_strong", False)),
         "density": _short(density),
         "n": int(activity.counts[feature]),

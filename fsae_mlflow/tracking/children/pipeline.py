@@ -33,12 +33,14 @@ def run_pipeline(run: Run, settings: PipelineSettings) -> dict[str, Run]:
     """
     require_project(run)
     done: dict[str, Run] = {}
+    left_out: list[str] = []
     for name, stage in STAGES.items():
         if name in settings.skipped:
             continue
         values = settings.given(name)
         if lacking := _lacking(stage, values, done):
             logger.warning("%s: left out, because it needs %s.", name, lacking)
+            left_out.append(name)
             continue
         values = _inputs(stage, values, done) | values
         try:
@@ -47,12 +49,14 @@ def run_pipeline(run: Run, settings: PipelineSettings) -> dict[str, Run]:
             if not stage.optional:
                 raise
             logger.warning("%s", error)
+            left_out.append(name)
             continue
         _note_stage(run, name, done[name])
         run.copy_from(done[name], metrics=MAIN, artifacts=stage.artifacts)
     reused = sum(one.client.get_run(one.id).data.tags.get("mlflow.parentRunId") != run.id for one in done.values())
     metrics = run.metrics
     told = [f"{len(done)} stages" + (f", {reused} of them reused" if reused else "")]
+    told += [f"{' and '.join(left_out)} left out"] if left_out else []
     told += [f"{word} {metrics[name]:.4f}" for name, word in TOLD.items() if name in metrics]
     told += ["features.html shows every feature"] if "browse" in done else []
     run.conclude(

@@ -68,7 +68,9 @@ def test_a_later_stage_adds_to_the_model_however_the_sae_is_named(tmp_path: Path
         assert metric.dataset_digest == TemplateSet.open(FIXTURES / "templates").digest
     version = mlflow.MlflowClient().get_model_version("small", "1")
     assert version.tags["fsae.lfw_accuracy"] == "0.9500"
-    assert "| lfw/all/accuracy | 0.95 (95 %: 0.8000…0.9900) | synthetic |" in version.description.splitlines()
+    assert (
+        "| lfw/all/accuracy | &emsp;0.95 (95 %: 0.8000…0.9900) | &emsp;synthetic |" in version.description.splitlines()
+    )
 
 
 @pytest.mark.usefixtures("store")

@@ -268,6 +268,11 @@ function facts(one) {
 function section(title, note, ...content) {
   return make("section", {}, make("h2", {}, title), note ? make("p", { class: "note" }, note) : null, ...content);
 }
+function howSure(one) {
+  if (!one.confirmed) return one.judged ? "Nothing that was found on one half of the people held on the other half." : "It fires on the faces of too few people to be judged.";
+  if (one.kind === "identity") return "Found on some pictures of this person and confirmed on others.";
+  return `Found on one half of the people and confirmed on the other${one.strong ? "; strong: almost all of its top faces have it, and clearly fewer of all faces" : ""}.`;
+}
 function showFeature(one) {
   const place = shown.indexOf(one);
   const step = (at, words) => (shown[at] ? make("a", { href: link(shown[at].id) }, words) : make("span", {}, ""));
@@ -275,9 +280,7 @@ function showFeature(one) {
     make("nav", { class: "steps", "aria-label": "Features" }, step(place - 1, "← Previous"), make("a", { href: "#" }, "All features"), step(place + 1, "Next →")),
     make("h1", { tabindex: "-1" }, `Feature ${one.id}`),
     make("p", { class: `reading${one.confirmed ? "" : " unread"}` }, one.confirmed ? one.reading : "No meaning was confirmed."),
-    make("p", { class: "note" }, one.confirmed
-      ? `Found on one half of the people and confirmed on the other${one.strong ? "; strong: almost all of its top faces have it, and clearly fewer of all faces" : ""}.`
-      : "Nothing that was found on one half of the people held on the other half."),
+    make("p", { class: "note" }, howSure(one)),
   ];
   if (one.top) parts.push(section("Faces that fire it most", "At most 3 of a person. Below: how hard the face fires it. A face leads to its person.", make("div", { class: "row" }, ...one.top.map(faceTile))));
   if (one.sampled && one.sampled.length) parts.push(section("Faces from all that fire it", "Drawn at random from weak to strong, the strongest first.", make("div", { class: "row" }, ...one.sampled.map(faceTile))));
