@@ -37,9 +37,9 @@ def front_figure(
 ) -> Path:
     """Draw a point per SAE, gray where another is better in both metrics, the front with labels, and the best.
 
-    `across` and `up` name the metrics; `max_l0` is the limit on the one across, `worst` the value of the other one from
-    which no SAE is of use: the mean template's. An axis whose values span a factor of
-    four is logarithmic. A label that would cover another one is left out.
+    `across` and `up` name the metrics. `max_l0` is the limit on the one across, `worst` the mean template's value of
+    the other one: an SAE that is no better is of no use. An axis whose values span a factor of four is logarithmic. A
+    label that would cover another one is left out.
     """
     with style.plot(path, 6.4, 4.4, grid="both") as axes:
         front = sorted((p for p in points if p.on_front), key=lambda p: p.x)

@@ -26,7 +26,7 @@ HEAD = (
     "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem}</style>"
 )
 WORDS = {
-    "history": "A point for each finished trial, in order. {better} is better.",
+    "history": "A point for each finished trial, in order. {better} is better; gray: an L0 above {max_l0:g}.",
     "parallel": "A line for each trial, through its values. {better} is better; trials with an L0 above {max_l0:g} "
     "cannot be the best, however good they are here.",
     "slice": "A point for each trial: what one value goes with, whatever the others were. Darker trials came later.",

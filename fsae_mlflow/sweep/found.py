@@ -30,7 +30,7 @@ class TrialResult:
 
     def costs(self, axes: Sequence[Objective]) -> tuple[float, ...]:
         """The metrics of the axes, with the sign that makes less better."""
-        return tuple(axis.cost(self.metrics[axis.name]) for axis in axes)
+        return _costs(self.metrics, axes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +68,7 @@ class Sweep:
         ]
         front: list[TrialResult] = []
         for trial in sorted(trials, key=lambda trial: (trial.costs(axes), trial.number)):
-            if trial.metrics[FVU] < WORST_FVU and not any(
-                dominates(other.costs(axes), trial.costs(axes)) for other in front
-            ):
+            if _has_room(front, trial.metrics, axes):
                 front.append(trial)
         return cls(
             folder=folder,
@@ -94,10 +92,7 @@ class Sweep:
 
     def has_room_for(self, metrics: Mapping[str, float]) -> bool:
         """Whether a trial with these metrics would be on the front."""
-        costs = [axis.cost(metrics[axis.name]) for axis in self.settings.axes]
-        return metrics[FVU] < WORST_FVU and not any(
-            dominates(other.costs(self.settings.axes), costs) for other in self.front
-        )
+        return _has_room(self.front, metrics, self.settings.axes)
 
     @property
     def n_since_better(self) -> int:
@@ -136,6 +131,16 @@ class Sweep:
             )
             for trial in self.trials
         ]
+
+
+def _costs(metrics: Mapping[str, float], axes: Sequence[Objective]) -> tuple[float, ...]:
+    return tuple(axis.cost(metrics[axis.name]) for axis in axes)
+
+
+def _has_room(front: Sequence[TrialResult], metrics: Mapping[str, float], axes: Sequence[Objective]) -> bool:
+    """Whether a trial with these metrics beats the mean template, and no trial of the front dominates it."""
+    costs = _costs(metrics, axes)
+    return metrics[FVU] < WORST_FVU and not any(dominates(other.costs(axes), costs) for other in front)
 
 
 def words(chosen: Mapping[str, Any]) -> str:

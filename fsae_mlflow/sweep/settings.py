@@ -97,8 +97,8 @@ class SweepSettings(TrainSettings):
         return ",".join(self.search.dimensions)
 
     @property
-    def without_value(self) -> Collection[str]:
-        """The parameters that have no value of their own: those that are searched."""
+    def searched(self) -> Collection[str]:
+        """The parameters that have no value of their own, because each trial has another."""
         return self.search.dimensions
 
     @property

@@ -71,6 +71,5 @@ def _surveyed(
     for batch in encoded(sae, templates, batch_size=batch_size, label="combinations"):
         features = torch.from_numpy(batch.entries.table(batch.entries.values)[used].toarray().T)
         joint = torch.stack([target.activation(features, maxima) for target in of_used], dim=1)
-        norms = np.linalg.norm(batch.templates, axis=1)
-        found.add(Entries.of(joint.numpy()), batch.people, first=batch.first, norms=norms)
+        found.add(Entries.of(joint.numpy()), batch.people, first=batch.first)
     return found.activity

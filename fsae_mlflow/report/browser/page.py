@@ -108,7 +108,10 @@ def heading(
         ("Faces", f"{len(templates):,} of {len(np.unique(templates.identities)):,} people"),
         ("SAE", f"{VARIANT.name_of(sae.settings)}, {sae.d_sae:,} features, {digest}"),
         ("A face fires", f"{activity.l0:.3g} features on average"),
-        ("Unexplained", f"{activity.fvu:.1%} of these templates' variance; more of people new to the SAE"),
+        (
+            "Unexplained",
+            f"{activity.fvu:.1%} of the variance of these templates, which the SAE may have been trained on",
+        ),
         ("Meaning confirmed", f"{int(description.columns['confirmed'].sum()):,} features"),
     ]
 

@@ -159,7 +159,8 @@ def _limits(config: Mapping[str, Any], card: Mapping[str, Any]) -> str:
         "It was not measured on held-out people."
         if fvu is None
         else f"On people that it has not seen it leaves {100 * fvu:.1f} % of the templates' variance unexplained.",
-        "A reading is a correlation that other people confirm, not a cause. Do not decide about people by it.",
+        "A reading is a correlation that other people, or other pictures of a person, confirm, and not a cause. Do not "
+        "decide about people by it.",
     ]
     return "\n".join(f"- {line}" for line in lines)
 
@@ -173,10 +174,10 @@ model.predict(templates, params={{"output": "reconstruction", "without": "17,42"
 ```"""
     readings = "and what they mean" if with_readings else "and what they mean, after describe"
     pictures = """
-model.predict([first, second], params={"output": "match"})      # two pictures (bytes of JPEG, PNG) → why they match"""
+model.predict([first, second], params={"output": "match"})       # two pictures (bytes of JPEG, PNG) → why they match"""
     return f"""```python
 model = mlflow.pyfunc.load_model("{uri}")
-model.predict(templates)                                        # (n, {d_in}) → features (n, d_sae)
+model.predict(templates)                                         # (n, {d_in}) → features (n, d_sae)
 model.predict(templates, params={{"output": "top", "k": 10}})      # the strongest features of each
 model.predict(templates, params={{"output": "readings"}})          # {readings}
 model.predict(templates, params={{"output": "reconstruction", "without": "17,42"}}){pictures if with_pictures else ""}

@@ -90,7 +90,8 @@ def attached_run(settings: Any, *, stage: str, call: Call = NOT_CALLED) -> Itera
         ):
             values = flat(settings)
             run.set_tags(code_tags())
-            run.log_params({name: values[name] for name in values.keys() - getattr(settings, "without_value", ())})
+            searched = getattr(settings, "searched", ())
+            run.log_params({name: value for name, value in values.items() if name not in searched})
             run.log_json(values, "config.json")
             run.add_to_name(getattr(settings, "title", ""))
             if device := getattr(settings, "device", ""):
