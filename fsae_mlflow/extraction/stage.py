@@ -7,6 +7,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from fsae_mlflow.extraction.plan import PLAN, Plan
 from fsae_mlflow.extraction.settings import ExtractSettings
 from fsae_mlflow.extraction.writing import write_shards
 from fsae_mlflow.faces.aligned import FACE_SIZE
+from fsae_mlflow.faces.decoding import read
 from fsae_mlflow.faces.pictures import Inventory, Source, take_inventory
 from fsae_mlflow.faces.sources.registry import open_source
 from fsae_mlflow.locks import only_writer
@@ -35,6 +37,7 @@ from fsae_mlflow.templates.spectrum import spectrum
 from fsae_mlflow.templates.writing import faults_of, finish, has_shard, remove_shard, reopen, shard_fault
 
 POLL_SECONDS = 0.5
+N_LOOKED_AT = 8  # pictures
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +76,8 @@ def extract(settings: ExtractSettings, *, on_metrics: OnMetrics) -> Extraction:
     device = choose_device(_local(settings.device))
     recognizer = load_recognizer(settings.recognizer, card=settings.recognizer_card).to(device)
     width = recognizer.card.template_width
+    if not settings.aligned and Ranks.of_environment().leads:
+        _warn_if_aligned(source)
     schema(width, source.attributes)  # refuses names of columns before the work begins
     plan, ranks = Plan.of(settings, source, inventory, recognizer.card), Ranks.of_environment()
     output = output_folder("extract", settings.output, plan.fingerprint)
@@ -96,6 +101,19 @@ def extract(settings: ExtractSettings, *, on_metrics: OnMetrics) -> Extraction:
         )
         rejected = sheets.rejected(source, templates.failures, output / "rejected.png")
         return Extraction(templates, metrics, accepted, rejected)
+
+
+def _warn_if_aligned(source: Source) -> None:
+    """Warn where the first pictures all have the size of aligned faces: finding and warping them again blurs them."""
+    shapes = [one.pixels.shape[:2] for one in map(read, islice(source, N_LOOKED_AT)) if one.pixels is not None]
+    if shapes and set(shapes) == {(FACE_SIZE, FACE_SIZE)}:
+        size = f"{FACE_SIZE} x {FACE_SIZE}"
+        logger.warning(
+            "faces: the pictures of %s are %s, as if they were aligned already; if they are, give aligned=true: "
+            "aligning them again finds fewer faces and makes templates worse.",
+            source.name,
+            size,
+        )
 
 
 def _templates(

@@ -1,5 +1,6 @@
 """The Markdown description of a run, which the MLflow UI shows on the run's page."""
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,9 @@ from fsae_mlflow.tracking.groups import main_metrics
 NOTE_TAG = "mlflow.note.content"
 WIDEST_LINE = 76
 """Characters of a line of code: a longer one would push the right column of the run's page off the screen."""
+
+MOST_WARNINGS = 5
+MARKUP = re.compile(r"([\\`*_\[\]<>|])")
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,14 @@ def describe_run(
     call: Call,
     inputs: Mapping[str, Input],
     metrics: Mapping[str, float] | None = None,
+    warnings: Sequence[str] = (),
     headline: str = "",
     picture: str = "",
     full: str = "",
 ) -> str:
-    """What the stage did, the picture that matters, its main metrics, the inputs, and the command that repeats it."""
+    """What the stage did, the picture that matters, its main metrics, its warnings, the inputs, and the command that
+    repeats it.
+    """
     parts = [call.about]
     parts += [f"**{headline}**"] if headline else []
     if picture:  # MLflow shows the beginning of a long description, and the rest on demand
@@ -63,6 +70,9 @@ def describe_run(
         parts.append(f"[{shown}](get-artifact?path={full}&run_uuid={run_id})" if full else shown)
     if rows := [f"| `{name}` | &emsp;{value:.4g} |" for name, value in main_metrics(metrics or {}).items()]:
         parts.append("\n".join(["| metric | &emsp;value |", "|---|---|", *rows]))
+    if warnings:
+        parts.append("\n".join(["Warnings:", "", *(f"- {_plain(one)}" for one in warnings[:MOST_WARNINGS])]))
+        parts[-1] += f"\n- and {len(warnings) - MOST_WARNINGS} more" if len(warnings) > MOST_WARNINGS else ""
     if inputs:
         parts.append("\n".join(["Made from:", "", *(_line(name, one) for name, one in inputs.items())]))
     parts.append("Repeat it with:\n\n```\n" + "\n".join(commands(stage, call, inputs)) + "\n```")
@@ -98,6 +108,11 @@ def _wrapped(parts: Sequence[str]) -> str:
             lines.append("   ")
         lines[-1] += f" {part}"
     return " \\\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """A text that Markdown shows as it is."""
+    return MARKUP.sub(r"\\\1", text)
 
 
 def _line(name: str, one: Input) -> str:

@@ -170,6 +170,22 @@ def test_another_extraction_is_refused_with_the_difference_named(faces: Path, tm
         run(faces, tmp_path / "taken")
 
 
+def test_pictures_that_seem_aligned_are_pointed_out(
+    faces: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "aligned" / "s1").mkdir(parents=True)
+    for path in (faces / "s1").iterdir():
+        Image.open(path).resize((112, 112)).save(tmp_path / "aligned" / "s1" / f"{path.stem}.png")
+    for folder, more, warned in (
+        ("aligned", {"aligned": False}, True),
+        ("aligned", {"aligned": True}, False),
+        ("", {"aligned": False}, False),
+    ):
+        caplog.clear()
+        run(tmp_path / folder if folder else faces, tmp_path / f"{folder}{more}", **more)
+        assert any("give aligned=true" in one for one in caplog.messages) == warned
+
+
 def test_columns_of_a_list_are_carried_along(faces: Path, tmp_path: Path) -> None:
     rows = "".join(
         f"{faces}/s1/{number}.pgm,Ann,{number},{'' if number == 2 else number / 2}\n" for number in (1, 2, 3)

@@ -1,5 +1,6 @@
 """What the page of a run says: its name, its description, its tags and its parameters."""
 
+import logging
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from fsae_mlflow.tracking.command import command
 from fsae_mlflow.tracking.data.datasets import dataset_entry
 from fsae_mlflow.tracking.data.inputs import open_templates
 from fsae_mlflow.tracking.groups import GROUPS, MAIN, grouped
+from fsae_mlflow.tracking.runs.lifecycle import nested_run
 from fsae_mlflow.tracking.runs.run import Run
 
 ROOT = Path(__file__).parents[2]
@@ -94,6 +96,24 @@ def test_a_finished_run_says_what_it_is_and_how_to_repeat_it(tmp_path: Path) -> 
     assert '"name": "template"' in dataset.schema and '"n_rows": 48' in dataset.profile
     loaded = Path(mlflow.data.get_source(dataset).load())
     assert {path.name for path in loaded.iterdir()} == {path.name for path in TEMPLATES.iterdir()}
+
+
+@pytest.mark.usefixtures("store")
+def test_a_description_keeps_the_warnings() -> None:
+    """Each once, as it was printed; those of the server, and those of a run within the run, are not its own."""
+
+    def warn(settings: Example, run: Run) -> None:
+        """Warn."""
+        for name, text in (("sae", "L0 is *far*."), ("sae", "L0 is *far*."), ("tracking.runs", "no answer")):
+            logging.getLogger(f"fsae_mlflow.{name}").warning(text)
+        with nested_run(run, "child", stage="trial"):
+            logging.getLogger("fsae_mlflow.sae").warning("of the child")
+        run.conclude("done", folder=ROOT)
+
+    assert invoke(warn).exit_code == 0
+    found = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    note = next(one.data.tags["mlflow.note.content"] for one in found if one.data.tags["fsae.stage"] == "example")
+    assert "**done**\n\nWarnings:\n\n- L0 is \\*far\\*.\n\nRepeat it with" in note
 
 
 @pytest.mark.usefixtures("store")

@@ -25,6 +25,7 @@ from fsae_mlflow.tracking.runs.journal import PATIENCE_SECONDS, NotLoggedError, 
 from fsae_mlflow.tracking.runs.run import NOT_CALLED, OUTPUTS, Run
 from fsae_mlflow.tracking.runs.source_code import code_tags
 from fsae_mlflow.tracking.runs.system_metrics import system_metrics
+from fsae_mlflow.tracking.runs.warned import warnings_kept
 
 EXPERIMENT = "fsae_mlflow"
 STAGE_TAG = "fsae.stage"
@@ -165,7 +166,8 @@ def _ended(run: Run) -> Iterator[Run]:
     status, patience = "FAILED", INTERRUPTED_PATIENCE_SECONDS
     try:
         run.set_tags({STAGE_TAG: run.stage, NOTE_TAG: run.description()} | process_tags())
-        yield run
+        with warnings_kept(run.warnings):
+            yield run
         status, patience = "FINISHED", PATIENCE_SECONDS
     except BaseException as error:
         interrupt = interrupt_behind(error)

@@ -53,6 +53,7 @@ class Run:
         self.inputs: dict[str, Input] = {}
         self.at_root: dict[str, Path] = {}  # files that are logged at the artifacts' root
         self.not_logged: list[str] = []
+        self.warnings: list[str] = []
         self.model_id = ""  # the LoggedModel of the SAE that the run made or used
         self.dataset: tuple[str, ...] = ()  # name and digest of its template set
 
@@ -190,6 +191,7 @@ class Run:
             call=self.call,
             inputs=self.inputs,
             metrics=self.logged,
+            warnings=self.warnings,
             headline=headline,
             picture=picture,
             full=full,

@@ -150,12 +150,12 @@ def test_the_dead_compete_in_the_auxiliary_term(step: str, template_set: Templat
 
 def test_resampling_revives_exactly_the_dead(template_set: TemplateSet) -> None:
     torch.manual_seed(0)
-    x = torch.nn.functional.normalize(torch.randn(20, 8), dim=1)
+    x = torch.nn.functional.normalize(torch.randn(40, 8), dim=1)
     sae = GatedSAE(8, 64, GatedSettings())
     trainer = Trainer(train_settings(epochs=1, lam=0.1), sae, TrainingData(template_set, np.ones(400, bool), 10**9))
     trainer.run_step(x)
     dead = torch.zeros(64, dtype=torch.bool)
-    dead[10:40] = True  # more dead features than pool rows
+    dead[10:40] = True
     with torch.no_grad():
         sae.b_gate[dead] = -100
     before = {name: tensor.clone() for name, tensor in sae.state_dict().items()}

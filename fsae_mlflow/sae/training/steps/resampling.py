@@ -33,17 +33,14 @@ def draw_directions(
 ) -> NewDirections:
     """For each dead feature the direction of a template, drawn from `pool` with probability ∝ its squared loss.
 
-    They are drawn with replacement, so that a small pool serves any number of dead features. The encoder rows get 0.2
-    of the alive rows' mean norm.
+    No template is drawn twice, because features that begin as copies stay copies: where more features are dead than
+    `pool` has templates with a loss, the others stay dead. The encoder rows get 0.2 of the alive rows' mean norm.
     """
     rows = dead.nonzero().squeeze(1)
     x_hat = torch.cat([sae.features(batch) @ sae.W_dec + sae.b_dec for batch in pool.split(1024)])
-    loss = (pool - x_hat).square().sum(dim=1)
-    weight = loss.double().square()
-    if not weight.sum() > 0:
-        weight = torch.ones_like(weight)
-    n_drawn = max(1, len(rows))
-    drawn = torch.multinomial(weight.cpu(), n_drawn, replacement=True, generator=generator)[: len(rows)]
+    weight = (pool - x_hat).square().sum(dim=1).double().square().cpu()
+    rows = rows[: int((weight > 0).sum())]
+    drawn = torch.multinomial(weight, len(rows), generator=generator) if len(rows) else rows.cpu()
     alive = sae.W_enc[~dead] if (~dead).any() else sae.W_enc
     directions = F.normalize(pool[drawn.to(pool.device)], dim=1)
     return NewDirections(rows, directions, ENCODER_NORM * float(alive.norm(dim=1).mean()))
