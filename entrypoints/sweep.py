@@ -29,10 +29,7 @@ def main(settings, run):
         raise UserError(f"No trial has finished ({found.n_pruned} were pruned); increase n_trials or minutes.")
     log_sweep(run, found)
     if found.best is None:
-        raise UserError(
-            f"max_l0={settings.max_l0:g}: no trial has a smaller L0 and an fvu below 1; increase max_l0, n_trials or "
-            "the range of space."
-        )
+        raise UserError(found.nothing_within)
     folder = log_best(run, found.best, name=name, max_l0=settings.max_l0, recognizer=recognizer)
     if settings.describe:
         reading = DescribeSettings(device=settings.device)

@@ -13,19 +13,28 @@ from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.verification.protocol import allowed_impostors
 
 N_PAIRS = 10
+USUAL_FAR = 1e-3
 
 
-def threshold(cosine: Float64[np.ndarray, " pairs"], genuine: Bool[np.ndarray, " pairs"], *, far: float) -> Threshold:
-    """The lowest threshold that accepts at most the share `far` of the impostor pairs.
+def threshold(
+    cosine: Float64[np.ndarray, " pairs"], genuine: Bool[np.ndarray, " pairs"], *, far: float | None
+) -> Threshold:
+    """The lowest threshold that accepts at most the share `far` of the impostor pairs; where it is None, 0.001, or one
+    pair of fewer than 1,000.
 
-    Raises: UserError for less than 1/far impostor pairs, which cannot show such a rate.
+    Raises: UserError for no impostor pairs, and for less than 1/far, which cannot show such a rate.
     """
     impostors = np.sort(cosine[~genuine])[::-1]
+    if not len(impostors):
+        raise UserError(
+            "The threshold takes pairs of two people (impostor pairs), and there are none; give more people."
+        )
+    far = far or max(USUAL_FAR, 1 / len(impostors))
     n_allowed = allowed_impostors(far, len(impostors))
     if n_allowed < 1:
         raise UserError(
             f"far={far:g} takes at least {int(np.ceil(1 / far)):,} impostor pairs, and there are {len(impostors):,}; "
-            f"give a far of at least {np.ceil(1e4 / max(len(impostors), 1)) / 1e4:g}, or more pairs."
+            f"give a far of at least {np.ceil(1e4 / len(impostors)) / 1e4:g}, or more pairs."
         )
     limit = float(impostors[min(n_allowed, len(impostors) - 1)])
     return Threshold(

@@ -37,7 +37,13 @@ class ExplainSettings:
     ] = ""
     folds: Folds = 10
     pairs_per_fold: PairsPerFold = 300
-    far: Annotated[float, "Share of impostor pairs that the threshold accepts.", Gt(0), Lt(1)] = 1e-3
+    far: Annotated[
+        float | None,
+        "Share of impostor pairs that the threshold accepts; left out: 0.001, or one pair where there are fewer than "
+        "1,000.",
+        Gt(0),
+        Lt(1),
+    ] = None
     n_shared: Annotated[int, "Features shown that add most to the similarity.", Ge(1), Le(20)] = 5
     n_opposing: Annotated[int, "Features shown that take most away from it.", Ge(0), Le(20)] = 3
     without: Annotated[

@@ -76,8 +76,6 @@ def extract(settings: ExtractSettings, *, on_metrics: OnMetrics) -> Extraction:
     device = choose_device(_local(settings.device))
     recognizer = load_recognizer(settings.recognizer, card=settings.recognizer_card).to(device)
     width = recognizer.card.template_width
-    if not settings.aligned and Ranks.of_environment().leads:
-        _warn_if_aligned(source)
     schema(width, source.attributes)  # refuses names of columns before the work begins
     plan, ranks = Plan.of(settings, source, inventory, recognizer.card), Ranks.of_environment()
     output = output_folder("extract", settings.output, plan.fingerprint)
@@ -109,7 +107,7 @@ def _warn_if_aligned(source: Source) -> None:
     if shapes and set(shapes) == {(FACE_SIZE, FACE_SIZE)}:
         size = f"{FACE_SIZE} x {FACE_SIZE}"
         logger.warning(
-            "faces: the pictures of %s are %s, as if they were aligned already; if they are, give aligned=true: "
+            "faces: the first pictures of %s are %s, as if they were aligned already; if they are, give aligned=true: "
             "aligning them again finds fewer faces and makes templates worse.",
             source.name,
             size,
@@ -129,6 +127,8 @@ def _templates(
     if (folder / MARKER).is_file():
         logger.info("extract: %s is already finished", folder)
         return TemplateSet.open(folder), {}
+    if ranks.leads and not settings.aligned:
+        _warn_if_aligned(source)
     _remove_damaged(folder, plan, ranks)
     n_pictures, started = sum(map(plan.n_pictures, plan.missing(folder, Ranks()))), time.monotonic()
     mine = plan.missing(folder, ranks)

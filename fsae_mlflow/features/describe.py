@@ -21,10 +21,11 @@ from fsae_mlflow.features.controls import control
 from fsae_mlflow.features.labels.attributes import FEWEST_PEOPLE, Labels, read_attributes
 from fsae_mlflow.features.labels.judge_templates import judge_templates
 from fsae_mlflow.features.labels.properties import face_properties
-from fsae_mlflow.features.probes import probes
+from fsae_mlflow.features.probes import can_be_probed, probes
 from fsae_mlflow.features.readings.judgments import ReadFaces
 from fsae_mlflow.features.readings.sentences import Readings, confirmed_poses, read_features
 from fsae_mlflow.features.settings import DescribeSettings
+from fsae_mlflow.features.statistics.association import FEWEST_PEOPLE as FEWEST_IN_GROUP
 from fsae_mlflow.features.statistics.order import Groups
 from fsae_mlflow.features.table import Description, write_description, write_l0
 from fsae_mlflow.identities import holdout_rows
@@ -37,7 +38,7 @@ from fsae_mlflow.templates.set import TemplateSet
 
 RESERVE = 1.5
 """Top faces that the survey keeps for each that is shown, so that near-duplicates can be dropped."""
-
+N_SAID = 5
 
 logger = logging.getLogger(__name__)
 
@@ -208,12 +209,21 @@ def _faces_to_read(
     identities = templates.take(["identity"], rows).column("identity").to_numpy(zero_copy_only=False)
     names, people = np.unique(identities.astype(str), return_inverse=True)
     _require_people(len(names), templates)
+    confirm = holdout_rows(identities, settings.confirm, seed=settings.seed)
+    booleans = {name: values[rows] for name, values in labels.booleans.items()}
+    if rare := [name for name, values in booleans.items() if not can_be_probed(values, people, confirm)]:
+        logger.warning(
+            "attributes: %d of %d are not probed (%s): in either half of the people, %d must have an attribute and %d "
+            "must lack it.",
+            *(len(rare), len(booleans), ", ".join(rare[:N_SAID] + ["…"] * (len(rare) > N_SAID))),
+            *(FEWEST_IN_GROUP, FEWEST_IN_GROUP),
+        )
     return ReadFaces(
         people=people,
         names=names.tolist(),
-        confirm=holdout_rows(identities, settings.confirm, seed=settings.seed),
+        confirm=confirm,
         properties=face_properties(templates, rows),
-        booleans={name: values[rows] for name, values in labels.booleans.items()},
+        booleans=booleans,
         numbers={name: values[rows] for name, values in labels.numbers.items()},
         judge=None if judge is None else judge_templates(judge, templates, rows, choose_device(settings.device)),
     )

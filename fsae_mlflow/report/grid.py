@@ -22,10 +22,11 @@ CHARACTERS_PER_INCH = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """A picture and the caption under it."""
+    """A picture and the caption under it, in a color of its own or in that of its row."""
 
     picture: Image.Image = field(repr=False)
     caption: str = ""
+    color: str = ""
 
 
 def captioned(
@@ -83,5 +84,5 @@ def _draw_row(part: SubFigure, row: GridRow, n_faces: int, n_images: int) -> Non
 
 def _show(axes: Axes, tile: Tile, color: str) -> None:
     axes.imshow(tile.picture, interpolation="lanczos")
-    under = {"ha": "center", "va": "top", "fontsize": 8, "color": color}
+    under = {"ha": "center", "va": "top", "fontsize": 8, "color": tile.color or color}
     axes.text(0.5, -0.03, tile.caption, transform=axes.transAxes, **under)

@@ -33,7 +33,7 @@ def write_figures(comparison: Comparison, sets: Sequence[TemplateSet], folder: P
 
 def stability_figure(comparison: Comparison, path: Path) -> Path:
     """Draw the share of features that are found again at each similarity, dashed for the untrained SAEs."""
-    with style.plot(path, 8.4, 4.6, grid="both") as axes:
+    with style.plot(path, 8.4, 5.4, grid="both") as axes:
         for kind, across, label, color in LINES:
             for pairs, look, of in ((comparison.pairs, "-", ""), (comparison.initial, "--", "untrained: ")):
                 found = [getattr(pair, kind) for pair in pairs if across == (pair.cosine is None)]
@@ -46,7 +46,7 @@ def stability_figure(comparison: Comparison, path: Path) -> Path:
         axes.set_xlabel("similarity of a feature with its match in another SAE, more than")
         axes.set_ylabel("share of features, %")
         axes.set_title(comparison.headline, pad=20)
-        axes.legend(loc="upper right", bbox_to_anchor=(1, 0.9), frameon=True, edgecolor="none", framealpha=1)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)  # no curve runs there
     return path
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -23,9 +24,11 @@ from fsae_mlflow.sweep.objectives import FVU, L0
 FEWEST_TRIALS = 4
 HEAD = (
     '<meta name=viewport content="width=device-width">'
-    "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem}</style>"
+    "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem}"
+    "img{max-width:100%}</style>"
 )
 WORDS = {
+    "front": "A point for each finished trial, those on the front joined by a line.",
     "history": "A point for each finished trial, in order. {better} is better; gray: an L0 above {max_l0:g}.",
     "parallel": "A line for each trial, through its values. {better} is better; trials with an L0 above {max_l0:g} "
     "cannot be the best, however good they are here.",
@@ -66,7 +69,7 @@ def write_figures(found: Sweep, folder: Path) -> list[Path]:
             with _picture(path, SIZES.get(name, (6.4, 4.4))):
                 draw()
             written.append(path)
-        return [*written, _page(found, folder / "study.html")]
+        return [*written, _page(found, folder / "study.html", front=written[0])]
 
 
 def _figures(found: Sweep, place: int, library: Any) -> dict[str, Callable[[], Any]]:
@@ -78,7 +81,9 @@ def _figures(found: Sweep, place: int, library: Any) -> dict[str, Callable[[], A
     # A parameter that some trials do not have (another variant's) has no importance over all of them.
     drawn = {parameter for trial in study.get_trials(deepcopy=False) for parameter in trial.params}
     first = [*weights, *sorted(drawn - weights.keys())]
-    figures = {"history": partial(library.plot_optimization_history, study, **of)}
+    # Without a target it draws the best value so far, too.
+    past = of if len(found.settings.objectives) > 1 else {"target_name": objective.name}
+    figures = {"history": partial(library.plot_optimization_history, study, **past)}
     if first:
         figures["parallel"] = partial(library.plot_parallel_coordinate, study, params=first, **of)
         figures["slice"] = partial(library.plot_slice, study, params=first, **of)
@@ -114,9 +119,11 @@ def _picture(path: Path, size: tuple[float, float]) -> Iterator[None]:
         pyplot.close("all")
 
 
-def _page(found: Sweep, path: Path) -> Path:
+def _page(found: Sweep, path: Path, *, front: Path) -> Path:
     parts: list[str] = []
     limit = found.settings.max_l0
+    picture = b64encode(front.read_bytes()).decode()
+    shown = f"<img src='data:image/png;base64,{picture}' alt='The front of the trials'><p>{WORDS['front']}</p>"
     for place, objective in enumerate(found.settings.objectives):
         for name, draw in _figures(found, place, optuna.visualization).items():
             figure = draw()
@@ -127,7 +134,7 @@ def _page(found: Sweep, path: Path) -> Path:
     body = "\n".join(parts)
     text = (
         f"<!doctype html><html lang=en><meta charset=utf-8>{HEAD}<title>{title}</title><h1>{title}</h1>\n"
-        f"<p>{escape(found.headline)}.</p>\n{body}\n</html>"
+        f"<p>{escape(found.headline)}.</p>\n{shown}\n{body}\n</html>"
     )
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -8,6 +8,7 @@ from typing import Any
 from fsae_mlflow.report.front import Point
 from fsae_mlflow.sweep.objectives import FVU, L0, Objective
 from fsae_mlflow.sweep.settings import SweepSettings
+from fsae_mlflow.sweep.space import DIGITS
 
 METRICS, CHOSEN, FOLDER, RUN, PARENT = "metrics", "chosen", "folder", "run_id", "parent_run_id"
 """A trial's user attributes: its final metrics, its values with the fixed ones, the name of its SAE's folder, its run,
@@ -90,6 +91,21 @@ class Sweep:
         metrics = ", ".join(f"{axis.name} {self.best.metrics[axis.name]:.4g}" for axis in self.settings.axes)
         return f"best is trial {self.best.number} ({words(self.best.chosen)}): {metrics}; {counts}"
 
+    @property
+    def nothing_within(self) -> str:
+        """Why no trial is the best, and the way out."""
+        limit, useful = self.settings.max_l0, [trial for trial in self.trials if trial.metrics[FVU] < WORST_FVU]
+        if not useful:
+            return (
+                "No trial has an fvu below 1, that of the mean template; take more epochs or templates, a smaller lam "
+                "or a larger k."
+            )
+        nearest = min(useful, key=lambda trial: trial.metrics[L0])
+        return (
+            f"max_l0={limit:g}: of the trials with an fvu below 1 the smallest L0 is {nearest.metrics[L0]:.4g} "
+            f"({words(nearest.chosen)}); take a larger max_l0, a larger lam, a smaller k, or more trials or epochs."
+        )
+
     def has_room_for(self, metrics: Mapping[str, float]) -> bool:
         """Whether a trial with these metrics would be on the front."""
         return _has_room(self.front, metrics, self.settings.axes)
@@ -145,7 +161,7 @@ def _has_room(front: Sequence[TrialResult], metrics: Mapping[str, float], axes: 
 
 def words(chosen: Mapping[str, Any]) -> str:
     """Chosen values in short: "topk k=32 lr=0.00123 ×2"."""
-    shown = {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in chosen.items()}
+    shown = {name: f"{value:.{DIGITS}g}" if isinstance(value, float) else value for name, value in chosen.items()}
     variant, expansion = ([shown.pop(name)] if name in shown else [] for name in ("variant", "expansion"))
     others = [f"{name}={value}" for name, value in shown.items()]
     return " ".join([*variant, *others, *(f"×{value}" for value in expansion)])

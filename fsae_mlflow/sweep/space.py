@@ -9,6 +9,7 @@ not read, is not drawn in that trial: here k only for topk, and lam only for gat
 
 import itertools
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ DEFAULTS = {"lam": "lam:1e-3..1:log", "k": "k:16..128:log", "expansion": "expans
 """What is searched where nothing is said: of these, the parameters that the variant has."""
 VARIANT = "variant"
 MOST_LISTED = 1000
+DIGITS = 4  # of a drawn number: more say nothing
 GRAMMAR = "write NAME:LOW..HIGH, NAME:LOW..HIGH:log or NAME:A|B|C, with commas between"
 
 
@@ -49,8 +51,12 @@ class Range:
     log: bool = False
 
     def suggest(self, trial: Any, name: str) -> Value:
-        whole = isinstance(self.low, int)
-        return (trial.suggest_int if whole else trial.suggest_float)(name, self.low, self.high, log=self.log)
+        if isinstance(self.low, int):
+            return trial.suggest_int(name, self.low, self.high, log=self.log)
+        drawn = trial.suggest_float(name, self.low, self.high, log=self.log)
+        # Of a narrow range the first digits are the same.
+        same = int(math.log10(max(abs(self.low), abs(self.high)) / (self.high - self.low)))
+        return min(max(float(f"{drawn:.{DIGITS + max(same, 0)}g}"), self.low), self.high)
 
     @property
     def ends(self) -> tuple[Value, ...]:
@@ -156,7 +162,7 @@ def read_space(text: str, base: TrainSettings) -> Space:
     dimensions: dict[str, Values | Range] = {}
     for part in text.split(","):
         name, colon, body = (piece.strip() for piece in part.partition(":"))
-        if not name or not colon or not body:
+        if not re.fullmatch(r"[\w.-]+", name) or not colon or not body:
             raise UserError(f"space: {part.strip()!r} is no parameter with values; {GRAMMAR}.")
         option = known.get(name)
         if option is None:

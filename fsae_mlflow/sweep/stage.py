@@ -1,5 +1,6 @@
 """The stage: a template set → the trials of a search, each a training, and the best of them."""
 
+import logging
 import math
 import shutil
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.ranks import Ranks
 from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sae.training.stage import require_room, train
-from fsae_mlflow.sweep.found import CHOSEN, FOLDER, IN_USE, METRICS, PARENT, RUN, Sweep
+from fsae_mlflow.sweep.found import CHOSEN, FOLDER, IN_USE, METRICS, PARENT, RUN, Sweep, words
 from fsae_mlflow.sweep.objectives import L0, measured
 from fsae_mlflow.sweep.settings import SweepSettings
 from fsae_mlflow.sweep.storage import SQLITE, answering
@@ -27,6 +28,8 @@ from fsae_mlflow.sweep.workers import work
 
 CONSTRAINT = "l0_above_limit"
 WORSE_THAN_ALL = 1e6
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +126,8 @@ def _run(
         shutil.rmtree(output, ignore_errors=True)
         raise optuna.TrialPruned(str(reason)) from reason
     trial.set_user_attr(METRICS, metrics)
+    told = ", ".join(f"{axis.name} {metrics[axis.name]:.4g}" for axis in settings.axes)
+    logger.info("trial %d (%s): %s", trial.number, words(chosen), told)
     _keep_to_limit(trial, settings, metrics)
     return [metrics[objective.name] for objective in settings.objectives]
 

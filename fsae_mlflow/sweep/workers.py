@@ -5,7 +5,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import optuna
@@ -50,7 +50,8 @@ def work(
         nonlocal number, repeated
         number = trial.number
         try:
-            with _heartbeat(trial):
+            # Alone nobody reads it, and two threads that write to one SQLite file can lock each other out.
+            with nullcontext() if alone else _heartbeat(trial):
                 values = run_trial(trial)
         except Exception:
             repeated = _is_over(study, number)

@@ -128,7 +128,7 @@ class StageCommand(click.Command):
             except UserError as error:
                 raise click.UsageError(str(error), ctx) from error
         except click.UsageError as error:
-            _end_waiting_run("FAILED", error.format_message())
+            _end_waiting_run("FAILED", error.format_message(), name=f"{self.name} (refused)")
             raise
         return rest
 
@@ -170,14 +170,14 @@ def _is_given(context: click.Context, name: str, value: Any) -> bool:
     return value is not None and value != "" and context.get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
-def _end_waiting_run(status: str, reason: str) -> None:
+def _end_waiting_run(status: str, reason: str, *, name: str = "") -> None:
     if "MLFLOW_RUN_ID" in os.environ:
         from mlflow.exceptions import MlflowException
 
         from fsae_mlflow.tracking.runs.lifecycle import end_waiting_run
 
         try:
-            end_waiting_run(status, reason)
+            end_waiting_run(status, reason, name=name)
         except MlflowException as error:
             # What ended the command is still to be said.
             logging.getLogger(__name__).warning("The run could not be ended: %s", error)

@@ -22,7 +22,7 @@ from fsae_mlflow.visualization.verdict.verdict import RULE
 
 GRID, SHEETS = "features.png", "sheets"
 MOST_IN_GRID, MOST_SHEETS = 24, 300
-TITLE = "Left: its top faces, at most 3 a person. Right: images optimized for it. Below: activation"
+TITLE = "Left: its top faces, at most 3 a person. Right: images optimized for it, green if confirmed. Below: activation"
 COMBINED = (
     "A combination. Its activation: the features as shares of their largest on real faces, the smallest of those to "
     "fire, minus the largest of those to keep silent."
@@ -41,7 +41,7 @@ def write_figures(
 ) -> list[Path]:
     """Draw features.png, with a row for each of the first 24 targets, and a sheet for each of the first 300.
 
-    `on_sheet` gets the sheets of the first 24, numbered from 0.
+    `on_sheet` gets the sheets of the first 24; their steps are the numbers of the features, where there is one each.
     """
     targets, n_top_faces = found.targets[:MOST_SHEETS], settings.n_top_faces
     rows = np.concatenate([_shown(found, target, n_top_faces)[0] for target in targets])
@@ -53,7 +53,7 @@ def write_figures(
         sheet = _sheet(found, target, pictures, description, n_top_faces, templates)
         written.append(write_sheet(sheet, folder / SHEETS / f"{target.stem}.png"))
         if on_sheet is not None and number < MOST_IN_GRID:
-            on_sheet(written[-1], number)
+            on_sheet(written[-1], number if any(one.combined for one in targets) else target.feature)
     return written
 
 
@@ -78,14 +78,18 @@ def _shown(found: Visualization, target: Target, n: int) -> tuple[np.ndarray, np
 
 def _image(image: OptimizedImage, caption: str) -> Tile:
     with Image.open(image.path) as file:
-        return Tile(picture=file.convert("RGB"), caption=caption)
+        color = style.GREEN if image.verdict.confirmed else style.GRAY
+        return Tile(picture=file.convert("RGB"), caption=caption, color=color)
 
 
 def _grid_row(found: Visualization, target: Target, pictures: Pictures, n: int) -> GridRow:
     return GridRow(
         heading=f"Feature {target.name}, fired by {_share(found.references[target].density)} of the faces",
         faces=captioned(pictures, *_shown(found, target, n)),
-        images=[_image(image, f"{image.verdict.activation:.3g}") for image in found.images_of(target)],
+        images=[
+            _image(image, f"{image.verdict.activation:.3g}{' confirmed' if image.verdict.confirmed else ''}")
+            for image in found.images_of(target)
+        ],
     )
 
 

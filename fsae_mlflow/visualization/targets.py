@@ -27,9 +27,7 @@ class Target:
         """
         parts = re.findall("([+-]?)([^+-]*)", word.replace(" ", ""))[:-1]
         numbers = [number for _, number in parts] or [word]
-        must = (
-            "features must be best, all, or numbers, joined by + (at once) or - (without), for example 17,17+40,17-40: "
-        )
+        must = "features must be best, all, or numbers, or numbers joined by + or - (17+40: both; 17-40: without 40): "
         features = feature_numbers(numbers, d_sae, must=must)
         if len(features) < len(numbers) or word.lstrip().startswith("-"):
             raise UserError(

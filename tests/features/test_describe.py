@@ -214,6 +214,16 @@ def test_identities_are_told_apart_by_whether_the_sae_has_seen_them(templates: T
     assert metrics["readings/identity_seen"] == 1
 
 
+def test_an_attribute_that_few_have_is_named(
+    templates: TemplateSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    people = np.unique(templates.identities)
+    rare = "".join(f"{one},{int(one.split('/')[0] in people[:9])}\n" for one in templates.column("image_id"))
+    (tmp_path / "labels.csv").write_text(f"path,Rare\n{rare}")
+    run(templates, tmp_path / "out", controls="none", attributes=str(tmp_path / "labels.csv"))
+    assert any("are not probed (Rare): in either half of the people, 10 must have" in one for one in caplog.messages)
+
+
 def test_too_few_people_are_refused(tmp_path: Path) -> None:
     with TemplateWriter(tmp_path, width=WIDTH, metadata={}) as writer:
         x = np.random.default_rng(0).normal(size=(57, WIDTH))

@@ -34,6 +34,8 @@ def test_ranges_lists_and_fixed_values() -> None:
         ("lam", "space: 'lam' is no parameter with values; write NAME:LOW..HIGH"),
         ("lam:", "space: 'lam:' is no parameter with values"),
         ("lam:1..2,,", "space: '' is no parameter with values"),
+        ('{"lam": [1, 2]}', "space: '{\"lam\": [1' is no parameter with values; write NAME:LOW..HIGH"),
+        ("learning-rate:1..2", "space: learning-rate is not known"),
         ("lam:2..1", "space: lam goes from 2 to 1; the first must be less than the second."),
         ("lam:0..1:log", "space: lam begins at 0, and a log scale needs more than 0."),
         ("lam:1..2:linear", "space: lam has the scale 'linear'; it is log or left out."),
@@ -96,6 +98,18 @@ def test_every_trial_can_be_trained_and_has_only_what_its_variant_has(seed: int)
 def test_a_range_is_read_as_it_is_written(low: float, factor: float, log: bool) -> None:
     text = f"lam:{low!r}..{low * factor!r}{':log' if log else ''}"
     assert read_space(text, TrainSettings()).dimensions == {"lam": Range(low, low * factor, log=log)}
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(1e-6, 1e3), st.floats(1.0001, 1e3), st.booleans(), st.integers(0, 2**32 - 1))
+def test_a_drawn_number_is_short_and_in_its_range(low: float, factor: float, log: bool, seed: int) -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask()
+    dimension = Range(low, low * factor, log=log)
+    drawn, exact = dimension.suggest(trial, "lam"), trial.params["lam"]
+    assert low <= drawn <= low * factor
+    assert abs(drawn - exact) <= 1e-3 * min(exact, 10 * low * (factor - 1))  # also of a narrow range
+    assert factor < 1.1 or drawn in dimension.ends or len(f"{drawn:e}".partition("e")[0].rstrip("0")) <= 6
 
 
 @settings(deadline=None)

@@ -176,12 +176,14 @@ def test_a_refused_value_is_a_usage_error_noted_on_the_waiting_run(monkeypatch: 
         (["--batch_sise", "8"], "Did you mean '--batch_size'?"),
         (["--batch_size", "x"], "Invalid value for '--batch_size': 'x' is not a valid integer."),
     ):
-        waiting = mlflow.MlflowClient().create_run(experiment).info.run_id
-        monkeypatch.setenv("MLFLOW_RUN_ID", waiting)
-        result = invoke(lambda settings, run: None, *arguments)
-        assert result.exit_code == 2 and sentence in result.output
-        run = mlflow.get_run(waiting)
-        assert run.info.status == "FAILED" and sentence in run.data.tags["fsae.reason"]
+        for name in (None, "my own"):
+            waiting = mlflow.MlflowClient().create_run(experiment, run_name=name).info.run_id
+            monkeypatch.setenv("MLFLOW_RUN_ID", waiting)
+            result = invoke(lambda settings, run: None, *arguments)
+            assert result.exit_code == 2 and sentence in result.output
+            run = mlflow.get_run(waiting)
+            assert run.info.status == "FAILED" and sentence in run.data.tags["fsae.reason"]
+            assert run.info.run_name == (name or "example (refused)")
 
 
 @pytest.mark.parametrize(

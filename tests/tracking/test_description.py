@@ -104,7 +104,9 @@ def test_a_description_keeps_the_warnings() -> None:
 
     def warn(settings: Example, run: Run) -> None:
         """Warn."""
-        for name, text in (("sae", "L0 is *far*."), ("sae", "L0 is *far*."), ("tracking.runs", "no answer")):
+        lines = [("sae", "L0 is *far*."), ("sae", "L0 is *far*."), ("tracking.runs", "no answer")]
+        lines += [("tracking.children", f"stage {number} is left out") for number in range(6)]
+        for name, text in lines:
             logging.getLogger(f"fsae_mlflow.{name}").warning(text)
         with nested_run(run, "child", stage="trial"):
             logging.getLogger("fsae_mlflow.sae").warning("of the child")
@@ -113,7 +115,8 @@ def test_a_description_keeps_the_warnings() -> None:
     assert invoke(warn).exit_code == 0
     found = mlflow.search_runs(search_all_experiments=True, output_format="list")
     note = next(one.data.tags["mlflow.note.content"] for one in found if one.data.tags["fsae.stage"] == "example")
-    assert "**done**\n\nWarnings:\n\n- L0 is \\*far\\*.\n\nRepeat it with" in note
+    listed = "\n".join(f"- stage {number} is left out" for number in range(4))
+    assert f"**done**\n\nWarnings:\n\n- L0 is \\*far\\*.\n{listed}\n- and 2 more\n\nRepeat it with" in note
 
 
 @pytest.mark.usefixtures("store")

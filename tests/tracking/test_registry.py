@@ -14,6 +14,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.sae.saved import digest, load_sae
 from fsae_mlflow.tracking import registry
+from fsae_mlflow.tracking.data.inputs import find_sae
 from fsae_mlflow.tracking.models.logged import model_of
 from fsae_mlflow.tracking.registry import check_registration, register_sae
 from fsae_mlflow.tracking.runs.lifecycle import Run
@@ -123,6 +124,21 @@ def test_equal_weights_are_logged_and_registered_once(tmp_path: Path, caplog: py
 
 
 @pytest.mark.usefixtures("store")
+def test_an_address_that_is_not_there_names_what_is(tmp_path: Path) -> None:
+    _, done = register(make_sae(tmp_path / "sae", 0.4))
+    run = Run(mlflow.MlflowClient().create_run(done.info.experiment_id), "describe", tmp_path)
+    for address, known in (
+        ("models:/small/9", "; small has the versions 1 and the aliases champion"),
+        ("models:/small@best", "; small has the versions 1 and the aliases champion"),
+        ("models:/nobody/1", ")"),
+    ):
+        with pytest.raises(UserError) as refusal:
+            find_sae(run, address)
+        assert str(refusal.value).startswith(f"sae: {address} is not in the model registry (")
+        assert str(refusal.value).endswith(known)
+
+
+@pytest.mark.usefixtures("store")
 def test_a_version_has_a_card_and_tags_and_a_text_of_a_person_stays(tmp_path: Path) -> None:
     _, run = register(make_sae(tmp_path / "sae", 0.4))
     client = mlflow.MlflowClient()
@@ -140,6 +156,10 @@ def test_a_version_has_a_card_and_tags_and_a_text_of_a_person_stays(tmp_path: Pa
     tags = {name: version.tags[f"fsae.{name}"] for name in ("variant", "fvu", "l0", "templates.digest", "recognizer")}
     assert tags == {"variant": "gated", "fvu": "0.4", "l0": "4", "templates.digest": "one", "recognizer": "a"}
     assert "models:/small@champion" in client.get_registered_model("small").description
+
+    register(make_sae(tmp_path / "useless", 1.125))
+    worse = "- On people that it has not seen it is worse than the mean template (fvu 1.125)."
+    assert worse in client.get_model_version("small", "2").description.splitlines()
 
     client.update_model_version("small", "1", "Mine.")
     client.update_registered_model("small", "Ours.")

@@ -12,7 +12,14 @@ from fsae_mlflow.errors import UserError
 from fsae_mlflow.sae.variants.gated import GatedSAE
 from fsae_mlflow.visualization.making.dial import POSITIONS, dials
 from fsae_mlflow.visualization.making.optimization import Job, Record, optimize
-from fsae_mlflow.visualization.making.saved import missing, picture_of, read_record, save_picture
+from fsae_mlflow.visualization.making.saved import (
+    CAPTION,
+    contact_sheet,
+    missing,
+    picture_of,
+    read_record,
+    save_picture,
+)
 from fsae_mlflow.visualization.making.transforms import Transforms
 from fsae_mlflow.visualization.objectives.registry import load_objective
 from fsae_mlflow.visualization.parametrizations.registry import PARAMETRIZATIONS, load_parametrization
@@ -179,6 +186,15 @@ def test_a_picture_carries_its_record(tmp_path: Path) -> None:
     others = [tmp_path / name for name in ("b.png", "c.png", "d.png")]
     assert missing([path, *others], made="so") == others
     assert missing([path], made="otherwise") == [path]
+
+
+def test_a_contact_sheet_has_words_under_each_image() -> None:
+    sheet = np.asarray(contact_sheet(torch.zeros(3, 3, 32, 32), ["1", "2", ""], columns=2))
+    assert sheet.shape == (2 * (32 + CAPTION), 64, 3)
+    under = [
+        sheet[top + 32 : top + 32 + CAPTION, left : left + 32] for top, left in ((0, 0), (0, 32), (32 + CAPTION, 0))
+    ]
+    assert [(part < 128).any() for part in under] == [True, True, False]
 
 
 def test_a_dial_reaches_its_positions(

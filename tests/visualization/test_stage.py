@@ -197,7 +197,7 @@ def test_figures_show_every_feature(done: Visualization, templates: TemplateSet)
     written = write_figures(
         SETTINGS, done, templates, None, folder(done), on_sheet=lambda path, step: logged.append((path.name, step))
     )
-    assert logged == [("feature-00003.png", 0), ("feature-00009.png", 1)]
+    assert logged == [("feature-00003.png", 3), ("feature-00009.png", 9)]
     assert [path.name for path in written] == ["features.png", "feature-00003.png", "feature-00009.png"]
     for path in written:
         with Image.open(path) as figure:

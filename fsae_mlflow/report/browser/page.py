@@ -102,17 +102,15 @@ def heading(
     templates: TemplateSet, sae: SparseAutoencoder, description: Description, digest: str
 ) -> list[tuple[str, str]]:
     """What the page is about, each line a name and a value."""
-    activity = description.activity
+    activity, fvu = description.activity, description.activity.fvu
+    left = f"{fvu:.1%} of the variance" if fvu < 1 else f"everything (fvu {fvu:.4g}: worse than the mean template)"
     return [
         ("Recognizer", templates.origin.recognizer or "not recorded"),
         ("Faces", f"{len(templates):,} of {len(np.unique(templates.identities)):,} people"),
         ("SAE", f"{VARIANT.name_of(sae.settings)}, {sae.d_sae:,} features, {digest}"),
         ("A face fires", f"{activity.l0:.3g} features on average"),
-        (
-            "Unexplained",
-            f"{activity.fvu:.1%} of the variance of these templates, which the SAE may have been trained on",
-        ),
-        ("Meaning confirmed", f"{int(description.columns['confirmed'].sum()):,} features"),
+        ("Unexplained", f"{left}, on these templates, which the SAE may have been trained on"),
+        ("Meaning confirmed", f"of {int(description.columns['confirmed'].sum()):,} features"),
     ]
 
 

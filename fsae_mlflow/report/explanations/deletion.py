@@ -20,13 +20,13 @@ def deletion_figure(
 ) -> Path:
     """Draw a panel for each kind of pairs: the mean similarity by the share of features that are off, for each order.
 
-    The area is taken up to the share `up_to`, which is shaded.
+    The area under a curve is taken up to the share `up_to`, which is shaded and says so.
     """
     with style.canvas(path, 5.2 * len(panels), 4.4) as figure:
         for axes, (title, curves) in zip(
             figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
         ):
-            axes.axvspan(0, 100 * up_to, color="#F6F6F6", linewidth=0)
+            axes.axvspan(0, 100 * up_to, color="#F6F6F6", linewidth=0, label="where the area is measured")
             for (label, curve), color in zip(curves.items(), COLORS, strict=True):
                 axes.plot(100 * shares, curve, color=color, linewidth=2, label=label)
             axes.set_title(title)
@@ -35,5 +35,6 @@ def deletion_figure(
             axes.grid(axis="y")
         figure.axes[0].set_ylabel("similarity of the decoded templates")
         handles, labels = figure.axes[0].get_legend_handles_labels()
+        handles, labels = [*handles[1:], handles[0]], [*labels[1:], labels[0]]
         figure.legend(handles, labels, loc="outside lower left", ncols=2)
     return path

@@ -201,6 +201,7 @@ def _scale(axes: Axes, scale: Scale, *, left: float, top: float, right: float) -
             va="bottom",
             color=color,
             fontsize=9,
+            bbox={"facecolor": "white", "linewidth": 0, "pad": 1},  # the pair's line does not cross it
         )
     axes.plot([left, right], [bottom] * 2, color=style.GRAY, linewidth=0.8)
     for tick in (np.arange(np.ceil(low * 5), 6) / 5).tolist():

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import click
+
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import parse
 from fsae_mlflow.pipeline.fingerprint import UnknownContentError, stage_fingerprint
@@ -16,6 +18,7 @@ from fsae_mlflow.tracking.description import Input
 from fsae_mlflow.tracking.groups import MAIN
 from fsae_mlflow.tracking.runs.run import Run
 
+BROWSER = "features.html"
 # What the closing line tells, where it was measured.
 TOLD = {"heldout/fvu": "held-out fvu", "lfw/original/accuracy": "accuracy", "lfw/all/accuracy": "decoded"}
 
@@ -58,12 +61,13 @@ def run_pipeline(run: Run, settings: PipelineSettings) -> dict[str, Run]:
     told = [f"{len(done)} stages" + (f", {reused} of them reused" if reused else "")]
     told += [f"{' and '.join(left_out)} left out"] if left_out else []
     told += [f"{word} {metrics[name]:.4f}" for name, word in TOLD.items() if name in metrics]
-    told += ["features.html shows every feature"] if "browse" in done else []
     run.conclude(
         ", ".join(told),
         folder=run.journal.folder.parent,
         picture="features.png" if "visualize" in done else "accepted.png",
     )
+    if "browse" in done and (place := done["browse"].local_artifacts):
+        click.echo(f"browser: {place / BROWSER} shows every feature; it opens from disk.")
     return done
 
 

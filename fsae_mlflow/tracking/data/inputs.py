@@ -8,6 +8,7 @@ from pathlib import Path
 import mlflow
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from fsae_mlflow.errors import UserError
@@ -33,6 +34,8 @@ from fsae_mlflow.tracking.runs.run import Run
 TEMPLATES = "templates"
 READINGS = "readings"
 IMAGES = "visualization"
+MOST_NAMED = 10
+NOT_THERE = [ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)]
 
 logger = logging.getLogger(__name__)
 
@@ -202,12 +205,29 @@ def _find_model(run: Run, name: str) -> Found:
         )
         folder = downloaded(f"{place}/artifacts/{SAE}")
     except MlflowException as error:
-        raise UserError(f"sae: {name} is not in the model registry ({error.message})") from error
+        raise UserError(
+            f"sae: {name} is not in the model registry ({error.message}){_known(run, name, error)}"
+        ) from error
     made_by, source = None, registered.run_id if registered else ""
     model_id = model_of(registered) if registered else model
     with suppress(MlflowException):  # it may be deleted, or on another server
         made_by = run.client.get_run(source) if source else None
     return Found(folder, f"{uri} of run {source}" if source else uri, uri, uri, made_by, model_id)
+
+
+def _known(run: Run, address: str, error: MlflowException) -> str:
+    """The versions and aliases of the model that an address names, where it has others; empty where it has none."""
+    if error.error_code not in NOT_THERE:
+        return ""
+    name, _, version = address.removeprefix("models:/").partition("/")
+    name = name.partition("@")[0]
+    with suppress(MlflowException):
+        aliases = run.client.get_registered_model(name).aliases
+        found = sorted(int(one.version) for one in run.client.search_model_versions(f"name = '{name}'"))
+        if found and version not in map(str, found):
+            newest = ", ".join(["…"] * (len(found) > MOST_NAMED) + [str(one) for one in found[-MOST_NAMED:]])
+            return f"; {name} has the versions {newest}" + (f" and the aliases {', '.join(aliases)}" if aliases else "")
+    return ""
 
 
 def _find(run: Run, name: str, *, parameter: str, stages: tuple[str, ...], artifact: str) -> Found:

@@ -158,7 +158,9 @@ def _limits(config: Mapping[str, Any], card: Mapping[str, Any]) -> str:
         "give numbers without meaning.",
         "It was not measured on held-out people."
         if fvu is None
-        else f"On people that it has not seen it leaves {100 * fvu:.1f} % of the templates' variance unexplained.",
+        else f"On people that it has not seen it leaves {100 * fvu:.1f} % of the templates' variance unexplained."
+        if fvu < 1
+        else f"On people that it has not seen it is worse than the mean template (fvu {fvu:.4g}).",
         "A reading is a correlation that other people, or other pictures of a person, confirm, and not a cause. Do not "
         "decide about people by it.",
     ]

@@ -22,7 +22,7 @@ from fsae_mlflow.tracking.description import NOTE_TAG, Call, unfinished
 from fsae_mlflow.tracking.process.owners import device_tags, is_gone, process_tags
 from fsae_mlflow.tracking.process.signals import ignore_signals, interrupt_behind, reason_of
 from fsae_mlflow.tracking.runs.journal import PATIENCE_SECONDS, NotLoggedError, is_refusal, said, server
-from fsae_mlflow.tracking.runs.run import NOT_CALLED, OUTPUTS, Run
+from fsae_mlflow.tracking.runs.run import NOT_CALLED, OUTPUTS, RANDOM_NAME, RUN_NAME_TAG, Run
 from fsae_mlflow.tracking.runs.source_code import code_tags
 from fsae_mlflow.tracking.runs.system_metrics import system_metrics
 from fsae_mlflow.tracking.runs.warned import warnings_kept
@@ -117,10 +117,17 @@ def nested_run(parent: Run, name: str, *, stage: str, call: Call = NOT_CALLED) -
     parent.not_logged += run.not_logged
 
 
-def end_waiting_run(status: str, reason: str) -> None:
-    """End the run that `mlflow run` made for this process, if it is still running, with the reason as a tag."""
+def end_waiting_run(status: str, reason: str, *, name: str = "") -> None:
+    """End the run that `mlflow run` made for this process, if it is still running, with the reason as a tag, and with
+    this name in place of a random one.
+    """
     client, run_id = MlflowClient(), os.environ.get("MLFLOW_RUN_ID")
-    if run_id and not RunStatus.is_terminated(RunStatus.from_string(client.get_run(run_id).info.status)):
+    if not run_id:
+        return
+    info = client.get_run(run_id).info
+    if not RunStatus.is_terminated(RunStatus.from_string(info.status)):
+        if name and RANDOM_NAME.fullmatch(info.run_name or ""):
+            client.set_tag(run_id, RUN_NAME_TAG, name)
         client.set_tag(run_id, REASON_TAG, reason)
         client.set_tag(run_id, NOTE_TAG, unfinished("", reason))
         client.set_terminated(run_id, status)

@@ -11,6 +11,8 @@ import click
 import mlflow
 from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
 from pandas import DataFrame
 from PIL import Image
 
@@ -168,6 +170,12 @@ class Run:
         for artifact in self.client.list_artifacts(child.id):
             if artifact.path in artifacts:
                 self.log_path(Path(self.client.download_artifacts(child.id, artifact.path)))
+
+    @property
+    def local_artifacts(self) -> Path | None:
+        """The folder of the run's artifacts, where it is on this machine."""
+        address = self.client.get_run(self.id).info.artifact_uri
+        return Path(local_file_uri_to_path(address)).resolve() if is_local_uri(address) else None
 
     def add_to_name(self, words: str) -> None:
         """Say in the run's name what it is, unless the user has named it."""

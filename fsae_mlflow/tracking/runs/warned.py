@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 PACKAGE = "fsae_mlflow"
-OF_TRACKING = f"{PACKAGE}.tracking"  # what concerns the server is nothing that a reader of the run needs
+OF_SERVER = f"{PACKAGE}.tracking.runs"  # what concerns the server is nothing that a reader of the run needs
 
 
 class _Keeper(logging.Handler):
@@ -18,7 +18,7 @@ class _Keeper(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         keepers = [one for one in logging.getLogger(PACKAGE).handlers if isinstance(one, _Keeper)]
         text = " ".join(record.getMessage().split())
-        if keepers[-1] is self and not record.name.startswith(OF_TRACKING) and text not in self.into:
+        if keepers[-1:] == [self] and not record.name.startswith(OF_SERVER) and text not in self.into:
             self.into.append(text)
 
 

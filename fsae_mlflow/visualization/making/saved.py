@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
 
 from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.faces.aligned import to_pixels
 
 KEY = "fsae_mlflow"
+CAPTION = 17
+"""Height, in pixels, of the words under an image of a contact sheet."""
 
 
 def save_picture(picture: Image.Image, path: Path, record: Any) -> Path:
@@ -36,12 +38,15 @@ def strip_of(images: Float[Tensor, "n 3 h w"]) -> Image.Image:
     return picture_of(images.permute(1, 2, 0, 3).flatten(2))
 
 
-def contact_sheet(images: Float[Tensor, "n 3 h w"], *, columns: int = 8) -> Image.Image:
-    """Images in rows, with 8 bits, on white."""
+def contact_sheet(images: Float[Tensor, "n 3 h w"], words: Sequence[str], *, columns: int = 8) -> Image.Image:
+    """Images in rows, with 8 bits, on white, each with its words under it."""
     n, _, height, width = images.shape
-    sheet = Image.new("RGB", (min(n, columns) * width, -(-n // columns) * height), "white")
-    for place, image in enumerate(images):
-        sheet.paste(picture_of(image), (place % columns * width, place // columns * height))
+    sheet = Image.new("RGB", (min(n, columns) * width, -(-n // columns) * (height + CAPTION)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(CAPTION - 5)
+    for place, (image, text) in enumerate(zip(images, words, strict=True)):
+        left, top = place % columns * width, place // columns * (height + CAPTION)
+        sheet.paste(picture_of(image), (left, top))
+        draw.text((left + width / 2, top + height + CAPTION / 2), text, "black", font, anchor="mm")
     return sheet
 
 

@@ -67,11 +67,12 @@ class Studio:
         parametrization = kind(generators, **given).to(self.device)
         ensemble = self.ensemble
         own = name == settings.parametrization
+        words = [f"feature {target.name}" for target in targets]
 
         def on_images(images: torch.Tensor, record: Record) -> None:
             if on_image is not None:
                 path = folder.parent / "steps" / f"step-{record.step:05d}.png"
-                on_image(save_picture(contact_sheet(images), path, {"step": record.step}), record.step)
+                on_image(save_picture(contact_sheet(images, words), path, {"step": record.step}), record.step)
 
         made, records = optimize(
             parametrization,

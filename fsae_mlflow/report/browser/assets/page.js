@@ -29,6 +29,7 @@ const svg = (tag, attributes) => {
 };
 const number = (value, digits = 3) => (value === null || value === undefined ? "–" : Number(value.toPrecision(digits)).toLocaleString("en"));
 const percent = (share) => (share === null ? "–" : `${number(100 * share, share < 0.0001 ? 1 : 3)} %`);
+const NO_MEANING = "no confirmed meaning";
 const plural = (n, word, words = `${word}s`) => `${n.toLocaleString("en")} ${n === 1 ? word : words}`;
 const chance = (p) => (p === null ? "" : p < 1e-6 ? "less than 1 in a million" : p < 0.001 ? `1 in ${Math.round(1 / p).toLocaleString("en")}` : number(p, 2));
 const link = (id) => (byId.has(id) ? `#feature-${id}` : data.elsewhere[id] ? `${data.elsewhere[id]}#feature-${id}` : "#");
@@ -176,7 +177,8 @@ function drawMap() {
   draw.strokeStyle = style.getPropertyValue("--line");
   for (const value of ticks(x0, x1)) {
     draw.textAlign = "center";
-    draw.fillText(percent(value), toX(value), box.height - bottom + 17);
+    const words = percent(value), room = box.width - draw.measureText(words).width / 2 - 2; // the last one is not cut
+    draw.fillText(words, Math.min(toX(value), room), box.height - bottom + 17);
     draw.beginPath(); draw.moveTo(toX(value), top); draw.lineTo(toX(value), box.height - bottom); draw.stroke();
   }
   for (const value of ticks(y0, y1)) {
@@ -214,7 +216,7 @@ map.addEventListener("mousemove", (event) => {
   const point = nearestPoint(event);
   tip.hidden = !point;
   if (!point) return;
-  tip.textContent = `Feature ${point[2].id}: ${point[2].confirmed ? point[2].reading : "meaning not found"}`;
+  tip.textContent = `Feature ${point[2].id}: ${point[2].confirmed ? point[2].reading : NO_MEANING}`;
   tip.style.left = `${Math.min(point[0] + 12, map.clientWidth - 310)}px`;
   tip.style.top = `${Math.max(0, point[1] - 44)}px`;
 });
@@ -301,10 +303,10 @@ function showFeature(one) {
   }
   const near = one.near.map(([id, cosine]) => {
     const other = byId.get(id);
-    return make("li", {}, make("a", { href: link(id) }, String(id)), make("span", { class: "words" }, other ? (other.confirmed ? other.reading : "meaning not found") : "on another page"), make("span", {}, number(cosine, 2)));
+    return make("li", {}, make("a", { href: link(id) }, String(id)), make("span", { class: "words" }, other ? (other.confirmed ? other.reading : NO_MEANING) : "on another page"), make("span", {}, number(cosine, 2)));
   });
   parts.push(make("div", { class: "columns" },
-    make("div", {}, section("How many faces fire it how hard", "Share of all faces that fire it at least so hard, between known quantiles straight.", curve(one))),
+    make("div", {}, section("How many faces fire it how hard", one.n > 1 ? "Share of all faces that fire it at least so hard, between known quantiles straight." : "One face fires it.", one.n > 1 ? curve(one) : null)),
     make("div", {}, section("Properties", "", facts(one)), near.length ? section("Nearest features", "By the cosine of their decoder rows; 1 is the same direction.", make("ul", { class: "near" }, ...near)) : null)));
   featureView.replaceChildren(...parts);
   show(featureView, `Feature ${one.id}`);
@@ -318,7 +320,7 @@ function showPerson(name) {
     .filter(([, share]) => share > 0)
     .sort((a, b) => b[1] - a[1]);
   const tiles = rows.map((row) => make("figure", {}, tile("face", placeOfRow.get(row), data.rows.length, `face of ${name}`)));
-  const lines = fired.slice(0, 200).map(([one, share]) => make("li", {}, make("a", { href: link(one.id) }, String(one.id)), make("span", { class: "words" }, one.confirmed ? one.reading : "meaning not found"), make("span", {}, `${Math.round(100 * share)} %`)));
+  const lines = fired.slice(0, 200).map(([one, share]) => make("li", {}, make("a", { href: link(one.id) }, String(one.id)), make("span", { class: "words" }, one.confirmed ? one.reading : NO_MEANING), make("span", {}, `${Math.round(100 * share)} %`)));
   personView.replaceChildren(
     make("nav", { class: "steps" }, make("a", { href: "#" }, "All features")),
     make("h1", { tabindex: "-1" }, name ? `Person ${name}` : "Person"),
@@ -346,7 +348,7 @@ function showExplanation(index) {
     make("h1", { tabindex: "-1" }, one.accepted ? "Why these two faces match" : "Why these two faces do not match"),
     make("p", { class: "lead" }, `The similarity of ${one.first} and ${one.second} is ${one.similarity.toFixed(3)}; faces above ${one.threshold.toFixed(3)} are accepted as one person. It is the sum of these parts:`),
     make("div", { class: "row large" }, ...faces),
-    make("div", {}, ...features.slice(0, 24).map((part) => bar(String(part.feature), part.reading || "meaning not found", part.contribution, part.feature)),
+    make("div", {}, ...features.slice(0, 24).map((part) => bar(String(part.feature), part.reading || NO_MEANING, part.contribution, part.feature)),
       features.length > 24 ? bar("", `${features.length - 24} further features`, rest) : null,
       bar("", "what all decoded templates have in common", one.constant), bar("", "what the SAE leaves unexplained", one.unexplained)),
   );

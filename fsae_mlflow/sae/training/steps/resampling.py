@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.optimizer import AdamW
 
+POOL = 8192  # templates from which new directions are drawn
 ENCODER_NORM = 0.2
 
 

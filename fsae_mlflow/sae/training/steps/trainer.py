@@ -19,12 +19,11 @@ from fsae_mlflow.sae.training.distributed import cut, join, part_of, whole_shape
 from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sae.training.start import Space
 from fsae_mlflow.sae.training.steps.mixup import mixup
-from fsae_mlflow.sae.training.steps.resampling import draw_directions, revive
+from fsae_mlflow.sae.training.steps.resampling import POOL, draw_directions, revive
 from fsae_mlflow.sae.training.steps.schedule import learning_rate
 from fsae_mlflow.sae.training.steps.sparsity import Sparsity
 
 FUSED_ABOVE = 3e11  # multiply-adds of a whole training above which compiling the fused step (some seconds) pays
-RESAMPLING_POOL = 8192  # templates from which a dead feature's new direction is drawn
 POSITION = ("step", "steps_since_resampling", "seconds", "templates_timed")
 
 
@@ -95,8 +94,7 @@ class Trainer:
             if self.step == epoch * self.batches_per_epoch:
                 n_dead = int(self.ranks.sum(self._dead(epoch).sum()))
                 if self.settings.variant.resampling_due(epoch, self.settings.epochs):
-                    n_resampled = n_dead
-                    self._resample(epoch)
+                    n_resampled = self._resample(epoch)
             self.seconds += time.perf_counter() - started
             self.templates_timed += len(batch)
             after_step()
@@ -252,14 +250,16 @@ class Trainer:
         return silence, l0
 
     @torch.no_grad()
-    def _resample(self, epoch: int) -> None:
+    def _resample(self, epoch: int) -> int:
+        """Give dead features new directions; return how many, of all ranks, got one."""
         generator = self._generator(self.step)
-        pool = self.scaled(next(self.data.batches(RESAMPLING_POOL, generator)).to(self.sae.W_dec.device))
+        pool = self.scaled(next(self.data.batches(POOL, generator)).to(self.sae.W_dec.device))
         dead = self.ranks.joined(self._dead(epoch), self.d_sae)
-        if dead.any():
-            new = draw_directions(self.whole(), dead, pool, generator=generator)
+        new = draw_directions(self.whole(), dead, pool, generator=generator)
+        if len(new.rows):
             revive(self.sae, self.optimizer, new.within(self.ranks.part(self.d_sae)))
             self.steps_since_resampling = 0
+        return len(new.rows)
 
     def _fused_pays(self) -> bool:
         on_cpu = self.sae.W_dec.device.type == "cpu"

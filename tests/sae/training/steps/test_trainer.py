@@ -188,6 +188,21 @@ def test_new_directions_are_those_of_bad_reconstructions() -> None:
     assert within.rows.tolist() == [0, 2] and within.directions.tolist() == [[2, 3], [4, 5]]
 
 
+def test_where_more_are_dead_than_the_pool_has_the_others_stay_dead(
+    template_set: TemplateSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fsae_mlflow.sae.training.steps.trainer.POOL", 3)
+    one = made(template_set)
+    with torch.no_grad():
+        one.sae.b_gate.fill_(-100)
+    one.templates_since_fired.fill_(10**9)
+    one.steps_since_resampling = 7
+    assert one._resample(1) == 3 == int((one.sae.b_gate == 0).sum()) and one.steps_since_resampling == 0
+    one.templates_since_fired.zero_()
+    one.steps_since_resampling = 7
+    assert one._resample(1) == 0 and one.steps_since_resampling == 7
+
+
 def test_losses_count_squared_when_directions_are_drawn() -> None:
     sae = GatedSAE(2, 4, GatedSettings())
     with torch.no_grad():
