@@ -310,8 +310,9 @@ def test_controls_and_an_audit_are_logged(tmp_path: Path, jpeg: bytes) -> None:
 
 @pytest.mark.usefixtures("store")
 def test_a_sweep_without_a_feasible_trial_says_so(template_set: TemplateSet) -> None:
-    search = {"space": "lam:0.01", "expansion": 2, "max_l0": 0.001, "templates": template_set.folder}
-    sentence = refuse("sweep", n_trials=1, epochs=1, **search)
+    search = {"space": "lam:0.01", "expansion": 2, "max_l0": 0.001, "templates": template_set.folder, "n_trials": 1}
+    assert refuse("sweep", epochs=1, **search).startswith("No trial has an fvu below 1, that of the mean template;")
+    sentence = refuse("sweep", epochs=40, lr=0.01, **search)
     assert sentence.startswith("max_l0=0.001: of the trials with an fvu below 1 the smallest L0 is ")
     assert sentence.endswith("(lam=0.01); take a larger max_l0, a larger lam, a smaller k, or more trials or epochs.")
 
