@@ -22,7 +22,7 @@ from fsae_mlflow.visualization.verdict.verdict import RULE
 
 GRID, SHEETS = "features.png", "sheets"
 MOST_IN_GRID, MOST_SHEETS = 24, 300
-TITLE = "Left: its top faces, at most 3 a person. Right: images optimized for it, green if confirmed. Below: activation"
+TITLE = "Left: top faces, at most 3 a person. Right: optimized images, green if confirmed. Below: activation"
 COMBINED = (
     "A combination. Its activation: the features as shares of their largest on real faces, the smallest of those to "
     "fire, minus the largest of those to keep silent."
