@@ -102,7 +102,7 @@ def extract(settings: ExtractSettings, *, on_metrics: OnMetrics) -> Extraction:
 
 
 def _warn_if_aligned(source: Source) -> None:
-    """Warn where the first pictures all have the size of aligned faces: finding and warping them again blurs them."""
+    """Warn where the first pictures all have the size of aligned faces, in which, without padding, detection errs."""
     shapes = [one.pixels.shape[:2] for one in map(read, islice(source, N_LOOKED_AT)) if one.pixels is not None]
     if shapes and set(shapes) == {(FACE_SIZE, FACE_SIZE)}:
         size = f"{FACE_SIZE} x {FACE_SIZE}"
@@ -127,7 +127,7 @@ def _templates(
     if (folder / MARKER).is_file():
         logger.info("extract: %s is already finished", folder)
         return TemplateSet.open(folder), {}
-    if ranks.leads and not settings.aligned:
+    if ranks.leads and not settings.aligned and not settings.before_detection[1]:
         _warn_if_aligned(source)
     _remove_damaged(folder, plan, ranks)
     n_pictures, started = sum(map(plan.n_pictures, plan.missing(folder, Ranks()))), time.monotonic()

@@ -179,6 +179,7 @@ def test_pictures_that_seem_aligned_are_pointed_out(
     for folder, more, warned in (
         ("aligned", {"aligned": False}, True),
         ("aligned", {"aligned": True}, False),
+        ("aligned", {"aligned": False, "pad": 0.3}, False),
         ("", {"aligned": False}, False),
     ):
         caplog.clear()
