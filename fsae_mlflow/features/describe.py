@@ -23,6 +23,7 @@ from fsae_mlflow.features.labels.judge_templates import judge_templates
 from fsae_mlflow.features.labels.properties import face_properties
 from fsae_mlflow.features.probes import can_be_probed, probes
 from fsae_mlflow.features.readings.judgments import ReadFaces
+from fsae_mlflow.features.readings.names import listed
 from fsae_mlflow.features.readings.sentences import Readings, confirmed_poses, read_features
 from fsae_mlflow.features.settings import DescribeSettings
 from fsae_mlflow.features.statistics.association import FEWEST_PEOPLE as FEWEST_IN_GROUP
@@ -38,7 +39,6 @@ from fsae_mlflow.templates.set import TemplateSet
 
 RESERVE = 1.5
 """Top faces that the survey keeps for each that is shown, so that near-duplicates can be dropped."""
-N_SAID = 5
 
 logger = logging.getLogger(__name__)
 
@@ -215,8 +215,7 @@ def _faces_to_read(
         logger.warning(
             "attributes: %d of %d are not probed (%s): in either half of the people, %d must have an attribute and %d "
             "must lack it.",
-            *(len(rare), len(booleans), ", ".join(rare[:N_SAID] + ["…"] * (len(rare) > N_SAID))),
-            *(FEWEST_IN_GROUP, FEWEST_IN_GROUP),
+            *(len(rare), len(booleans), listed(rare), FEWEST_IN_GROUP, FEWEST_IN_GROUP),
         )
     return ReadFaces(
         people=people,

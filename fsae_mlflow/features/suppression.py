@@ -7,10 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 
 from fsae_mlflow.features.readings.judgments import POSES
-from fsae_mlflow.features.readings.names import named_features
+from fsae_mlflow.features.readings.names import listed, named_features
 
-N_SAID = 5
-"""Names that a label lists."""
 ADVICE = "give readings (what describe wrote of this SAE), or the features' numbers."
 
 
@@ -58,7 +56,7 @@ def select_features(
     return Selection(
         features=named.features,
         attributes=attributes,
-        words=", ".join(said[:N_SAID] + ["…"] * (len(said) > N_SAID)),
+        words=listed(said),
         inferred=inferred,
     )
 

@@ -1,6 +1,6 @@
 """Features named by their number, or by what is confirmed of them: the words of `without`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -11,6 +11,7 @@ from fsae_mlflow.errors import UserError
 from fsae_mlflow.sae.numbers import feature_numbers
 
 KINDS = ("attribute", "identity", "pose")
+N_LISTED = 5
 N_NEAREST = 10
 """Names that an error lists."""
 
@@ -62,3 +63,8 @@ def _confirmed(kind: str, name: str, names: Shaped[np.ndarray, " d_sae"]) -> Boo
             + (f"there are {listed}." if others else f"none has a confirmed {kind}: give the features' numbers.")
         )
     return found
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first five names, with commas between, and … where there are more."""
+    return ", ".join([*names[:N_LISTED], *(["…"] if len(names) > N_LISTED else [])])

@@ -93,7 +93,7 @@ class Trainer:
             sums += loss.stacked.double() * len(batch)
             if self.step == epoch * self.batches_per_epoch:
                 n_dead = int(self.ranks.sum(self._dead(epoch).sum()))
-                if self.settings.variant.resampling_due(epoch, self.settings.epochs):
+                if n_dead and self.settings.variant.resampling_due(epoch, self.settings.epochs):
                     n_resampled = self._resample(epoch)
             self.seconds += time.perf_counter() - started
             self.templates_timed += len(batch)
