@@ -46,6 +46,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise
 
 
+def left_behind(path: Path) -> list[Path]:
+    """The temporary files for `path` whose processes have died before they renamed them."""
+    found = ((other, LEFT_OVER.fullmatch(other.name)) for other in path.parent.glob(f".{path.name}.*.tmp"))
+    return [other for other, match in found if match and not _is_another_living_process(int(match["pid"]))]
+
+
 def clean(folder: Path) -> None:
     """Remove what processes that have died left half written in `folder`.
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.atomic import atomic_write, left_behind
 from fsae_mlflow.documents import check_fields, read_object, read_tensors, sha256
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.provenance import Origin
@@ -35,7 +36,8 @@ def save_sae(
     """Write the SAE with the settings of its training and the metadata of its template set.
 
     `training` is what else is known of the training: its fingerprint and final metrics. Both files are written beside
-    and renamed, config.json last; it holds the weights' digest. Other files in the folder stay.
+    and renamed, config.json last; it holds the weights' digest, by which `read_config` finishes what a killed process
+    had half renamed. Other files in the folder stay.
 
     Raises: OSError when they cannot be written, for example on a full disk; an SAE that stood there is intact then.
     """
@@ -109,6 +111,7 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     Raises: UserError where there is none, and naming the field where one is missing or of another type.
     """
     path = Path(folder) / CONFIG
+    _finish_renaming(path)
     if not path.is_file():
         raise UserError(f"sae: {folder} holds no trained SAE (no {CONFIG}); make one with the train_sae entry point.")
     fields = {"variant": str, "hyperparameters": dict, "settings": dict, "templates": dict}
@@ -116,6 +119,14 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     shape = {"d_in": int, "d_sae": int, "normalize": bool}
     check_fields(config["hyperparameters"], f"sae: hyperparameters in {path}", shape, remedy=REMEDY)
     return config
+
+
+def _finish_renaming(path: Path) -> None:
+    """Put the config.json in place whose weights are there already: its process was killed between the two."""
+    for complete in left_behind(path):
+        with suppress(ValueError, KeyError, OSError):  # half written, or weights that are not there yet
+            if json.loads(complete.read_text())[WEIGHTS_DIGEST] == digest(path.parent):
+                complete.replace(path)
 
 
 def digest(folder: Path | str) -> str:

@@ -10,12 +10,13 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
-from fsae_mlflow.sae.saved import digest, load_sae
+from fsae_mlflow.sae.saved import digest, load_sae, read_config, save_sae
 from fsae_mlflow.sae.training.stage import train
 from fsae_mlflow.templates.set import TemplateSet
-from tests.sae.making import train_settings
+from tests.sae.making import new_sae, train_settings
 
 N_KILLS = int(os.environ.get("FSAE_KILLS", "8"))
 
@@ -51,3 +52,25 @@ def test_a_kill_leaves_a_whole_sae_and_the_same_command_finishes(template_set: T
             assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
             assert sorted(path.name for path in folder.iterdir()) == ["config.json", "sae.safetensors"]
     assert n_killed
+
+
+@pytest.mark.parametrize("with_former", [True, False])
+def test_a_kill_between_weights_and_config_leaves_the_new_sae(
+    with_former: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    former, new = (new_sae("topk", 4, d_sae, k=1) for d_sae in (8, 16))
+    if with_former:
+        save_sae(former, tmp_path, settings={}, templates={})
+    if not (child := os.fork()):
+        rename = Path.replace
+
+        def rename_weights_and_die(self: Path, target: Path) -> None:
+            rename(self, target)
+            os._exit(9)
+
+        monkeypatch.setattr(Path, "replace", rename_weights_and_die)
+        save_sae(new, tmp_path, settings={"seed": 1}, templates={})
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".config.json")]
+    assert torch.equal(load_sae(tmp_path).W_dec, new.W_dec) and read_config(tmp_path)["settings"] == {"seed": 1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "sae.safetensors"]
