@@ -44,7 +44,7 @@ from fsae_mlflow.faces.decoding import read
 from fsae_mlflow.faces.detection.keypoints import Faces
 from fsae_mlflow.faces.detection.mtcnn import FaceFinder
 from fsae_mlflow.faces.sources.registry import open_source
-from fsae_mlflow.memory import keep_freed_memory
+from fsae_mlflow.machine.memory import keep_freed_memory
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.registry import load_recognizer
 from fsae_mlflow.templates.set import TemplateSet

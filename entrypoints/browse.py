@@ -9,9 +9,9 @@ def main(settings, run):
     """Make a page that shows every feature: its faces, its optimized images, what it means, and how sure that is."""
     from pathlib import Path
 
-    from fsae_mlflow.documents import sha256
     from fsae_mlflow.features.table import read_readings, readings_digest
-    from fsae_mlflow.locks import only_writer
+    from fsae_mlflow.files.documents import sha256
+    from fsae_mlflow.files.locks import only_writer
     from fsae_mlflow.parameters import deciding, fingerprint, output_folder
     from fsae_mlflow.report.browser.images import NO_IMAGES, read_images
     from fsae_mlflow.report.browser.page import heading, write_browser

@@ -11,7 +11,7 @@ def main(settings, run):
     """Match the features of SAEs by direction and by the faces that fire them: seeds, variants, sizes, recognizers."""
     from fsae_mlflow.features.comparison.stage import STABILITY, Compared, compare
     from fsae_mlflow.features.table import read_description, readings_digest, write_with_columns
-    from fsae_mlflow.locks import only_writer
+    from fsae_mlflow.files.locks import only_writer
     from fsae_mlflow.parameters import deciding, fingerprint, output_folder
     from fsae_mlflow.report.stability import pair_table, write_figures
     from fsae_mlflow.sae.saved import digest, load_sae

@@ -12,7 +12,7 @@ def main(settings, run):
     from fsae_mlflow.errors import UserError
     from fsae_mlflow.features.describe import describe
     from fsae_mlflow.features.labels.attributes import digest_of
-    from fsae_mlflow.locks import only_writer
+    from fsae_mlflow.files.locks import only_writer
     from fsae_mlflow.parameters import deciding, fingerprint, output_folder
     from fsae_mlflow.recognizers.registry import load_recognizer
     from fsae_mlflow.report.described import reading_table, write_figures

@@ -7,10 +7,10 @@ from fsae_mlflow.verification.settings import EvaluateSettings
 @command(EvaluateSettings, stage="evaluate_lfw")
 def main(settings, run):
     """Measure face verification (LFW's protocol) with original templates and with templates decoded by an SAE."""
-    from fsae_mlflow.documents import sha256
     from fsae_mlflow.features.labels.attributes import digest_of
     from fsae_mlflow.features.table import read_readings, readings_digest
-    from fsae_mlflow.locks import only_writer
+    from fsae_mlflow.files.documents import sha256
+    from fsae_mlflow.files.locks import only_writer
     from fsae_mlflow.parameters import deciding, fingerprint, output_folder
     from fsae_mlflow.sae.saved import digest, load_sae
     from fsae_mlflow.tracking.data.inputs import find_readings, find_sae, open_optional, open_templates

@@ -9,10 +9,10 @@ from fsae_mlflow.tracking.command import command
 @command(ExplainSettings, stage="explain")
 def main(settings, run):
     """Split the similarity of two faces into the features that make it, with what they mean and where they look."""
-    from fsae_mlflow.documents import sha256
     from fsae_mlflow.explanation.stage import explain
     from fsae_mlflow.extraction.single import recognizer_of
-    from fsae_mlflow.locks import only_writer
+    from fsae_mlflow.files.documents import sha256
+    from fsae_mlflow.files.locks import only_writer
     from fsae_mlflow.parameters import deciding, fingerprint, output_folder
     from fsae_mlflow.sae.saved import digest, load_sae
     from fsae_mlflow.tracking.data.inputs import find_sae, open_readings, open_templates

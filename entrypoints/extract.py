@@ -8,7 +8,7 @@ from fsae_mlflow.tracking.command import command
 def main(settings, run):
     """Find, align and embed every face of a source, and log the templates as Parquet."""
     from fsae_mlflow.extraction.stage import extract
-    from fsae_mlflow.memory import keep_freed_memory
+    from fsae_mlflow.machine.memory import keep_freed_memory
     from fsae_mlflow.tracking.data.outputs import log_templates
 
     keep_freed_memory()

@@ -1,6 +1,6 @@
 """Distill a recognizer into a small one."""
 
-from fsae_mlflow.locks import only_writer
+from fsae_mlflow.files.locks import only_writer
 from fsae_mlflow.parameters import output_folder
 from fsae_mlflow.recognizers.distillation.settings import DistillSettings
 from fsae_mlflow.tracking.command import command

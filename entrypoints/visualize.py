@@ -10,7 +10,7 @@ def main(settings, run):
     from fsae_mlflow.extraction.single import recognizer_of
     from fsae_mlflow.features.labels.attributes import digest_of
     from fsae_mlflow.features.table import read_readings, readings_digest, write_with_columns
-    from fsae_mlflow.locks import only_writer
+    from fsae_mlflow.files.locks import only_writer
     from fsae_mlflow.parameters import deciding, fingerprint, output_folder
     from fsae_mlflow.recognizers.registry import load_recognizer
     from fsae_mlflow.sae.saved import digest, load_sae

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.files.atomic import atomic_write
 
 
 @dataclass(frozen=True, kw_only=True)

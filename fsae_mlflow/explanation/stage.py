@@ -9,8 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fsae_mlflow.atomic import atomic_write
-from fsae_mlflow.compute import choose_device
 from fsae_mlflow.explanation.accounts import account, threshold
 from fsae_mlflow.explanation.contributions import Contributions, Decoder, contributions
 from fsae_mlflow.explanation.faces import Chosen, Face, find_face, telling_pairs
@@ -25,6 +23,8 @@ from fsae_mlflow.faces.aligned import to_float
 from fsae_mlflow.features.activity.survey import encoded
 from fsae_mlflow.features.suppression import select_features
 from fsae_mlflow.features.table import Description
+from fsae_mlflow.files.atomic import atomic_write
+from fsae_mlflow.machine.compute import choose_device
 from fsae_mlflow.progress import OnMetrics, progress
 from fsae_mlflow.provenance import require_same_recognizer
 from fsae_mlflow.recognizers.base import Recognizer

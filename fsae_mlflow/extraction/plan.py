@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fsae_mlflow.atomic import atomic_write
-from fsae_mlflow.documents import read_object
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.extraction.settings import ExtractSettings
 from fsae_mlflow.faces.pictures import Inventory, Source
+from fsae_mlflow.files.atomic import atomic_write
+from fsae_mlflow.files.documents import read_object
+from fsae_mlflow.machine.ranks import Ranks
 from fsae_mlflow.parameters import fingerprint
-from fsae_mlflow.ranks import Ranks
 from fsae_mlflow.recognizers.card import RecognizerCard
 from fsae_mlflow.templates.writing import has_shard
 

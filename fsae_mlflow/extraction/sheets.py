@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
-from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.faces.aligned import FACE_SIZE
 from fsae_mlflow.faces.decoding import read
 from fsae_mlflow.faces.pictures import Source
+from fsae_mlflow.files.atomic import atomic_write
 from fsae_mlflow.templates.rows import evenly_spaced
 
 N_TILES = 64

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from fsae_mlflow.compute import choose_device
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.extraction import sheets
 from fsae_mlflow.extraction.plan import PLAN, Plan
@@ -23,10 +22,11 @@ from fsae_mlflow.faces.aligned import FACE_SIZE
 from fsae_mlflow.faces.decoding import read
 from fsae_mlflow.faces.pictures import Inventory, Source, take_inventory
 from fsae_mlflow.faces.sources.registry import open_source
-from fsae_mlflow.locks import only_writer
+from fsae_mlflow.files.locks import only_writer
+from fsae_mlflow.machine.compute import choose_device
+from fsae_mlflow.machine.ranks import Ranks
 from fsae_mlflow.parameters import output_folder
 from fsae_mlflow.progress import OnMetrics, progress
-from fsae_mlflow.ranks import Ranks
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.registry import load_recognizer
 from fsae_mlflow.templates.marker import MARKER

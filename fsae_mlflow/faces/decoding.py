@@ -22,8 +22,8 @@ from loky import ProcessPoolExecutor
 
 from fsae_mlflow.faces.images import UnreadableImageError, decode
 from fsae_mlflow.faces.pictures import Picture
-from fsae_mlflow.memory import keep_freed_memory
-from fsae_mlflow.processes import lives
+from fsae_mlflow.machine.memory import keep_freed_memory
+from fsae_mlflow.machine.processes import lives
 
 PICTURES_PER_TASK, PIXELS_PER_TASK = 8, 1_000_000  # one message per small picture would cost more than its decoding
 IN_USE = ".lock"

@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 from torch import nn
 
-from fsae_mlflow.compute import choose_device
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.features.absorption import absorption, absorption_metrics
 from fsae_mlflow.features.activity.duplicates import distinct, without_duplicates
@@ -30,9 +29,10 @@ from fsae_mlflow.features.statistics.association import FEWEST_PEOPLE as FEWEST_
 from fsae_mlflow.features.statistics.order import Groups
 from fsae_mlflow.features.table import Description, write_description, write_l0
 from fsae_mlflow.identities import holdout_rows
+from fsae_mlflow.machine.compute import choose_device
+from fsae_mlflow.machine.ranks import connected_ranks
 from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.provenance import require_same_recognizer
-from fsae_mlflow.ranks import connected_ranks
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.entries import Entries
 from fsae_mlflow.templates.set import TemplateSet

@@ -22,10 +22,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Int32
 
-from fsae_mlflow.atomic import atomic_write
-from fsae_mlflow.documents import sha256
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.features.activity.summary import QUANTILES, Activity, FaceLists
+from fsae_mlflow.files.atomic import atomic_write
+from fsae_mlflow.files.documents import sha256
 from fsae_mlflow.parameters import fingerprint
 from fsae_mlflow.templates.set import TemplateSet
 

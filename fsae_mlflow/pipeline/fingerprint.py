@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import fsae_mlflow
-from fsae_mlflow.documents import sha256
 from fsae_mlflow.faces.pictures import take_inventory
 from fsae_mlflow.faces.sources.registry import open_source
+from fsae_mlflow.files.documents import sha256
 from fsae_mlflow.parameters import fingerprint, flat, options
 
 HOW = ("device", "preset")

@@ -11,10 +11,10 @@ from annotated_types import Ge, Gt, Le
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
-from fsae_mlflow.atomic import atomic_write
-from fsae_mlflow.documents import read_object
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.aligned import FACE_SIZE
+from fsae_mlflow.files.atomic import atomic_write
+from fsae_mlflow.files.documents import read_object
 from fsae_mlflow.parameters import sentence
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fsae_mlflow.documents import read_tensors, sha256
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.files.documents import read_tensors, sha256
 from fsae_mlflow.recognizers.card import RecognizerCard
 
 WRAPPERS = ("state_dict_backbone", "state_dict", "model", "model_state_dict")

@@ -14,10 +14,10 @@ from pydantic.dataclasses import dataclass
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fsae_mlflow.atomic import atomic_write
-from fsae_mlflow.documents import parse_json, read_tensors
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.aligned import FACE_SIZE
+from fsae_mlflow.files.atomic import atomic_write
+from fsae_mlflow.files.documents import parse_json, read_tensors
 from fsae_mlflow.parameters import sentence
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.card import RecognizerCard

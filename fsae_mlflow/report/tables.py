@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.files.atomic import atomic_write
 
 
 def write_csv(path: Path, lines: Iterable[Sequence[object]]) -> Path:

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.files.atomic import atomic_write
 from fsae_mlflow.sae.base import SparseAutoencoder
 
 

@@ -11,9 +11,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from fsae_mlflow.atomic import atomic_write, left_behind
-from fsae_mlflow.documents import check_fields, read_object, read_tensors, sha256
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.files.atomic import atomic_write, left_behind
+from fsae_mlflow.files.documents import check_fields, read_object, read_tensors, sha256
 from fsae_mlflow.provenance import Origin
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.variants.registry import VARIANT, VARIANTS, untrained

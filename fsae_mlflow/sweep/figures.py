@@ -15,7 +15,7 @@ from matplotlib import pyplot, rc_context
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.visualization import matplotlib as pictures
 
-from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.files.atomic import atomic_write
 from fsae_mlflow.report import style
 from fsae_mlflow.report.front import front_figure
 from fsae_mlflow.sweep.found import WORST_FVU, Sweep

@@ -13,10 +13,10 @@ import optuna
 from filelock import FileLock
 
 from fsae_mlflow.errors import StoppedError, UserError
-from fsae_mlflow.locks import only_writer
+from fsae_mlflow.files.locks import only_writer
+from fsae_mlflow.machine.ranks import Ranks
 from fsae_mlflow.parameters import deciding, fingerprint, output_folder
 from fsae_mlflow.progress import OnMetrics
-from fsae_mlflow.ranks import Ranks
 from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sae.training.stage import require_room, train
 from fsae_mlflow.sweep.found import CHOSEN, FOLDER, IN_USE, METRICS, PARENT, RUN, Sweep, words

@@ -11,8 +11,8 @@ from typing import Any
 import optuna
 from filelock import FileLock
 
-from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.files.atomic import atomic_write
 from fsae_mlflow.sweep.settings import SweepSettings
 from fsae_mlflow.sweep.storage import SQLITE, kind_of, open_storage
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsae_mlflow.documents import sha256
+from fsae_mlflow.files.documents import sha256
 
 AGAIN = "run the same extract command again, which makes only this shard again"
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from fsae_mlflow.documents import check_fields, read_object
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.files.documents import check_fields, read_object
 from fsae_mlflow.templates.manifest import ShardFile
 from fsae_mlflow.templates.schema import SCHEMA_VERSION
 

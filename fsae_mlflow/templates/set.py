@@ -27,8 +27,8 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32, Int64, Shaped, UInt8
 from PIL import Image
 
-from fsae_mlflow.documents import sha256
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.files.documents import sha256
 from fsae_mlflow.progress import progress
 from fsae_mlflow.provenance import Origin
 from fsae_mlflow.templates.manifest import AGAIN, ShardFile

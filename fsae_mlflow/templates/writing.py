@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fsae_mlflow import __version__
-from fsae_mlflow.atomic import atomic_write, clean
-from fsae_mlflow.documents import sha256
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.files.atomic import atomic_write, clean
+from fsae_mlflow.files.documents import sha256
 from fsae_mlflow.progress import progress
 from fsae_mlflow.templates.manifest import ShardFile
 from fsae_mlflow.templates.marker import MARKER, read_marker

@@ -9,8 +9,8 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.files.atomic import atomic_write
 from fsae_mlflow.sae.saved import digest, load_sae
 from fsae_mlflow.tracking.process.owners import is_gone
 from fsae_mlflow.tracking.registry import register

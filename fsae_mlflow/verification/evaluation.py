@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from fsae_mlflow.compute import choose_device
 from fsae_mlflow.features.activity.summary import Activity
 from fsae_mlflow.features.activity.survey import survey
 from fsae_mlflow.features.clusters import clusters
 from fsae_mlflow.features.labels.attributes import read_attributes
 from fsae_mlflow.features.suppression import select_features
 from fsae_mlflow.features.table import Description
+from fsae_mlflow.machine.compute import choose_device
 from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.provenance import require_same_recognizer
 from fsae_mlflow.sae.base import SparseAutoencoder

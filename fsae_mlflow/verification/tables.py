@@ -10,8 +10,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float64
 
-from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.features.clusters import Clusters
+from fsae_mlflow.files.atomic import atomic_write
 from fsae_mlflow.report.tables import probability, write_csv
 from fsae_mlflow.verification.pairs import COLUMNS, RowPairs
 from fsae_mlflow.verification.protocol import CrossValidation, McNemar

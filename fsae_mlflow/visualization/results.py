@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.files.atomic import atomic_write
 from fsae_mlflow.report.browser.images import DIALS, IMAGES, KEY, mostly_confirmed
 from fsae_mlflow.report.tables import write_csv
 from fsae_mlflow.visualization.dictionary import Dictionary

@@ -11,12 +11,12 @@ from jaxtyping import Bool
 from torch import nn
 from torch.nn import functional as F
 
-from fsae_mlflow.compute import choose_device
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.aligned import to_float
 from fsae_mlflow.features.labels.attributes import read_attributes
 from fsae_mlflow.features.table import Description
 from fsae_mlflow.identities import holdout_rows
+from fsae_mlflow.machine.compute import choose_device
 from fsae_mlflow.parameters import fingerprint
 from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.provenance import require_same_recognizer

@@ -9,7 +9,7 @@ from fsae_mlflow.errors import UserError
 from fsae_mlflow.extraction.plan import Plan
 from fsae_mlflow.extraction.settings import ExtractSettings
 from fsae_mlflow.faces.pictures import Inventory, Picture
-from fsae_mlflow.ranks import Ranks
+from fsae_mlflow.machine.ranks import Ranks
 from fsae_mlflow.recognizers.card import RecognizerCard
 
 INVENTORY = Inventory(5000, "0123456789abcdef")

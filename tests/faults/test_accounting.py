@@ -20,8 +20,8 @@ from fsae_mlflow.faces.decoding import decoded, read, sweep
 from fsae_mlflow.faces.pictures import Picture, take_inventory
 from fsae_mlflow.faces.sources.registry import open_source
 from fsae_mlflow.faces.storage import Location
-from fsae_mlflow.locks import only_writer
-from fsae_mlflow.processes import lives
+from fsae_mlflow.files.locks import only_writer
+from fsae_mlflow.machine.processes import lives
 from fsae_mlflow.verification.pairs import Pair, find_rows
 from tests import standin
 from tests.faces.png import png

@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 import pytest
 
-from fsae_mlflow.compute import choose_device
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.extraction import writing
 from fsae_mlflow.extraction.settings import ExtractSettings
 from fsae_mlflow.extraction.stage import extract
 from fsae_mlflow.faces.sources.tars import TarShards
+from fsae_mlflow.machine.compute import choose_device
 from fsae_mlflow.parameters import LARGEST, Option, flat, options, parse
 from fsae_mlflow.recognizers.student import StudentArchitecture, StudentNetwork
 from fsae_mlflow.sae.training.stage import train

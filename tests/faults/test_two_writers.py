@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fsae_mlflow.locks import only_writer
+from fsae_mlflow.files.locks import only_writer
 from fsae_mlflow.templates.set import TemplateSet
 from tests.test_entrypoints import refuse
 

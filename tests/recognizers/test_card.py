@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fsae_mlflow.documents import sha256
+from fsae_mlflow.files.documents import sha256
 from fsae_mlflow.recognizers.card import RecognizerCard
 
 

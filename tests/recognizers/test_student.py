@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fsae_mlflow.documents import sha256
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.files.documents import sha256
 from fsae_mlflow.recognizers.card import RecognizerCard
 from fsae_mlflow.recognizers.registry import load_recognizer
 from fsae_mlflow.recognizers.student import StudentArchitecture, StudentNetwork, read_student, write_student

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.locks import only_writer
+from fsae_mlflow.files.locks import only_writer
 from fsae_mlflow.parameters import deciding, fingerprint, flat, parse
 from fsae_mlflow.sweep.found import Sweep, dominates
 from fsae_mlflow.sweep.settings import SweepSettings

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from itertools import groupby
 
-from fsae_mlflow.documents import parse_json
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.pictures import PICTURE_SUFFIXES, Picture, identity_of, suffix_of
 from fsae_mlflow.faces.storage import Location
+from fsae_mlflow.files.documents import parse_json
 
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 LABELS = (".cls", ".json")

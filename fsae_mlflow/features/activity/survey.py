@@ -16,9 +16,9 @@ from fsae_mlflow.features.activity import accumulation
 from fsae_mlflow.features.activity.summary import QUANTILES, TOP_SHARE, Activity, FaceLists
 from fsae_mlflow.features.statistics.top_shares import MOST_OF_A_PERSON
 from fsae_mlflow.identities import drawn_below, hashed
+from fsae_mlflow.machine.ranks import Ranks
 from fsae_mlflow.metrics import Fidelity
 from fsae_mlflow.progress import progress
-from fsae_mlflow.ranks import Ranks
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.entries import Entries
 from fsae_mlflow.sae.fused.kernels import parallel_for

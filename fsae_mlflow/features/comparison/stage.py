@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float64, Int64
 
-from fsae_mlflow.atomic import atomic_write
-from fsae_mlflow.compute import choose_device
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.features.activity.survey import encoded
 from fsae_mlflow.features.comparison.matching import Matches, match_activations, match_directions
 from fsae_mlflow.features.settings import CompareSettings
+from fsae_mlflow.files.atomic import atomic_write
 from fsae_mlflow.identities import drawn_below, hashed
+from fsae_mlflow.machine.compute import choose_device
 from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.provenance import require_same_recognizer
 from fsae_mlflow.sae.base import SparseAutoencoder

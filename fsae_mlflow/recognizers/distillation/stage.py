@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from fsae_mlflow.compute import choose_device
-from fsae_mlflow.documents import sha256
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.aligned import FACE_SIZE
 from fsae_mlflow.faces.pictures import take_inventory
 from fsae_mlflow.faces.sources.registry import open_source
+from fsae_mlflow.files.documents import sha256
 from fsae_mlflow.identities import holdout_rows
+from fsae_mlflow.machine.compute import choose_device
 from fsae_mlflow.parameters import deciding, fingerprint
 from fsae_mlflow.progress import OnMetrics, progress
 from fsae_mlflow.recognizers.base import Recognizer

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from fsae_mlflow.faces.aligned import FACE_SIZE, to_float, to_pixels
-from fsae_mlflow.memory import require_memory
+from fsae_mlflow.machine.memory import require_memory
 from fsae_mlflow.recognizers.base import Recognizer
 from fsae_mlflow.recognizers.distillation.aligned_faces import AlignedFaces
 from fsae_mlflow.recognizers.distillation.augmentation import augment

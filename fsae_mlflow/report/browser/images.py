@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from fsae_mlflow.documents import sha256
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.files.documents import sha256
 from fsae_mlflow.parameters import fingerprint
 
 IMAGES, DIALS, KEY = "images.parquet", "dials.parquet", b"fsae_mlflow"

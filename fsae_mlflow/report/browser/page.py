@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.features.table import Description
+from fsae_mlflow.files.atomic import atomic_write
 from fsae_mlflow.progress import progress
 from fsae_mlflow.report.browser.data import feature_entries, nearest
 from fsae_mlflow.report.browser.images import FeatureImages

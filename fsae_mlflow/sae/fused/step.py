@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fsae_mlflow.ranks import Ranks
+from fsae_mlflow.machine.ranks import Ranks
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.fused.blocks import Block
 from fsae_mlflow.sae.fused.entries import above_floor, joined, largest, screening_pays

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.files.atomic import atomic_write
 from fsae_mlflow.parameters import deciding, fingerprint
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.training.interruption import Interrupts

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.ranks import Ranks
+from fsae_mlflow.machine.ranks import Ranks
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.variants.registry import VARIANT
 

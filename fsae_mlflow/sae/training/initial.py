@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.memory import machine_memory
+from fsae_mlflow.machine.memory import machine_memory
 from fsae_mlflow.parameters import parse
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.saved import read_config

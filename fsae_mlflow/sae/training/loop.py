@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fsae_mlflow.machine.ranks import Ranks
 from fsae_mlflow.progress import OnMetrics, progress
-from fsae_mlflow.ranks import Ranks
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.training.checkpoint import Checkpoints
 from fsae_mlflow.sae.training.data import TrainingData

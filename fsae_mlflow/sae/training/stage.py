@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from fsae_mlflow.compute import choose_device
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.files.locks import only_writer
 from fsae_mlflow.identities import holdout_rows
-from fsae_mlflow.locks import only_writer
-from fsae_mlflow.memory import machine_memory, require_memory
+from fsae_mlflow.machine.compute import choose_device
+from fsae_mlflow.machine.memory import machine_memory, require_memory
+from fsae_mlflow.machine.ranks import Ranks, connected_ranks
 from fsae_mlflow.parameters import flat
 from fsae_mlflow.progress import OnMetrics, progress
-from fsae_mlflow.ranks import Ranks, connected_ranks
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.saved import CONFIG, add_to_config, load_sae, read_config, save_sae
 from fsae_mlflow.sae.training.checkpoint import made_by, remove_checkpoints, training_fingerprint

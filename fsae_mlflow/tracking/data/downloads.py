@@ -7,7 +7,7 @@ from filelock import FileLock
 from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.utils.uri import is_local_uri
 
-from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.files.atomic import atomic_write
 from fsae_mlflow.parameters import fingerprint, output_folder
 
 

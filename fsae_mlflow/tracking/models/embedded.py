@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fsae_mlflow.documents import read_object
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.extraction.single import PictureExtractor
 from fsae_mlflow.faces.pictures import Picture
 from fsae_mlflow.faces.storage import Location
+from fsae_mlflow.files.documents import read_object
 from fsae_mlflow.provenance import Origin, require_same_recognizer
 from fsae_mlflow.recognizers.card import RecognizerCard
 from fsae_mlflow.recognizers.registry import load_recognizer

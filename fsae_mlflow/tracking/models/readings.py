@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fsae_mlflow.atomic import atomic_write
-from fsae_mlflow.documents import parse_json
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.files.atomic import atomic_write
+from fsae_mlflow.files.documents import parse_json
 
 READINGS_FILE = "readings.json"
 

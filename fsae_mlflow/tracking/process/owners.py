@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from fsae_mlflow.processes import lives
+from fsae_mlflow.machine.processes import lives
 
 PID_NAMESPACE = Path("/proc/self/ns/pid")
 CPU = Path("/proc/cpuinfo")
@@ -29,7 +29,7 @@ def device_tags(name: str) -> dict[str, str]:
 
     Raises: UserError if the device is unknown or not on this machine.
     """
-    from fsae_mlflow.compute import choose_device  # torch takes seconds to import
+    from fsae_mlflow.machine.compute import choose_device  # torch takes seconds to import
 
     device = choose_device(name)
     if device.type == "cuda":

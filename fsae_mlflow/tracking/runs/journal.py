@@ -20,8 +20,8 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.files.atomic import atomic_write
 from fsae_mlflow.progress import SECONDS_BETWEEN_LINES
 from fsae_mlflow.tracking.addresses import without_password
 from fsae_mlflow.tracking.process.owners import process_tags

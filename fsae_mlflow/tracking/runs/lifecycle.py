@@ -16,8 +16,8 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
 from fsae_mlflow.errors import StoppedError, UserError
+from fsae_mlflow.machine.ranks import Ranks
 from fsae_mlflow.parameters import flat
-from fsae_mlflow.ranks import Ranks
 from fsae_mlflow.tracking.description import NOTE_TAG, Call, unfinished
 from fsae_mlflow.tracking.process.owners import device_tags, is_gone, process_tags
 from fsae_mlflow.tracking.process.signals import ignore_signals, interrupt_behind, reason_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.files.atomic import atomic_write
 from fsae_mlflow.report.tables import probability, write_csv
 from fsae_mlflow.verification.audit.fired import FiredFeatures, Found
 from fsae_mlflow.verification.audit.groups import FEWEST_ERRORS, FEWEST_GENUINE, FEWEST_PEOPLE, Errors, Group

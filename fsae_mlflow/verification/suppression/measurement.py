@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
-from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.features.suppression import Selection
+from fsae_mlflow.files.atomic import atomic_write
 from fsae_mlflow.progress import progress
 from fsae_mlflow.report.tables import write_csv
 from fsae_mlflow.report.verification.suppression import Erasure, suppression_figure

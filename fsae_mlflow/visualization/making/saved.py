@@ -11,8 +11,8 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
 
-from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.faces.aligned import to_pixels
+from fsae_mlflow.files.atomic import atomic_write
 
 KEY = "fsae_mlflow"
 CAPTION = 17

@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fsae_mlflow.atomic import atomic_write
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.faces.aligned import FACE_SIZE
+from fsae_mlflow.files.atomic import atomic_write
 from fsae_mlflow.progress import progress
 from fsae_mlflow.templates.rows import drawn_rows
 from fsae_mlflow.templates.set import TemplateSet

@@ -229,7 +229,7 @@ RANKS = """
 import sys
 import numpy as np
 from fsae_mlflow.features.activity.survey import survey
-from fsae_mlflow.ranks import connected_ranks
+from fsae_mlflow.machine.ranks import connected_ranks
 from fsae_mlflow.sae.saved import load_sae
 from fsae_mlflow.templates.set import TemplateSet
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fsae_mlflow.ranks import Ranks
+from fsae_mlflow.machine.ranks import Ranks
 from fsae_mlflow.sae.training.checkpoint import CHECKPOINT
 from fsae_mlflow.sae.training.distributed import cut, is_per_feature, part_of
 from fsae_mlflow.sae.training.stage import train

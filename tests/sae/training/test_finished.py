@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.locks import only_writer
+from fsae_mlflow.files.locks import only_writer
 from fsae_mlflow.progress import progress
 from fsae_mlflow.sae import saved
 from fsae_mlflow.sae.saved import digest, load_sae, read_config

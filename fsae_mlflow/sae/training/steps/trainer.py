@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.ranks import Ranks
+from fsae_mlflow.machine.ranks import Ranks
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.optimizer import AdamW
 from fsae_mlflow.sae.terms import TERMS, Loss

@@ -11,7 +11,7 @@ import torch
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.identities import holdout_rows
-from fsae_mlflow.ranks import Ranks
+from fsae_mlflow.machine.ranks import Ranks
 from fsae_mlflow.sae.saved import load_sae, read_config
 from fsae_mlflow.sae.training import loop
 from fsae_mlflow.sae.training.checkpoint import Checkpoints

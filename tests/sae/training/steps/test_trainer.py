@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.ranks import Ranks
+from fsae_mlflow.machine.ranks import Ranks
 from fsae_mlflow.sae.training import loop, stage
 from fsae_mlflow.sae.training.checkpoint import Checkpoints
 from fsae_mlflow.sae.training.data import TrainingData

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from fsae_mlflow import documents
-from fsae_mlflow.documents import parse_json, read_object, read_tensors
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.files.documents import parse_json, read_object, read_tensors
 
 
 @pytest.mark.parametrize(

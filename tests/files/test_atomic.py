@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fsae_mlflow.atomic import atomic_write, clean
-from fsae_mlflow.locks import only_writer
+from fsae_mlflow.files.atomic import atomic_write, clean
+from fsae_mlflow.files.locks import only_writer
 
 
 def test_a_file_replaces_a_file(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
 KILLED_WHILE_IT_REPLACES_A_FOLDER = """
 import os, signal, sys
 from pathlib import Path
-from fsae_mlflow.atomic import atomic_write
+from fsae_mlflow.files.atomic import atomic_write
 target = Path(sys.argv[1]) / "a"
 replace = Path.replace
 def replace_and_die(self, other):

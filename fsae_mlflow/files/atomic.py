@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fsae_mlflow.processes import lives
+from fsae_mlflow.machine.processes import lives
 
 # Safetensors writes to .tmpXXXXXX beside its file.
 LEFT_OVER_OF_SAFETENSORS = re.compile(r"\.tmp[A-Za-z0-9]{6}")

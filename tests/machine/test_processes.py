@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from fsae_mlflow.processes import lives
+from fsae_mlflow.machine.processes import lives
 
 
 def test_a_process_lives_until_it_has_ended() -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.locks import only_writer
+from fsae_mlflow.files.locks import only_writer
 
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from fsae_mlflow.locks import only_writer
+from fsae_mlflow.files.locks import only_writer
 with only_writer(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from fsae_mlflow.atomic import clean
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.files.atomic import clean
 
 LOCK, HOLDER = ".lock", ".writer.json"
 
