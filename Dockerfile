@@ -8,7 +8,7 @@ COPY entrypoints entrypoints
 RUN pip install --no-cache-dir --editable ".[team]" --constraint constraints.txt \
     && useradd --create-home --uid 1000 fsae \
     && mkdir outputs \
-    && chown fsae:fsae outputs
+    && chown fsae:fsae . outputs
 
 # The image has no git; MLflow would say so at each start.
 ENV GIT_PYTHON_REFRESH=quiet
