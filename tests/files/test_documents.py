@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fsae_mlflow import documents
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.files import documents
 from fsae_mlflow.files.documents import parse_json, read_object, read_tensors
 
 
