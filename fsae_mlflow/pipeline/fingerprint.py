@@ -79,7 +79,7 @@ def _pictures(faces: str) -> list[str]:
 
 
 def _content(value: str, made: Mapping[str, str]) -> list[str]:
-    """What a value names: what a run made, files by their content, folders by names, sizes and times of change."""
+    """What a value names: what a run made, files by their content, folders by names, sizes and modification times."""
     if value in made:
         return [made[value]]
     if value == "latest" or "://" in value or (value.startswith("models:/") and re.search(r"@|/latest$", value)):

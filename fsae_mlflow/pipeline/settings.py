@@ -1,6 +1,8 @@
 """Settings of the pipeline."""
 
+from collections.abc import Mapping
 from dataclasses import field
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from fsae_mlflow.errors import UserError
@@ -35,12 +37,15 @@ class PipelineSettings:
     @property
     def skipped(self) -> list[str]:
         """The stages to leave out."""
-        return [name.strip() for name in self.skip.split(",") if name.strip()]
+        return names_in(self.skip)
 
-    def given(self, stage: str) -> dict[str, Any]:
-        """The values that a stage is given, without its inputs from earlier stages."""
+    def given(self, stage: str, inputs: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+        """The values that a stage is given, `inputs` from earlier stages among them where it has no others."""
         shared = {name: getattr(self, name) for name in STAGES[stage].shared if getattr(self, name)}
-        return shared | self.stages.get(stage, {})
+        own = self.stages.get(stage, {})
+        values = {**inputs, **shared, **own}
+        without = [name for name, others in STAGES[stage].only_with.items() if not values.keys() >= set(others)]
+        return {name: value for name, value in values.items() if name in own or name not in without}
 
     def check(self) -> None:
         """Refuse what a stage would refuse before the first one runs.

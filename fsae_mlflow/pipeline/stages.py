@@ -32,6 +32,8 @@ class Stage:
     inputs: Mapping[str, Input] = field(default_factory=dict)
     shared: tuple[str, ...] = ()
     """The pipeline's parameters that the stage gets under the same name."""
+    only_with: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Those of them that the stage gets where it also gets certain others; alone they would have no effect."""
     optional: bool = False
     """Whether the pipeline goes on where the stage fails: few people cannot be read, few pairs not be judged."""
     artifacts: tuple[str, ...] = ()
@@ -70,6 +72,7 @@ STAGES: Mapping[str, Stage] = {
         VisualizeSettings,
         TEMPLATES_AND_SAE | {"readings": Input("describe", otherwise="")},
         shared=("attributes", "judge"),
+        only_with={"attributes": ("judge", "readings")},
         artifacts=("features.png",),
     ),
     "browse": Stage(

@@ -18,6 +18,17 @@ def test_a_stage_gets_what_is_shared_and_what_is_its_own() -> None:
     assert flat(settings)["train_sae.k"] == 32 and parse(PipelineSettings, flat(settings)) == settings
 
 
+def test_images_get_attributes_only_with_a_judge_and_readings() -> None:
+    def given(inputs: dict[str, str], **values: str) -> dict[str, str]:
+        return parse(PipelineSettings, {"attributes": "labels.csv"} | values).given("visualize", inputs)
+
+    read = {"readings": "a-run"}
+    assert given(read) == read and given({}, judge="facenet") == {"judge": "facenet"}
+    assert given(read, judge="facenet") == {"attributes": "labels.csv", "judge": "facenet"} | read
+    named = {"visualize.attributes": "other.csv"}
+    assert given({}, **named) == {"attributes": "other.csv"}  # the stage itself says what it lacks
+
+
 def test_a_stage_reads_its_preset() -> None:
     settings = parse(PipelineSettings, {"preset": "faithful", "train_sae.epochs": 3})
     trained = flat(parse(TrainSettings, settings.given("train_sae")))

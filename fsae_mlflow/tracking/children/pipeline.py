@@ -29,7 +29,7 @@ def run_pipeline(run: Run, settings: PipelineSettings) -> dict[str, Run]:
     """Run or reuse every stage that is not skipped, gather their main metrics and pictures in `run`, and give the runs
     of the stages that are done.
 
-    An optional stage that fails, or whose input was not made, is told and left out. The tags `fsae.stage.STAGE.run`
+    A stage whose input was not made, or an optional stage that fails, is left out with a warning. The tags `fsae.stage.STAGE.run`
     have the ids of the stages' runs. The run's inputs are the template set and the SAE's logged model.
 
     Raises: UserError where another stage fails, and where the working directory is not the project's root.
@@ -45,7 +45,7 @@ def run_pipeline(run: Run, settings: PipelineSettings) -> dict[str, Run]:
             logger.warning("%s: left out, because it needs %s.", name, lacking)
             left_out.append(name)
             continue
-        values = _inputs(stage, values, done) | values
+        values = settings.given(name, _inputs(stage, values, done))
         try:
             done[name] = _run_or_reuse(run, name, values, made=_digests(done), cache=settings.cache)
         except UserError as error:

@@ -110,7 +110,7 @@ def of_deleted_run(project: Project) -> None:
         (None, {"stages": {"visualize": {"steps": 3}}}, ["visualize", "browse"]),
         (None, {"stages": {"explain": {"device": "cuda", "batch_size": 7}}}, []),
         (touched("people/two/1.png"), {}, ["extract"]),  # the stand-in makes the same of it
-        (touched("labels.csv"), {}, ["describe", "evaluate_lfw", "visualize"]),
+        (touched("labels.csv"), {}, ["describe", "evaluate_lfw"]),
         (touched("entrypoints/extract.py"), {}, ALL),
         (with_further_file, {}, []),
         (without_artifact, {}, ["describe"]),
@@ -125,6 +125,17 @@ def test_what_is_changed_runs_again(
         change(project)
     assert project.run(**values) == again
     assert project.run(**values) == []
+
+
+def test_images_are_judged_by_attributes_where_there_are_a_judge_and_readings(project: Project) -> None:
+    def again(labels: str, **values: str) -> list[str]:
+        (project.root / "labels.csv").write_text(labels)
+        return project.run(judge="tiny", **values)
+
+    project.run(judge="tiny")
+    assert again("second") == ["describe", "evaluate_lfw", "visualize"]
+    again("second", skip="describe,browse")
+    assert again("third", skip="describe,browse") == ["evaluate_lfw"]
 
 
 def test_a_stopped_pipeline_goes_on_and_a_failed_stage_is_not_reused(project: Project) -> None:
