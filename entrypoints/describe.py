@@ -27,9 +27,7 @@ def main(settings, run):
     sae = load_sae(folder)
     judge = load_recognizer(settings.judge, card=settings.judge_card, parameter="judge") if settings.judge else None
     if judge and judge.origin.digest == templates.origin.digest:
-        raise UserError(
-            "judge must be another recognizer than that of the templates, which it would agree with by itself."
-        )
+        raise UserError("judge must differ from the recognizer of the templates; give another, or leave judge empty.")
     about = {"templates": templates.digest, "sae": digest(folder)}
     inputs = about | {
         "attributes": digest_of(settings.attributes),

@@ -19,12 +19,18 @@ def main(settings, run):
     from fsae_mlflow.tracking.children.trials import log_best, log_sweep, trial_runs
     from fsae_mlflow.tracking.data.inputs import open_templates
     from fsae_mlflow.tracking.registry import check_registration, find_embeddable
+    from fsae_mlflow.tracking.runs.journal import PATTERN
 
     name = settings.model_name if settings.register else ""
     check_registration(run, name)
     templates = open_templates(run, settings.templates, context="training")
     recognizer = find_embeddable(settings, templates)
-    found = sweep(settings, templates=templates, start_run=trial_runs(run, templates))
+    found = sweep(
+        settings,
+        templates=templates,
+        start_run=trial_runs(run, templates),
+        journals=lambda: run.journal.folder.glob(PATTERN),
+    )
     if not found.trials:
         raise UserError(f"No trial has finished ({found.n_pruned} were pruned); increase n_trials or minutes.")
     log_sweep(run, found)

@@ -13,6 +13,7 @@ class UploadSettings:
     """What to upload."""
 
     folder: Annotated[str, "Output folder of a stage, or a folder of such folders."]
+    force: Annotated[bool, "The processes that wrote there have ended for certain."] = False
 
 
 @command(UploadSettings, stage="upload", tracked=False)
@@ -22,7 +23,7 @@ def main(settings, _run):
 
     from fsae_mlflow.tracking.upload import upload
 
-    for run_id in upload(Path(settings.folder)):
+    for run_id in upload(Path(settings.folder), force=settings.force):
         click.echo(f"Run {run_id} is complete.")
 
 

@@ -88,21 +88,21 @@ class Fidelity:
     @property
     def mse(self) -> float:
         """E‖x − x̂‖², summed over dimensions."""
-        return float(self._error) / _at_least_one(self.n)
+        return float(self._error) / at_least_one(self.n)
 
     @property
     def fvu(self) -> float:
         """Fraction of variance unexplained, Σ‖x − x̂‖² / Σ‖x − mean(x)‖²: 0 exact, 1 no better than the mean, nan where
         all templates are equal.
         """
-        n = _at_least_one(self.n)
+        n = at_least_one(self.n)
         variance = float(self._squares) - float(torch.as_tensor(self._sum).square().sum()) / n
         return float(self._error) / variance if variance > 0 else float("nan")
 
     @property
     def cosine(self) -> float:
         """Mean cosine, −1…1, between each template and its estimate; 0 counts for an estimate of zeros."""
-        return float(self._cosine) / _at_least_one(self.n)
+        return float(self._cosine) / at_least_one(self.n)
 
 
 class Sparsity:
@@ -128,12 +128,12 @@ class Sparsity:
     @property
     def density(self) -> Float64[np.ndarray, " d_sae"]:
         """Share of the templates, 0…1, that fire each feature."""
-        return self.counts / _at_least_one(self.n)
+        return self.counts / at_least_one(self.n)
 
     @property
     def l0(self) -> float:
         """Mean number of features that a template fires: the sum of the densities."""
-        return float(self.counts.sum() / _at_least_one(self.n))
+        return float(self.counts.sum() / at_least_one(self.n))
 
     @property
     def alive(self) -> float:
@@ -158,7 +158,8 @@ def _squared_norm(x: Float64[Tensor, "n d"]) -> Float64[Tensor, ""]:
     return flat @ flat
 
 
-def _at_least_one(n: int) -> int:
+def at_least_one(n: int) -> int:
+    """The number of templates. Raises: UserError for 0."""
     if n == 0:
         raise UserError("There are no templates to measure the SAE on; give a template set with at least one row.")
     return n

@@ -135,6 +135,19 @@ def sentence(error: pydantic.ValidationError, *, place: str = "", known: Collect
     return f"{name} {requirement}; it is {first['input']!r}."
 
 
+def names_in(text: str) -> list[str]:
+    """The names in a text, separated by commas; none where it is empty or "none"."""
+    return [] if text == "none" else [name for part in text.split(",") if (name := part.strip())]
+
+
+def chosen_names(field: str, text: str, known: Collection[str]) -> list[str]:
+    """The names in a text, each once. Raises: UserError for one that is not known."""
+    names = list(dict.fromkeys(names_in(text)))
+    if strange := [name for name in names if name not in known]:
+        raise UserError(f"{field} must be none or some of {', '.join(known)}; one is {strange[0]!r}.")
+    return names
+
+
 def unknown(name: str, known: Collection[str]) -> str:
     """The sentence on a name that is none of the known ones; it gives the nearest, or all where none is near."""
     if near := difflib.get_close_matches(name, known, n=1):
@@ -207,7 +220,7 @@ def parse(cls: type[T], values: Mapping[str, Any], *, preset: Mapping[str, Any] 
     """The settings that flat values ask for. What they leave out comes from `preset` (left out: the one of the class'
     PRESETS that the values name), as far as the choices made have and read it, else from the defaults.
 
-    Raises: UserError naming the field, its requirement and the value; for a name that is misspelt, the nearest one; for
+    Raises: UserError naming the field, its requirement and the value; for a misspelled name, the nearest one; for
     a field of another choice, the choices that have it.
     """
     if preset is None:

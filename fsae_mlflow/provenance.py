@@ -10,7 +10,7 @@ from fsae_mlflow.parameters import fingerprint
 
 # What decides a template, of all that a recognizer's card says. Without weights on disk the name stands for them.
 DECIDING = ("input_size", "channels", "mean", "std", "template_width")
-ADVICE = "use both from one recognizer, or force=true to go on all the same"
+ADVICE = "use templates and an SAE of one recognizer, or give force=true to continue anyway"
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def require_same_recognizer(first: Origin, *others: Origin, force: bool, advice:
             sentence = f"{first} and {other} do not belong together"
             if not force:
                 raise UserError(f"{sentence}; {advice}.")
-            logger.warning("%s; force=true goes on all the same.", sentence)
+            logger.warning("%s; continuing, because force=true.", sentence)
 
 
 def _plain(value: Any) -> Any:

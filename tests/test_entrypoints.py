@@ -143,6 +143,10 @@ def test_a_sweep_goes_on_and_registers_its_champion(template_set: TemplateSet) -
     trials = {run.info.run_id: run for found in children.values() for run in found}
     assert second.data.tags["fsae.study_runs"].split(",") == sorted(run.info.run_id for run in (first, second))
     assert second.data.tags["fsae.study"] == first.data.tags["fsae.study"]
+    assert mlflow.get_run(first.info.run_id).data.tags["fsae.study_runs"] == second.data.tags["fsae.study_runs"]
+    note = second.data.tags["mlflow.note.content"]
+    for linked in (first.info.run_id, *second.data.tags["fsae.front"].split(",")):
+        assert f"/runs/{linked}?" in note
     front = second.data.tags["fsae.front"].split(",")
     assert second.data.tags["fsae.best_trial"] == front[0] and set(front) <= trials.keys()
     assert all("sae" in artifacts(trials[run_id]) for run_id in front)
@@ -416,6 +420,6 @@ def test_pairs_and_pictures_are_explained(
     assert "is neither an image of" in refuse("explain", second="nobody.pgm", **beside)
     named = succeed("explain", second=picture, without="0,1,2", **beside | plain)
     assert len(load_dict(f"{named.info.artifact_uri}/pair.json")["counterfactual"]) <= 1
-    assert "takes at least 1,000 impostor pairs" in refuse("explain", **used | quick | {"far": 0.001})
+    assert "needs at least 1,000 impostor pairs" in refuse("explain", **used | quick | {"far": 0.001})
     assert refuse("explain", **used | quick | {"sae": "other"}).startswith("readings: they describe sae ")
     assert "first names a face, and second must name one too" in invoke("explain", **beside).output

@@ -24,9 +24,9 @@ def test_another_recognizer_is_refused_by_name_unless_forced(caplog: pytest.LogC
         require_same_recognizer(one, one, other, force=False)
     assert str(refusal.value) == (
         f"sae: outputs/x from recognizer a ({one.digest}) and templates: outputs/y from recognizer b ({other.digest}) "
-        "do not belong together; use both from one recognizer, or force=true to go on all the same."
+        "do not belong together; use templates and an SAE of one recognizer, or give force=true to continue anyway."
     )
     require_same_recognizer(one, other, force=True)
-    assert "force=true goes on all the same" in caplog.text
+    assert "continuing, because force=true" in caplog.text
     require_same_recognizer(one, Origin.of("templates: z", {}), force=False)
     assert "templates: z: the recognizer behind it is not recorded" in caplog.text

@@ -27,13 +27,14 @@ def threshold(
     impostors = np.sort(cosine[~genuine])[::-1]
     if not len(impostors):
         raise UserError(
-            "The threshold takes pairs of two people (impostor pairs), and there are none; give more people."
+            "pairs: the threshold needs impostor pairs (two people), and there are none; give pairs or faces of more "
+            "people."
         )
     far = far or max(USUAL_FAR, 1 / len(impostors))
     n_allowed = allowed_impostors(far, len(impostors))
     if n_allowed < 1:
         raise UserError(
-            f"far={far:g} takes at least {int(np.ceil(1 / far)):,} impostor pairs, and there are {len(impostors):,}; "
+            f"far={far:g} needs at least {int(np.ceil(1 / far)):,} impostor pairs, and there are {len(impostors):,}; "
             f"give a far of at least {np.ceil(1e4 / len(impostors)) / 1e4:g}, or more pairs."
         )
     limit = float(impostors[min(n_allowed, len(impostors) - 1)])

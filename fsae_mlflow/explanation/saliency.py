@@ -55,6 +55,6 @@ def blurred(faces: Float[Tensor, "*n 3 h w"]) -> Float[Tensor, "*n 3 h w"]:
 
 
 def smoothed(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
-    """Maps blurred by a normal kernel of 4 pixels, where they are positive, each divided by its largest value."""
+    """Maps blurred by a Gaussian (σ = 4 pixels), where they are positive, each divided by its largest value."""
     maps = gaussian_blur(maps, [2 * round(3 * SMOOTHING) + 1] * 2, [SMOOTHING] * 2).clamp(min=0)
     return maps / maps.amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)

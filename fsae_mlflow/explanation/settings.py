@@ -54,7 +54,7 @@ class ExplainSettings:
     maps: Annotated[bool, "Whether to show where on the faces the features look; it takes the recognizer."] = True
     noise: Annotated[
         float,
-        "Standard deviation of the noise in the copies of a face that its map is averaged over (1: white).",
+        "Standard deviation of the noise added to the copies of a face for its map (pixels are in 0…1).",
         Gt(0),
     ] = 0.1
     n_copies: Annotated[int, "Copies of a face that its map is averaged over.", Ge(1), Le(1024)] = 8
@@ -62,8 +62,8 @@ class ExplainSettings:
     recognizer_card: Annotated[str, "JSON card of that recognizer; empty: the one given to extract."] = ""
     n_deleted: Annotated[
         int,
-        "Pairs on which it is measured how fast the similarity falls when features are switched off in the order that "
-        "an explanation has; 0: none.",
+        "Pairs for measuring how fast the similarity falls when features are switched off in the explanation's order; "
+        "0: no measurement.",
         Ge(0),
     ] = 200
     n_hidden: Annotated[

@@ -29,7 +29,7 @@ class Plan:
     recognizer: dict[str, Any]
     settings: dict[str, Any]
     files: str = ""
-    """The digest of the files' sizes and times of change; it is compared, and not part of the fingerprint."""
+    """The digest of the files' sizes and modification times; it is compared, and not part of the fingerprint."""
 
     @classmethod
     def of(cls, settings: ExtractSettings, source: Source, inventory: Inventory, card: RecognizerCard) -> "Plan":
@@ -87,13 +87,13 @@ class Plan:
         former = read_object(path, "output:", remedy="choose another output", fields=dict.fromkeys(self._parts, dict))
         if differences := list(_differences(former, self._parts)):
             raise UserError(
-                f"output: {folder.parent} holds another extraction; different are {'; '.join(differences)}. "
+                f"output: {folder.parent} holds an extraction with other inputs or options ({'; '.join(differences)}). "
                 "Choose another output, or use the former values."
             )
         if self.files and former.get("files", self.files) != self.files:
             raise UserError(
-                f"faces: files of {self.source['name']} have another size or time of change than when the extraction "
-                f"in {folder.parent} began. Choose another output; or, if they are only copies of the same pictures, "
+                f"faces: files of {self.source['name']} changed in size or modification time since the extraction in "
+                f"{folder.parent} began. Choose another output; or, if they are only copies of the same pictures, "
                 f'delete the entry "files" in {path}.'
             )
 

@@ -1,4 +1,4 @@
-"""Settings of the stage `extract`."""
+"""Settings of extract."""
 
 from typing import Annotated, Any, Literal
 

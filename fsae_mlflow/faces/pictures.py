@@ -65,9 +65,9 @@ class Source(Protocol):
 class Inventory:
     """The number of pictures in a source, and a digest of their ids, sizes and attributes.
 
-    `files` is a digest of their files' sizes and times of change (in a bucket, of tar files only), or of their contents
-    where the source has them; `stamped` says whether it has those of every file. `passed_over`: the number of other
-    files by suffix.
+    `files` is a digest of their files' sizes and modification times (in a bucket, of tar files only), or of their
+    contents where the source has them; `stamped` says whether it has those of every file. `passed_over`: the number of
+    other files by suffix.
     """
 
     n_pictures: int

@@ -78,7 +78,7 @@ class Location:
             yield Location(info.path, self.root), "folder" if is_folder else "file", size
 
     def stamp(self) -> str:
-        """The size and time of change of a file; empty if it cannot be asked."""
+        """The size and modification time of a file; empty if it cannot be asked."""
         try:
             if not self.root:
                 found = os.stat(self.path)  # noqa: PTH116

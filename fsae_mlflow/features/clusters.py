@@ -35,7 +35,7 @@ class Clusters:
 def clusters(density: Float64[np.ndarray, " d_sae"]) -> Clusters:
     """Split the alive features into a low-density and a high-density cluster.
 
-    The distribution of log10 density is smoothed by a normal kernel (Silverman's width, 0.15 decades or more). The
+    The distribution of log10 density is smoothed by a Gaussian (Silverman's width, 0.15 decades or more). The
     split is the bottom of its deepest valley that has at least 0.5 % of the alive features on each side. The depth of a
     valley is its height relative to the lower of the two peaks beside it, and must be less than one half. Without such
     a valley the features form one cluster; Otsu's threshold on log10 density then splits them by convention, and

@@ -27,10 +27,8 @@ def control(
 
     It has `n_features` features, or fewer where there are not as many directions. Its density is that of `templates`.
 
-    Raises: UserError for an unknown name, fewer than two features, or templates that are all the same.
+    Raises: UserError for fewer than two features, and for templates that are all the same.
     """
-    if name not in DIRECTIONS:
-        raise UserError(f"controls: {name!r} is none; known are {', '.join(DIRECTIONS)}.")
     if n_features < 2:
         raise UserError(f"controls: {name} must have at least 2 features, one for each sign; it has {n_features}.")
     x = unit(templates.astype(np.float64))
@@ -38,7 +36,10 @@ def control(
     x -= center
     size = np.sqrt(np.square(x).sum() / max(len(x), 1))
     if not size > 1e-6:
-        raise UserError(f"controls: {name} needs templates that differ; it has {len(x)} of one direction.")
+        raise UserError(
+            f"controls: {name} needs templates of at least two directions; all {len(x)} have the same. "
+            "Give another set."
+        )
     x /= size
     found = DIRECTIONS[name](x, n_features, seed)
     d_sae, d_in = found.encoder.shape

@@ -1,11 +1,11 @@
-"""Settings of describe."""
+"""Settings of describe and compare."""
 
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.parameters import EXECUTION, settings, short
+from fsae_mlflow.parameters import EXECUTION, chosen_names, names_in, settings, short
 from fsae_mlflow.sae.directions import DIRECTIONS
 
 
@@ -44,12 +44,11 @@ class DescribeSettings:
     @property
     def control_names(self) -> list[str]:
         """The controls that are asked for."""
-        return [] if self.controls in ("", "none") else [name.strip() for name in self.controls.split(",")]
+        return chosen_names("controls", self.controls, DIRECTIONS)
 
     def check(self) -> None:
         """Refuse a control that the registry does not have."""
-        if unknown := [name for name in self.control_names if name not in DIRECTIONS]:
-            raise UserError(f"controls must be none or some of {', '.join(DIRECTIONS)}; one is {unknown[0]!r}.")
+        _ = self.control_names
 
 
 @settings
@@ -90,12 +89,12 @@ class CompareSettings:
     @property
     def sae_names(self) -> list[str]:
         """The SAEs that are asked for."""
-        return _listed(self.saes)
+        return names_in(self.saes)
 
     @property
     def template_names(self) -> list[str]:
         """The template set of each SAE."""
-        names = _listed(self.templates)
+        names = names_in(self.templates)
         return names * len(self.sae_names) if len(names) == 1 else names
 
     def check(self) -> None:
@@ -105,7 +104,3 @@ class CompareSettings:
             raise UserError(f"saes must name at least two SAEs, separated by commas; it is {self.saes!r}.")
         if n_sets != n_saes:
             raise UserError(f"templates must name one set, or one for each of the {n_saes} SAEs; it names {n_sets}.")
-
-
-def _listed(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",") if name.strip()]

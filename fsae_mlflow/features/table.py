@@ -53,12 +53,12 @@ class Description:
         """
         for name, wanted in (("sae", sae), ("templates", templates)):
             if wanted and self.about[name] != wanted:
-                sentence = f"readings: they describe {name} {self.about[name]}, and this run has {wanted}"
+                sentence = f"readings: they describe {name} {self.about[name]}, but this run uses {wanted}"
                 if not force:
                     raise UserError(
-                        f"{sentence}; run describe with these inputs, or use force=true to go on all the same."
+                        f"{sentence}; run describe with these inputs, or give force=true to continue anyway."
                     )
-                logger.warning("%s; force=true goes on all the same.", sentence)
+                logger.warning("%s; continuing, because force=true.", sentence)
 
 
 def write_description(description: Description, templates: TemplateSet, folder: Path) -> list[Path]:
@@ -117,8 +117,8 @@ def read_description(folder: Path | str) -> Description:
         ) from error
     if about["schema_version"] > SCHEMA_VERSION:
         raise UserError(
-            f"readings: {folder} has schema version {about['schema_version']}; this version of fsae_mlflow reads up to "
-            f"{SCHEMA_VERSION}; update it."
+            f"readings: {folder} has schema version {about['schema_version']}; this fsae_mlflow reads versions up to "
+            f"{SCHEMA_VERSION}; update fsae_mlflow."
         )
     columns = {name: table.column(name).to_numpy() for name in table.column_names}
     if missing := [name for name in ("feature", *COLUMNS) if name not in columns]:

@@ -63,7 +63,7 @@ def parse_json(content: bytes | str, place: str, *, remedy: str) -> Any:
         values = json.loads(text)
         too_deep = _deeper(values, DEEPEST_JSON)
         if not too_deep:
-            json.dumps(values, ensure_ascii=False).encode()  # refuses half characters, which no file can hold
+            json.dumps(values, ensure_ascii=False).encode()  # refuses unpaired surrogates, which no file can hold
     except RecursionError:
         values, too_deep = None, True
     except ValueError as error:  # broken UTF-8, broken JSON, or a number of thousands of digits

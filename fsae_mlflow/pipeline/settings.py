@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Annotated, Any
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.parameters import Choice, Parts, parse, settings, short
+from fsae_mlflow.parameters import Choice, Parts, names_in, parse, settings, short
 from fsae_mlflow.pipeline.stages import STAGES
 from fsae_mlflow.sae.training.settings import TrainSettings
 

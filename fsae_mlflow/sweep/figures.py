@@ -18,6 +18,7 @@ from optuna.visualization import matplotlib as pictures
 from fsae_mlflow.files.atomic import atomic_write
 from fsae_mlflow.report import style
 from fsae_mlflow.report.front import front_figure
+from fsae_mlflow.sae.training.settings import SPARSITY
 from fsae_mlflow.sweep.found import WORST_FVU, Sweep
 from fsae_mlflow.sweep.objectives import FVU, L0
 
@@ -45,8 +46,9 @@ logger = logging.getLogger(__name__)
 
 
 def write_figures(found: Sweep, folder: Path) -> list[Path]:
-    """Write front.png and, of four trials or more, study.html with all figures of each objective, and, of the first
-    objective, history.png, parallel.png, slice.png, contour.png and importances.png; return what was written.
+    """Write front.png and, of four trials or more, study.html with all figures of each objective, and as pictures
+    history.png, parallel.png, slice.png, contour.png and importances.png of the first objective, and with its name
+    (history-heldout-l0.png) those of each other one; return what was written.
 
     The page needs no other file and no network. Importances are PED-ANOVA's.
     """
@@ -64,11 +66,13 @@ def write_figures(found: Sweep, folder: Path) -> list[Path]:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         # The target below is a cost already.
         warnings.filterwarnings("ignore", message="PedAnovaImportanceEvaluator computes")
-        for name, draw in _figures(found, 0, pictures).items():
-            path = folder / f"{name}.png"
-            with _picture(path, SIZES.get(name, (6.4, 4.4))):
-                draw()
-            written.append(path)
+        for place, objective in enumerate(found.settings.objectives):
+            of = f"-{objective.name.replace('/', '-')}" if place else ""
+            for name, draw in _figures(found, place, pictures).items():
+                path = folder / f"{name}{of}.png"
+                with _picture(path, SIZES.get(name, (6.4, 4.4))):
+                    draw()
+                written.append(path)
         return [*written, _page(found, folder / "study.html", front=written[0])]
 
 
@@ -79,16 +83,19 @@ def _figures(found: Sweep, place: int, library: Any) -> dict[str, Callable[[], A
     cost = {"target": lambda trial: objective.cost(trial.values[place]), "target_name": objective.name}
     weights = _importances(found, place)
     # A parameter that some trials do not have (another variant's) has no importance over all of them.
-    drawn = {parameter for trial in study.get_trials(deepcopy=False) for parameter in trial.params}
+    finished = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    drawn = {parameter for trial in finished for parameter in trial.params}
     first = [*weights, *sorted(drawn - weights.keys())]
+    sparsity = next((parameter for parameter in first if parameter in SPARSITY), None)
+    pair = [sparsity, "expansion"] if sparsity and "expansion" in drawn else first[:2]
     # Without a target it draws the best value so far, too.
     past = of if len(found.settings.objectives) > 1 else {"target_name": objective.name}
     figures = {"history": partial(library.plot_optimization_history, study, **past)}
     if first:
         figures["parallel"] = partial(library.plot_parallel_coordinate, study, params=first, **of)
         figures["slice"] = partial(library.plot_slice, study, params=first, **of)
-    if len(first) > 1:
-        figures["contour"] = partial(library.plot_contour, study, params=first[:2], **of)
+    if len(pair) > 1:
+        figures["contour"] = partial(library.plot_contour, study, params=pair, **of)
     if weights:
         evaluator = PedAnovaImportanceEvaluator()
         figures["importances"] = partial(library.plot_param_importances, study, evaluator=evaluator, **cost)

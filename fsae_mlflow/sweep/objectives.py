@@ -62,7 +62,7 @@ def read_objectives(text: str) -> list[Objective]:
     if strange := next((name for name in names if name not in DIRECTIONS), None):
         raise UserError(f"objective: {unknown(strange, DIRECTIONS)}")
     if len(set(names)) < len(names):
-        raise UserError(f"objective: a metric is there twice: {text}.")
+        raise UserError(f"objective: each metric must be named once; it is {text!r}. Remove the second one.")
     return [Objective(name) for name in names]
 
 

@@ -163,12 +163,12 @@ def read_space(text: str, base: TrainSettings) -> Space:
     for part in text.split(","):
         name, colon, body = (piece.strip() for piece in part.partition(":"))
         if not re.fullmatch(r"[\w.-]+", name) or not colon or not body:
-            raise UserError(f"space: {part.strip()!r} is no parameter with values; {GRAMMAR}.")
+            raise UserError(f"space: {part.strip()!r} must be a parameter and its values; {GRAMMAR}.")
         option = known.get(name)
         if option is None:
             raise UserError(f"space: {unknown(name, [one.name for one in known.values() if not one.execution])}")
         if option.execution:
-            raise UserError(f"space: {name} does not change what a training gives; leave it out.")
+            raise UserError(f"space: {name} must be a parameter that changes the result of a training; leave it out.")
         if name in dimensions:
             raise UserError(f"space: {name} is there twice; write its values with | between.")
         dimensions[name] = _dimension(option, body)
@@ -181,18 +181,22 @@ def _dimension(option: Option, body: str) -> Values | Range:
     if ".." not in body:
         values = tuple(_value(option, one.strip()) for one in body.split("|"))
         if len(set(values)) < len(values):
-            raise UserError(f"space: {option.name} has a value twice: {body}.")
+            raise UserError(
+                f"space: the values of {option.name} must differ; they are {body}. Remove the repeated one."
+            )
         return Values(values)
     ends, _, scale = body.partition(":")
     low, high = (_value(option, one.strip()) for one in ends.split("..", 1))
     if isinstance(low, str | bool) or isinstance(high, str | bool):
-        raise UserError(f"space: {option.name} is no number and has no range; write {option.name}:A|B|C.")
+        raise UserError(f"space: a range needs a number, and {option.name} is not one; write {option.name}:A|B|C.")
     if scale.strip() not in ("", "log"):
         raise UserError(f"space: {option.name} has the scale {scale.strip()!r}; it is log or left out.")
     if low >= high:
-        raise UserError(f"space: {option.name} goes from {low:g} to {high:g}; the first must be less than the second.")
+        raise UserError(f"space: the range of {option.name} must go from a smaller to a larger number; it is {body}.")
     if scale and low <= 0:
-        raise UserError(f"space: {option.name} begins at {low:g}, and a log scale needs more than 0.")
+        raise UserError(
+            f"space: a log range must start above 0; {option.name} starts at {low:g}. Raise it, or leave :log out."
+        )
     return Range(low, high, log=bool(scale))
 
 

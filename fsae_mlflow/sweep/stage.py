@@ -1,10 +1,11 @@
 """The stage: a template set → the trials of a search, each a training, and the best of them."""
 
+import json
 import logging
 import math
 import shutil
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,11 +50,14 @@ StartRun = Callable[[int, dict[str, Any], TrainSettings], AbstractContextManager
 """Starts the run of a trial, of which it is told the number, the chosen values and the settings."""
 
 
-def sweep(settings: SweepSettings, *, templates: Any, start_run: StartRun) -> Sweep:
+def sweep(
+    settings: SweepSettings, *, templates: Any, start_run: StartRun, journals: Callable[[], Iterable[Path]]
+) -> Sweep:
     """Run trials until the study has `n_trials` finished ones, and return what it found.
 
     The study is kept in the settings' storage, and the SAEs on the front in `output` or, without one, in
-    outputs/sweep/FINGERPRINT, so that the same command continues it. Processes of one study share the trials.
+    outputs/sweep/FINGERPRINT, so that the same command continues it. Processes of one study share the trials. An SAE
+    that has left the front is removed, unless one of the `journals` of what is still to be logged names its folder.
 
     Raises: UserError under torchrun, where `output` holds the study of another search, where a second process has the
     study of a storage for one, where the storage cannot be opened, and for an expansion too large for the machine.
@@ -73,7 +77,7 @@ def sweep(settings: SweepSettings, *, templates: Any, start_run: StartRun) -> Sw
         found = Sweep.of(study, folder, settings)
         with FileLock(folder / IN_USE):
             for trial in found.trials:
-                if trial not in found.front:
+                if trial not in found.front and trial.folder.exists() and not _is_named(trial.folder, journals()):
                     shutil.rmtree(trial.folder, ignore_errors=True)
         return 0 < settings.patience <= found.n_since_better
 
@@ -89,6 +93,15 @@ def sweep(settings: SweepSettings, *, templates: Any, start_run: StartRun) -> Sw
             enough=enough,
         )
         return Sweep.of(study, folder, settings)
+
+
+def _is_named(folder: Path, journals: Iterable[Path]) -> bool:
+    named = json.dumps(str(folder.resolve()))[1:-1]
+    for journal in journals:
+        with suppress(FileNotFoundError):  # its last entry has arrived
+            if named in journal.read_text():
+                return True
+    return False
 
 
 def _run(

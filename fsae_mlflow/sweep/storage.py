@@ -70,11 +70,13 @@ def _database(address: str) -> Any:
     import optuna
     from sqlalchemy.exc import IntegrityError, ProgrammingError
 
+    # A connection that the database has closed meanwhile is replaced.
+    given: dict[str, Any] = {"url": address, "engine_kwargs": {"pool_pre_ping": True}}
     for _ in range(ATTEMPTS - 1):
         with suppress(IntegrityError, ProgrammingError):
-            return optuna.storages.RDBStorage(address)
+            return optuna.storages.RDBStorage(**given)
         time.sleep(SECONDS_BETWEEN)
-    return optuna.storages.RDBStorage(address)
+    return optuna.storages.RDBStorage(**given)
 
 
 @contextmanager

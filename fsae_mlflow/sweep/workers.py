@@ -3,7 +3,6 @@
 import logging
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -15,7 +14,8 @@ from fsae_mlflow.errors import UserError
 from fsae_mlflow.sweep.settings import SweepSettings
 from fsae_mlflow.sweep.study import LISTED
 
-ALIVE = "alive"
+ALIVE, N_LOST = "alive", "n_lost"
+"""A trial's user attributes: its last heartbeat, and how often its processes have ended within it."""
 HEARTBEAT_SECONDS, GRACE_SECONDS, SECONDS_BETWEEN_LOOKS = 10.0, 60.0, 1.0
 MOST_RETRIES, MOST_FAILURES = 3, 3
 FIXED = "fixed_params"
@@ -25,71 +25,82 @@ TAKEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 logger = logging.getLogger(__name__)
 
 
-class _NotNeededError(Exception):
-    """Other processes have the last trials already."""
-
-
 def work(
     study: Any, settings: SweepSettings, run_trial: Callable[[Any], Any], *, alone: bool, enough: Callable[[], bool]
 ) -> None:
     """Run trials until the study has `n_trials` finished ones, of all processes, or the time is over, or `enough()`.
 
     A process that finds no trial left waits for those that others run, and takes over those of processes that have
-    given no sign for a minute. `alone`: no other process has the study, so a trial that runs is a dead process'.
+    sent no heartbeat for a minute. `alone`: no other process has the study, so a trial that runs is a dead process'.
 
-    Raises: what the third trial that fails raises, or the first where none has finished.
+    Raises: what the third trial that fails raises, or the first where none has finished; at once what is no UserError,
+    and that trial is queued again.
     """
     ends = time.monotonic() + settings.minutes * 60 if settings.minutes else float("inf")
-
-    def objective(trial: Any) -> Any:
-        before = [one for one in study.get_trials(deepcopy=False, states=TAKEN) if one.number < trial.number]
-        if len(before) >= settings.n_trials:
-            raise _NotNeededError
-        if settings.sampler == "grid" and (LISTED not in trial.user_attrs or _listed_before(study, trial, before)):
-            raise _NotNeededError
-        nonlocal number, repeated
-        number = trial.number
-        try:
-            # Alone nobody reads it, and two threads that write to one SQLite file can lock each other out.
-            with nullcontext() if alone else _heartbeat(trial):
-                values = run_trial(trial)
-        except Exception:
-            repeated = _is_over(study, number)
-            raise
-        repeated = _is_over(study, number)
-        return values
-
-    n_failures, number, repeated = 0, None, False
+    heard: dict[int, tuple[Any, float]] = {}
+    n_failures = 0
     while not enough() and time.monotonic() < ends:
-        _repeat_lost(study, alone=alone)
+        _repeat_lost(study, heard, alone=alone)
         states = [trial.state for trial in study.get_trials(deepcopy=False)]
         left = settings.sampler != "grid" or TrialState.WAITING in states
         if left and sum(state in TAKEN for state in states) < settings.n_trials:
-            number, repeated = None, False  # until the trial begins
             try:
-                study.optimize(objective, n_trials=1, catch=(_NotNeededError,))
-            except Exception as error:
-                if repeated:
-                    logger.warning("This process gave no sign for a minute; another one repeats its trial %s.", number)
-                    continue
-                if not isinstance(error, UserError):
-                    raise
+                _run_next(study, settings, run_trial, alone=alone)
+            except UserError as error:
                 n_failures += 1
                 if n_failures == MOST_FAILURES or TrialState.COMPLETE not in states:
                     raise
                 logger.warning("A trial failed: %s The search goes on.", error)
-            except KeyboardInterrupt:
-                if number is not None:
-                    _queue_again(study, study.get_trials(deepcopy=False)[number])
-                raise
         elif TrialState.RUNNING in states:
             time.sleep(SECONDS_BETWEEN_LOOKS)
         else:
             return
 
 
-def _is_over(study: Any, number: int) -> bool:
-    return study.get_trials(deepcopy=False)[number].state.is_finished()
+def _run_next(study: Any, settings: SweepSettings, run_trial: Callable[[Any], Any], *, alone: bool) -> None:
+    """Run the trial that is queued, or a new one, unless other processes have the last ones already.
+
+    Raises: what `run_trial` raises, unless another process repeats the trial. What is no UserError says nothing about
+    the trial's values, so they are queued again.
+    """
+    trial, ended = study.ask(), True
+    try:
+        before = [one for one in study.get_trials(deepcopy=False, states=TAKEN) if one.number < trial.number]
+        if settings.sampler == "grid" and (LISTED not in trial.user_attrs or _listed_before(study, trial, before)):
+            _end(study, trial.number, TrialState.FAIL)
+        elif len(before) >= settings.n_trials:
+            _end(study, trial.number, TrialState.FAIL)
+            _queue_again(study, trial.number)
+        else:
+            # Alone nobody reads it, and two threads that write to one SQLite file can lock each other out.
+            with nullcontext() if alone else _heartbeat(trial):
+                values = run_trial(trial)
+            ended = _end(study, trial.number, TrialState.COMPLETE, values)
+    except optuna.TrialPruned:
+        ended = _end(study, trial.number, TrialState.PRUNED)
+    except UserError:
+        ended = _end(study, trial.number, TrialState.FAIL)
+        if ended:
+            raise
+    except BaseException as error:
+        ended = _end(study, trial.number, TrialState.FAIL)
+        if ended:
+            _queue_again(study, trial.number, lost=not isinstance(error, KeyboardInterrupt))
+        if ended or not isinstance(error, Exception):
+            raise
+    if not ended:
+        logger.warning(
+            "This process sent no heartbeat for a minute, so another process repeats its trial %d.", trial.number
+        )
+
+
+def _end(study: Any, number: int, state: TrialState, values: Any = None) -> bool:
+    """Store how a trial ended; whether it was still running for the study."""
+    try:
+        study.tell(number, values, state)
+    except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+        return False
+    return True
 
 
 def _listed_before(study: Any, trial: Any, before: Iterable[Any]) -> bool:
@@ -121,23 +132,38 @@ def _heartbeat(trial: Any) -> Iterator[None]:
         thread.join()
 
 
-def _repeat_lost(study: Any, *, alone: bool) -> None:
+def _is_lost(trial: Any, heard: dict[int, tuple[Any, float]]) -> bool:
+    """Whether a trial has had the same heartbeat for a minute, by this machine's clock alone: others may differ.
+
+    `heard`: of each trial, its last heartbeat and when this process first saw that one.
+    """
+    beat, now = trial.user_attrs.get(ALIVE), time.monotonic()
+    if trial.number not in heard or heard[trial.number][0] != beat:
+        heard[trial.number] = beat, now
+    return now - heard[trial.number][1] >= GRACE_SECONDS
+
+
+def _repeat_lost(study: Any, heard: dict[int, tuple[Any, float]], *, alone: bool) -> None:
     """Queue the trials of processes that are gone again."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        last = max(trial.user_attrs.get(ALIVE, 0.0), trial.datetime_start.timestamp())
-        if not alone and time.time() - last < GRACE_SECONDS:
-            continue
-        try:
-            study.tell(trial.number, state=TrialState.FAIL)
-        except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
-            continue  # it has finished, or another process has seen it too
-        logger.info("Trial %d was left by its process; it is repeated.", trial.number)
-        _queue_again(study, trial)
+        # It may have finished meanwhile, or another process has seen it too.
+        if (alone or _is_lost(trial, heard)) and _end(study, trial.number, TrialState.FAIL):
+            logger.info("Trial %d was left by its process.", trial.number)
+            _queue_again(study, trial.number, lost=True)
 
 
-def _queue_again(study: Any, trial: Any) -> None:
-    with warnings.catch_warnings():
-        # Optuna calls it experimental since 2.8.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        again = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=MOST_RETRIES)
-    again(study, trial)
+def _queue_again(study: Any, number: int, *, lost: bool = False) -> None:
+    """Queue what is known of a trial's values once more, but not for ever where they may be what ends processes."""
+    trial = study.get_trials(deepcopy=False)[number]
+    n_lost = trial.user_attrs.get(N_LOST, 0) + lost
+    if n_lost > MOST_RETRIES:
+        logger.warning("Trial %d is not repeated: its processes have ended %d times.", number, n_lost)
+    elif trial.params or FIXED in trial.system_attrs:
+        again = optuna.trial.create_trial(
+            state=TrialState.WAITING,
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs=trial.user_attrs | {N_LOST: n_lost},
+            system_attrs={name: value for name, value in trial.system_attrs.items() if name == FIXED},
+        )
+        study.add_trial(again)

@@ -26,4 +26,4 @@ class ShardFile:
             return "is missing"
         if (size := path.stat().st_size) != self.bytes:
             return f"has {size:,} bytes where {self.bytes:,} were written"
-        return "" if sha256(path) == self.checksum else "has another content than was written"
+        return "" if sha256(path) == self.checksum else "differs from the file that was written (SHA-256 in set.json)"

@@ -33,7 +33,7 @@ def read_marker(folder: Path) -> dict[str, Any]:
     if metadata["schema_version"] > SCHEMA_VERSION:
         raise UserError(
             f"templates: {folder} has schema version {metadata['schema_version']}; "
-            f"this version of fsae_mlflow reads up to {SCHEMA_VERSION}; update it."
+            f"this fsae_mlflow reads versions up to {SCHEMA_VERSION}; update fsae_mlflow."
         )
     # Sets of version 0.1 may have neither attributes nor a manifest.
     check_fields(

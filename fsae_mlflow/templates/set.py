@@ -1,4 +1,4 @@
-"""The template set: a folder of Parquet shards. Only the room `templates` knows this layout.
+"""The template set: a folder of Parquet shards. Only the package `templates` knows this layout.
 
     set.json                   counts, recognizer, settings, each shard's rows, bytes and SHA-256 (manifest.py), and the
                                failures' SHA-256; written last, so a folder without it is unfinished
@@ -227,7 +227,9 @@ class TemplateSet:
                 f"templates: {path} has {len(table)} rows, and {MARKER} says {self.metadata['n_failures']}; {remedy}."
             )
         if self.metadata.get("failures_checksum", found := sha256(path)) != found:  # older sets have none
-            raise UserError(f"templates: {path} has another content than was written; {remedy}.")
+            raise UserError(
+                f"templates: {path} differs from the file that was written (SHA-256 in {MARKER}); {remedy}."
+            )
         return table
 
     @property
@@ -279,8 +281,8 @@ class TemplateSet:
             if not np.isfinite(values).all():
                 row = first + int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
                 raise UserError(
-                    f"templates: row {row} of {path} must be finite numbers, and is not; extract the set again into "
-                    "another output."
+                    f"templates: row {row} of {path} holds NaN or infinite numbers; extract the set again into another "
+                    "output."
                 )
             first += len(chunk)
 

@@ -1,1 +1,1 @@
-"""The only room that imports MLflow: command lines, runs, datasets, the model registry and the served model."""
+"""The only package that imports MLflow: command lines, runs, datasets, the model registry and the served model."""

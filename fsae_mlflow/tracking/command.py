@@ -115,9 +115,9 @@ class StageCommand(click.Command):
         return [*map(_click_option, options(self.settings_class)), *super().get_params(ctx)]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        only = [option.name for option in options(self.settings_class)]
-        if len(only) == 1 and args and not args[0].startswith("-"):
-            args = [f"--{only[0]}", *args]  # the only parameter needs no name
+        required = [one.name for one in options(self.settings_class) if one.required and not one.choice]
+        if len(required) == 1 and args and not args[0].startswith("-"):
+            args = [f"--{required[0]}", *args]  # the only one that is required needs no name
         try:
             rest = super().parse_args(ctx, args)
             given = {name: value for name, value in ctx.params.items() if _is_given(ctx, name, value)}

@@ -9,6 +9,7 @@ from mlflow.artifacts import load_dict
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.logging_utils import disable_logging, enable_logging
 
 import fsae_mlflow
 from fsae_mlflow.errors import UserError
@@ -35,7 +36,7 @@ from fsae_mlflow.tracking.models.logged import (
     versions_of,
 )
 from fsae_mlflow.tracking.models.served_inputs import RECOGNIZER
-from fsae_mlflow.tracking.runs.journal import PATIENCE_SECONDS, is_refusal, said
+from fsae_mlflow.tracking.runs.answers import PATIENCE_SECONDS, is_refusal, patiently, said
 from fsae_mlflow.tracking.runs.lifecycle import Run
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def check_registration(run: Run, name: str) -> None:
     except (MlflowException, OSError) as error:
         raise UserError(
             f"model_name: the model registry {without_password(mlflow.get_registry_uri())} cannot be used "
-            f"({said(error)}); mend that, or give register=false."
+            f"({said(error)}); correct its address or start it, or give register=false."
         ) from error
 
 
@@ -112,8 +113,8 @@ def register_sae(
     carried = recognizer.write(folder / RECOGNIZER) if recognizer else None
     try:
         if run.journal.flush(PATIENCE_SECONDS) or not run.journal.away:
-            run.model_id, number = register(
-                run.client, run.id, sae, folder, name=name, max_l0=max_l0, recognizer=carried
+            run.model_id, number = patiently(
+                lambda: register(run.client, run.id, sae, folder, name=name, max_l0=max_l0, recognizer=carried)
             )
             return number
         trouble = run.journal.trouble
@@ -167,11 +168,10 @@ def register(
     log_metrics(client, run_id, model_id, config)
     if not name:
         return model_id, ""
-    if version is None:
-        version = mlflow.register_model(f"models:/{model_id}", name)
-        client.set_model_version_tag(name, str(version.version), FORMAT_TAG, FORMAT)
-    number = str(version.version)
     known = {VERSION_TAG: fsae_mlflow.__version__, DIGEST_TAG: weights, **about(config)}
+    if version is None:
+        version = _new_version(model_id, name, {FORMAT_TAG: FORMAT, **known})
+    number = str(version.version)
     for tag, value in known.items():
         if tag not in version.tags:
             client.set_model_version_tag(name, number, tag, value)
@@ -182,6 +182,15 @@ def register(
     client.set_tag(run_id, "fsae.alias_reason", verdict.reason)
     write_cards(client, model_id)
     return model_id, number
+
+
+def _new_version(model_id: str, name: str, tags: dict[str, str]) -> ModelVersion:
+    """A new version with its tags, by which `versions_of` finds it, from its first moment on."""
+    disable_logging()  # MLflow prints a line of its own, at any level
+    try:
+        return mlflow.register_model(f"models:/{model_id}", name, tags=tags)
+    finally:
+        enable_logging()
 
 
 def _place(client: MlflowClient, version: ModelVersion, standing: Standing, max_l0: float | None) -> Verdict:

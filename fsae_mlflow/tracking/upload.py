@@ -14,18 +14,19 @@ from fsae_mlflow.files.atomic import atomic_write
 from fsae_mlflow.sae.saved import digest, load_sae
 from fsae_mlflow.tracking.process.owners import is_gone
 from fsae_mlflow.tracking.registry import register
-from fsae_mlflow.tracking.runs.journal import PATTERN, is_refusal, not_logged, said
-from fsae_mlflow.tracking.runs.lifecycle import REASON_TAG
+from fsae_mlflow.tracking.runs.answers import is_refusal, said
+from fsae_mlflow.tracking.runs.journal import PATTERN, REASON_TAG, not_logged
 from fsae_mlflow.tracking.runs.sending import attempt
 
 
-def upload(folder: Path) -> list[str]:
+def upload(folder: Path, *, force: bool = False) -> list[str]:
     """Send every journal in `folder` and the folders in it; give the ids of the runs that are complete now.
 
     The server is MLFLOW_TRACKING_URI where that is set, else the one that the stage used. A run whose process died
-    without an end is ended KILLED.
+    without an end is ended KILLED. `force` says that the processes of other machines and containers, which cannot be
+    seen from here, have ended.
 
-    Raises: UserError where there is no journal, where a stage is still writing one, and where the server still does not
+    Raises: UserError where there is no journal, where a stage may still write one, and where the server still does not
     take all of it; what it did take is not sent again.
     """
     journals = sorted(folder.rglob(PATTERN))
@@ -34,7 +35,7 @@ def upload(folder: Path) -> list[str]:
     complete, troubles = [], []
     for path in journals:
         try:
-            complete.append(_upload(path))
+            complete.append(_upload(path, force=force))
         except UserError as error:  # the other journals can arrive all the same
             troubles.append(str(error))
     if troubles:
@@ -42,13 +43,16 @@ def upload(folder: Path) -> list[str]:
     return complete
 
 
-def _upload(path: Path) -> str:
+def _upload(path: Path, *, force: bool) -> str:
     header, *lines = path.read_text().splitlines(keepends=True)
     written = json.loads(header)
     process = written["process"]
-    if process and not is_gone(process):
+    if process and not force and not is_gone(process):
         holder = f"process {process['fsae.pid']} on {process['fsae.host']}"
-        raise UserError(f"folder: {path} belongs to {holder}, which may still run; upload there, when it has ended.")
+        raise UserError(
+            f"folder: {path} belongs to {holder}, which may still run; run upload again when it has ended, or give "
+            "--force true if that machine is gone."
+        )
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         mlflow.set_tracking_uri(written["server"])
     client, run_id = MlflowClient(), written["run"]

@@ -177,11 +177,11 @@ def find_rows(pairs: Sequence[Pair], templates: TemplateSet, *, source: Path | s
 def find_row(image_id: str, templates: TemplateSet) -> int | None:
     """The row of an image, named with or without its extension; None where the set has no such image.
 
-    Raises: UserError where the name fits several images.
+    Raises: UserError where the name matches several images.
     """
     row = _index(templates.image_ids).get(image_id)
     if row == -1:
-        raise UserError(f"{image_id!r} fits several images of {templates.folder}; give its extension.")
+        raise UserError(f"{image_id!r} matches several images of {templates.folder}; give its extension.")
     return row
 
 

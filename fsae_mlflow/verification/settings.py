@@ -5,7 +5,7 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le, Lt
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.parameters import EXECUTION, settings
+from fsae_mlflow.parameters import EXECUTION, chosen_names, settings
 
 CONTROLS = ("random", "energy", "pca", "mean")
 
@@ -57,8 +57,8 @@ class EvaluateSettings:
     ] = False
     attributes: Annotated[
         str,
-        "CSV or Parquet with labels of faces, joined by its column path; the set's own extra columns count too. They "
-        "are of the verified faces, whose error rates are audited, or of labeled_templates.",
+        "CSV or Parquet with labels, joined by its column path; extra columns of the set count too. Labels are of the "
+        "verified faces (error rates are audited) or, where labeled_templates is given, of that set (no audit).",
         EXECUTION,
     ] = ""
     far: Annotated[
@@ -80,7 +80,7 @@ class EvaluateSettings:
     @property
     def control_names(self) -> list[str]:
         """The controls that are asked for."""
-        return [] if self.controls in ("", "none") else [name.strip() for name in self.controls.split(",")]
+        return chosen_names("controls", self.controls, CONTROLS)
 
     def check(self) -> None:
         """Rules that join fields, and the names of the controls.
@@ -88,12 +88,10 @@ class EvaluateSettings:
         Raises: UserError for an unknown control, for what needs an SAE without one, for readings beside
         density_templates, and for labeled templates that nothing is measured on.
         """
-        if unknown := [name for name in self.control_names if name not in CONTROLS]:
-            raise UserError(f"controls must be none or some of {', '.join(CONTROLS)}; one is {unknown[0]!r}.")
         if self.control_names and self.sae == "none":
             raise UserError(
-                "controls stand beside the clusters of an SAE's features, and sae is none; leave controls out, or give "
-                "an SAE."
+                "controls are compared with the clusters of an SAE's features, but sae is none; give an SAE, or leave "
+                "controls out."
             )
         if self.readings and self.density_templates:
             raise UserError(
@@ -101,12 +99,12 @@ class EvaluateSettings:
                 "of them out."
             )
         if self.readings and self.sae == "none":
-            raise UserError("readings are those of an SAE, and sae is none; leave readings out, or give an SAE.")
+            raise UserError("readings describe an SAE's features, but sae is none; give an SAE, or leave readings out.")
         if (self.without or self.ablation) and self.sae == "none":
             name = "without" if self.without else "ablation"
-            raise UserError(f"{name} leaves out features of an SAE, and sae is none; leave {name} out, or give an SAE.")
+            raise UserError(f"{name} leaves out features of an SAE, but sae is none; give an SAE, or leave {name} out.")
         if self.labeled_templates and not self.without:
             raise UserError(
-                "labeled_templates tell what is left of an attribute where features are left out; give without, or "
-                "leave labeled_templates out."
+                "labeled_templates measures what is left of an attribute after without removed its features; give "
+                "without, or leave labeled_templates out."
             )

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Le
 
 from fsae_mlflow.errors import UserError
-from fsae_mlflow.parameters import EXECUTION, Choice, deciding, settings
+from fsae_mlflow.parameters import EXECUTION, Choice, chosen_names, deciding, settings
 from fsae_mlflow.visualization.objectives.registry import OBJECTIVES
 from fsae_mlflow.visualization.parametrizations.registry import PARAMETRIZATIONS
 
@@ -114,11 +114,7 @@ class VisualizeSettings:
     @property
     def control_names(self) -> list[str]:
         """The controls that are asked for."""
-        return (
-            []
-            if self.controls in ("", "none")
-            else list(dict.fromkeys(name.strip() for name in self.controls.split(",")))
-        )
+        return chosen_names("controls", self.controls, CONTROLS)
 
     @property
     def making(self) -> dict[str, Any]:
@@ -130,5 +126,4 @@ class VisualizeSettings:
         for name, registry in (("parametrization", PARAMETRIZATIONS), ("objective", OBJECTIVES)):
             if getattr(self, name) not in registry:
                 raise UserError(f"{name} must be one of {', '.join(registry)}; it is {getattr(self, name)!r}.")
-        if unknown := [name for name in self.control_names if name not in CONTROLS]:
-            raise UserError(f"controls must be none or some of {', '.join(CONTROLS)}; one is {unknown[0]!r}.")
+        _ = self.control_names

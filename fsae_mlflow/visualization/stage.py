@@ -80,17 +80,19 @@ def visualize(
     require_same_recognizer(templates.origin, sae.origin, recognizer.origin, force=settings.force)
     for one in (recognizer, ensemble):
         if judge is not None and one is not None and judge.origin.digest == one.origin.digest:
-            raise UserError("judge must be another recognizer than those that images are optimized for.")
+            raise UserError(
+                "judge must differ from the recognizer and the ensemble of this run; give another, or leave judge "
+                "empty."
+            )
     confirm = confirming(templates)
     if judge is not None and not confirm.any():
         raise UserError(
-            f"judge: it judges by faces of other people than images are made of, and {templates.folder} has only one "
-            "person; leave judge empty, or extract faces of more people."
+            f"judge needs faces of people that the images are not made from; {templates.folder} has only one person. "
+            "Leave judge empty, or extract faces of more people."
         )
     if settings.attributes and (judge is None or description is None):
         raise UserError(
-            "attributes: the judge looks for the attribute that readings name; give judge and readings, too, or leave "
-            "attributes out."
+            "attributes has an effect only together with judge and readings; give both, or leave attributes out."
         )
     if settings.start and not load_parametrization(settings.parametrization).default_start:
         raise UserError(

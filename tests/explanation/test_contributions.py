@@ -200,13 +200,13 @@ def test_a_threshold_accepts_at_most_the_far_and_says_what_it_accepts() -> None:
     assert (at.n_impostors, at.n_genuine) == (100, 4)
     with pytest.raises(
         UserError,
-        match=r"takes at least 1,000 impostor pairs, and there are 100; give a far of at least 0\.01",
+        match=r"needs at least 1,000 impostor pairs, and there are 100; give a far of at least 0\.01",
     ):
         threshold(cosine, genuine, far=0.001)
     assert threshold(cosine, genuine, far=None).far == 0.01  # one of 100
     many = np.linspace(-1, 1, 5001)
     assert threshold(many, np.arange(5001) == 5000, far=None).far == 0.001
-    with pytest.raises(UserError, match="there are none; give more people"):
+    with pytest.raises(UserError, match="there are none; give pairs or faces of more people"):
         threshold(cosine, ~genuine | genuine, far=None)
     with pytest.raises(UserError, match=r"give a far of at least 0\.0034,"):
         threshold(np.linspace(-1, 1, 301), np.arange(301) == 300, far=0.003)

@@ -201,7 +201,7 @@ def test_changed_pictures_are_not_finished_already(tmp_path: Path, kind: str) ->
     else:
         changed.write_bytes(png(2))
     os.utime(changed, ns=(later, later))
-    with pytest.raises(UserError, match=r"another size or time of change than when the extraction in .* began"):
+    with pytest.raises(UserError, match=r"changed in size or modification time since the extraction in .* began"):
         run(faces, tmp_path / "out")
     plan = tmp_path / "out" / "templates" / "plan.json"  # one of version 0.1, which has no such entry
     plan.write_text(json.dumps({k: v for k, v in json.loads(plan.read_text()).items() if k != "files"}))

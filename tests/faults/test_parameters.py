@@ -132,7 +132,7 @@ def test_a_sweep_refuses_its_largest_expansion_before_the_first_trial(
 
     settings = SweepSettings(space="expansion:1|999999999", output=str(tmp_path / "study"))
     with pytest.raises(UserError, match="expansion=999999999 of d_in 16 needs"):
-        sweep(settings, templates=template_set, start_run=never)
+        sweep(settings, templates=template_set, start_run=never, journals=list)
     assert not (tmp_path / "study").exists()
 
 

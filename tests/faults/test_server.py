@@ -14,7 +14,8 @@ from fsae_mlflow.sae.saved import load_sae
 from fsae_mlflow.tracking import registry
 from fsae_mlflow.tracking.command import command
 from fsae_mlflow.tracking.registry import register_sae
-from fsae_mlflow.tracking.runs import journal, lifecycle
+from fsae_mlflow.tracking.runs import answers, journal, lifecycle
+from fsae_mlflow.tracking.runs.journal import Journal
 from fsae_mlflow.tracking.runs.lifecycle import Run
 from tests.servers import MlflowServer
 
@@ -36,7 +37,7 @@ def server(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setenv("MLFLOW_TRACKING_URI", made.address)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr(journal, "LONGEST_PAUSE_SECONDS", 0.2)
-    for room in (lifecycle, registry):
+    for room in (answers, lifecycle, registry):
         monkeypatch.setattr(room, "PATIENCE_SECONDS", 1.0)
     yield made
     made.kill()
@@ -113,3 +114,22 @@ def test_a_server_that_is_away_from_the_start_is_one_sentence(store: str, monkey
     assert result.exit_code == 1 and "Traceback" not in result.output
     assert "The tracking server http://127.0.0.1:9 cannot start a run" in result.output
     assert "secret" not in result.output
+
+
+@pytest.mark.usefixtures("store")
+def test_the_journal_of_a_machine_that_is_gone_is_uploaded_by_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = mlflow.MlflowClient()
+    run_id = client.create_run(mlflow.set_experiment("e").experiment_id).info.run_id
+    of_container = Journal(run_id, Path("out"), stage="example")
+    of_container.header = of_container._header({"fsae.host": "container", "fsae.pid": "1", "fsae.started": "1.0"})
+    of_container.halted = True
+    monkeypatch.setattr(Journal, "_work", lambda journal: None)  # it was killed before anything was sent
+    of_container.put({"do": "tags", "values": {"a": "b"}})
+
+    refused = CliRunner().invoke(upload, ["out"])
+    assert refused.exit_code == 1 and "process 1 on container, which may still run" in refused.output
+    assert "--force true" in refused.output and of_container.path.exists()
+    done = CliRunner().invoke(upload, ["out", "--force", "true"])
+    assert done.exit_code == 0, done.output
+    run = client.get_run(run_id)
+    assert run.data.tags["a"] == "b" and run.info.status == "KILLED" and not of_container.path.exists()

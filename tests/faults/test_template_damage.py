@@ -79,8 +79,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
         r"templates-00002.parquet has 500 bytes where [\d,]+ were written",
     ),
-    "bit": (lambda folder: flip_bit(folder / "templates-00000.parquet"), "templates-00000.parquet has another content"),
-    "bit of a face": (lambda folder: flip_bit(folder / "faces-00001.parquet"), "faces-00001.parquet has another"),
+    "bit": (lambda folder: flip_bit(folder / "templates-00000.parquet"), "templates-00000.parquet differs from"),
+    "bit of a face": (lambda folder: flip_bit(folder / "faces-00001.parquet"), "faces-00001.parquet differs from"),
     "face missing": (lambda folder: (folder / "faces-00001.parquet").unlink(), "faces-00001.parquet is missing"),
     "doubled": (
         lambda folder: shutil.copy(folder / "templates-00000.parquet", folder / "templates-00003.parquet"),
@@ -88,13 +88,13 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "swapped": (
         lambda folder: shutil.copy(folder / "templates-00000.parquet", folder / "templates-00001.parquet"),
-        "templates-00001.parquet has another content|templates-00001.parquet has .* bytes",
+        "templates-00001.parquet differs from the file|templates-00001.parquet has .* bytes",
     ),
     "n_rows": (lambda folder: say(folder, n_rows=5), r"have 6 rows, and its set.json says 5; run the same extract"),
     "failures": (lambda folder: flip_bit(folder / "failures.parquet"), "failures.parquet (has another|is damaged)"),
     "other failures": (
         lambda folder: write_failures(folder, ["another reason"]),
-        "failures.parquet has another content than was",
+        "failures.parquet differs from the file that was",
     ),
     "set.json": (lambda folder: (folder / "set.json").write_text("{"), "set.json is not readable JSON"),
 }
@@ -112,8 +112,8 @@ def test_damage_is_refused_by_name(folder: Path, damage: str) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (nan, "row 0 of .*templates-00000.parquet must be finite numbers"),
-        (lambda values: np.where(values == values[9], np.inf, values), "row 1 of .*templates-00000.parquet must be"),
+        (nan, "row 0 of .*templates-00000.parquet holds NaN or infinite numbers"),
+        (lambda values: np.where(values == values[9], np.inf, values), "row 1 of .*templates-00000.parquet holds NaN"),
         (lambda values: np.repeat(values, 2), "templates-00000.parquet must hold templates of 8 numbers"),
     ],
 )

@@ -148,7 +148,7 @@ def test_what_is_written_is_read_again(described: tuple[Described, dict[str, flo
             np.testing.assert_array_equal(mine, theirs)
     assert read.columns["reading"].tolist() == list(found.description.columns["reading"])
     read.require_of(sae=ABOUT["sae"], templates=ABOUT["templates"])
-    with pytest.raises(UserError, match=r"describe sae digest of the SAE, and this run has other"):
+    with pytest.raises(UserError, match=r"describe sae digest of the SAE, but this run uses other"):
         read.require_of(sae="other")
 
 

@@ -62,16 +62,16 @@ def test_readings_of_something_else_are_refused_unless_forced(
 ) -> None:
     activity = activity_of(template_set)
     folder = written(activity, template_set, tmp_path)
-    with pytest.raises(UserError, match=r"describe sae an SAE, and this run has another; run describe .* force=true"):
+    with pytest.raises(UserError, match=r"describe sae an SAE, but this run uses another; run describe .* force=true"):
         read_activity(folder, sae="another", d_sae=D_SAE)
     other = Description(activity=activity, columns={}, about={"sae": "an SAE", "templates": "others"})
-    with pytest.raises(UserError, match=f"describe templates others, and this run has {template_set.digest};"):
+    with pytest.raises(UserError, match=f"describe templates others, but this run uses {template_set.digest};"):
         other.require_of(sae="an SAE", templates=template_set.digest)
     other.require_of(sae="an SAE")
     with caplog.at_level(logging.WARNING):
         read_activity(folder, sae="another", d_sae=D_SAE, templates=template_set, force=True)
         other.require_of(sae="an SAE", templates=template_set.digest, force=True)
-    assert [line.endswith("force=true goes on all the same.") for line in caplog.messages] == [True, True]
+    assert [line.endswith("continuing, because force=true.") for line in caplog.messages] == [True, True]
 
 
 @pytest.mark.parametrize("force", [False, True])

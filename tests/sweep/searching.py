@@ -34,7 +34,13 @@ def search(templates: TemplateSet, ends: list[str] | None = None, **settings: An
             if ends is not None:
                 ends.append(end)
 
-    return sweep(parse(SweepSettings, SMALL | settings), templates=templates, start_run=start)
+    parsed = parse(SweepSettings, SMALL | settings)
+    return sweep(parsed, templates=templates, start_run=start, journals=lambda: Path(parsed.output).glob("unlogged-*"))
+
+
+def with_trials(found: Sweep, n_trials: int) -> SweepSettings:
+    """The settings of a search with another number of trials."""
+    return SweepSettings(**{**vars(found.settings), "n_trials": n_trials})
 
 
 def _ignore(*_: object) -> None:

@@ -16,7 +16,7 @@ from tests.template_sets import TemplateWriter, face_row, labeled_set
 def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match=r"objective: heldout/fvuu is not known; the nearest is heldout/fvu\."):
         read_objectives("heldout/l0,heldout/fvuu")
-    with pytest.raises(UserError, match="a metric is there twice"):
+    with pytest.raises(UserError, match=r"each metric must be named once; it is .* Remove the second one"):
         read_objectives("heldout/l0, heldout/l0")
 
 

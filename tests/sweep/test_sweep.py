@@ -1,5 +1,6 @@
 """A sweep: which study it continues, which SAEs stay, when it ends, and how trials are drawn and pruned."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,18 @@ def test_only_saes_on_the_front_stay(template_set: TemplateSet, tmp_path: Path) 
     assert found.best == min(found.trials, key=lambda trial: trial.metrics["heldout/fvu"])
     again = search(template_set, n_trials=4, output=str(tmp_path))
     assert again.trials == found.trials and again.headline == found.headline
+
+
+def test_an_sae_that_is_still_to_be_logged_stays(template_set: TemplateSet, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"sampler": "grid", "space": "lr:0.01|1e-5|2e-5", "variant": "topk", "k": 4, "epochs": 3}
+    folder, journal = tmp_path / "é", tmp_path / "é" / "unlogged-1.jsonl"
+    folder.mkdir()
+    journal.write_text(json.dumps({"do": "path", "path": str(folder / "trial-0001" / "weights.safetensors")}))
+    search(template_set, n_trials=3, output=str(folder), **given)
+    assert {path.name for path in folder.glob("trial-*")} == {"trial-0000", "trial-0001"}
+    journal.unlink()
+    search(template_set, n_trials=3, output=str(folder), **given)
+    assert {path.name for path in folder.glob("trial-*")} == {"trial-0000"}
 
 
 def test_the_best_keeps_to_the_limit_and_beats_the_mean(template_set: TemplateSet, tmp_path: Path) -> None:

@@ -5,20 +5,25 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
 from optuna.storages import RDBStorage
 from optuna.storages._grpc.server import make_server
+from optuna.trial import TrialState
+from sqlalchemy import create_engine, text
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.sweep import workers
+from fsae_mlflow.sweep.found import Sweep
 from fsae_mlflow.templates.set import TemplateSet
-from tests.sweep.searching import search
+from tests.sweep.searching import search, with_trials
+from tests.team.postgresql import Postgresql
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,20 +85,9 @@ def test_the_trial_of_a_killed_process_is_repeated(
     assert states.count("COMPLETE") == 3 and states[1] == "FAIL"
     lost, again = (
         found.study.trials[1],
-        next(one for one in found.study.trials[2:] if "failed_trial" in one.system_attrs),
+        next(one for one in found.study.trials[2:] if one.user_attrs.get(workers.N_LOST)),
     )
     assert again.params == lost.params and again.user_attrs["folder"] == "trial-0001"
-
-
-def test_a_stopped_trial_is_repeated_first(template_set: TemplateSet, tmp_path: Path) -> None:
-    process = start(template_set, n_trials=2, output=tmp_path, epochs=400)
-    assert process.stdout is not None and process.stdout.readline() == "trial 0\n"
-    process.send_signal(signal.SIGINT)
-    process.wait(60)
-    study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'study.db'}")
-    assert [trial.state.name for trial in study.trials] == ["FAIL", "WAITING"]
-    assert workers.ALIVE not in study.trials[0].user_attrs  # a second thread could lock this one out of the file
-    assert study.trials[0].params == study.trials[1].params or not study.trials[0].params
 
 
 @pytest.fixture
@@ -145,35 +139,73 @@ def test_a_storage_that_does_not_answer_is_named(
 def test_a_trial_beyond_the_number_is_not_run(template_set: TemplateSet, tmp_path: Path) -> None:
     """Another process takes the last place between the look at the study and the new trial."""
     found = search(template_set, n_trials=1, storage="journal", output=str(tmp_path))
-    study, begun = found.study, threading.Event()
-
-    def steal(*_: object) -> bool:
-        if not begun.is_set():
-            begun.set()
-            return False
-        return True
-
-    ask = study.ask
-    study.ask = lambda *given, **more: (ask(), ask(*given, **more))[1]
-    ran: list[int] = []
-    settings = found.settings
-    two = type(settings)(**{**vars(settings), "n_trials": 2})
-    workers.work(study, two, lambda trial: ran.append(trial.number), alone=False, enough=steal)
-    assert ran == [] and [trial.state.name for trial in study.trials] == ["COMPLETE", "RUNNING", "FAIL"]
+    assert work_beyond(found) == ["COMPLETE", "RUNNING", "FAIL"]
 
 
-def test_a_stop_before_a_trial_begins_repeats_none(template_set: TemplateSet, tmp_path: Path) -> None:
-    found = search(template_set, n_trials=1, output=str(tmp_path))
-    study, settings = found.study, type(found.settings)(**{**vars(found.settings), "n_trials": 3})
-    calls = iter([study.optimize, _stop])
-    study.optimize = lambda *given, **more: next(calls)(*given, **more)
-    with pytest.raises(KeyboardInterrupt):
-        workers.work(study, settings, lambda _: [0.5], alone=True, enough=lambda: False)
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE"]
+def test_a_combination_beyond_the_number_is_left_for_later(template_set: TemplateSet, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"sampler": "grid", "space": "lr:0.01|0.02|0.03", "variant": "topk", "k": 4}
+    found = search(template_set, n_trials=1, storage="journal", output=str(tmp_path), **given)
+    assert work_beyond(found) == ["COMPLETE", "RUNNING", "FAIL", "WAITING"]
+    found.study.tell(1, state=TrialState.FAIL)  # as a loss that diverges
+    found = search(template_set, n_trials=3, storage="journal", output=str(tmp_path), **given)
+    assert [trial.chosen["lr"] for trial in found.trials] == [0.01, 0.03]
 
 
-def _stop(*_: object, **__: object) -> None:
-    raise KeyboardInterrupt
+def work_beyond(found: Sweep) -> list[str]:
+    """The states of the trials after another process took the last of two."""
+    study, ran = found.study, []
+    ask, rounds = study.ask, iter([False, True])
+    study.ask = lambda: (ask(), ask())[1]
+    workers.work(study, with_trials(found, 2), ran.append, alone=False, enough=lambda: next(rounds))
+    assert ran == []
+    return [trial.state.name for trial in study.trials]
+
+
+@pytest.mark.parametrize("behind", [-86400.0, 86400.0])
+def test_heartbeats_are_judged_by_the_own_clock(
+    template_set: TemplateSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behind: float
+) -> None:
+    """The other machine's clock is a day off; it is heard for a hundred seconds."""
+    found = search(template_set, n_trials=1, storage="journal", output=str(tmp_path))
+    other, now, ran = found.study.ask(), 0.0, []
+
+    def sleep(_: float) -> None:
+        nonlocal now
+        now += 5
+        assert now < 1000
+        if now <= 100:
+            other.set_user_attr(workers.ALIVE, time.time() - behind + now)
+
+    def run(_: optuna.Trial) -> list[float]:
+        ran.append(now)
+        return [0.5]
+
+    clock = SimpleNamespace(sleep=sleep, monotonic=lambda: now, time=time.time)
+    monkeypatch.setattr(workers, "time", clock)
+    workers.work(found.study, with_trials(found, 2), run, alone=False, enough=lambda: False)
+    assert ran == [100 + workers.GRACE_SECONDS]
+
+
+def test_a_database_may_close_connections(
+    template_set: TemplateSet, tmp_path: Path, postgresql: Postgresql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is started again, or a firewall that drops idle ones."""
+    monkeypatch.setenv("PGPASSWORD", postgresql.password)
+    address = postgresql.new_database(with_password=False)
+    found = search(template_set, n_trials=1, storage=address, output=str(tmp_path))
+
+    def run(_: optuna.Trial) -> list[float]:
+        with create_engine(address).connect() as connection:
+            connection.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            )
+        return [0.5]
+
+    workers.work(found.study, with_trials(found, 2), run, alone=True, enough=lambda: False)
+    assert [trial.state.name for trial in found.study.trials] == ["COMPLETE", "COMPLETE"]
 
 
 def test_a_grid_that_two_machines_list_is_searched_once(
@@ -196,15 +228,15 @@ def test_a_trial_that_another_process_has_repeated_is_given_up(
 ) -> None:
     """As after a machine was asleep for more than a minute."""
     found = search(template_set, n_trials=1, output=str(tmp_path))
-    study, settings = found.study, type(found.settings)(**{**vars(found.settings), "n_trials": 2})
+    study, settings = found.study, with_trials(found, 2)
 
     def taken_over(trial: optuna.Trial) -> list[float]:
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        study.tell(trial.number, state=TrialState.FAIL)
         return [0.5]
 
     rounds = iter([False, True])
     workers.work(study, settings, taken_over, alone=False, enough=lambda: next(rounds))
-    assert "another one repeats its trial 1" in caplog.text
+    assert "another process repeats its trial 1." in caplog.text
 
 
 def test_processes_of_torchrun_are_refused(

@@ -14,7 +14,7 @@ from mlflow.artifacts import list_artifacts
 from fsae_mlflow.sae.saved import digest
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.tracking import registry
-from fsae_mlflow.tracking.runs import journal, lifecycle
+from fsae_mlflow.tracking.runs import answers, journal, lifecycle
 from fsae_mlflow.tracking.runs.lifecycle import Run
 from tests.team.team_server import TeamServer
 from tests.test_entrypoints import invoke, newest
@@ -74,7 +74,7 @@ def test_the_server_is_killed_and_started_again(team: TeamServer, train: Callabl
 
 
 def test_the_server_is_gone_for_good(team: TeamServer, train: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    for room in (lifecycle, registry):
+    for room in (answers, lifecycle, registry):
         monkeypatch.setattr(room, "PATIENCE_SECONDS", 1.0)
     result, logged = train({4: team.kill}, seed=2)
     assert result.exit_code == 3, result.output

@@ -124,6 +124,25 @@ def test_equal_weights_are_logged_and_registered_once(tmp_path: Path, caplog: py
 
 
 @pytest.mark.usefixtures("store")
+def test_a_registration_that_is_killed_is_finished_and_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, place = make_sae(tmp_path / "first", 0.4), registry._place
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(registry, "_place", killed)  # what follows the version's creation at once
+    with pytest.raises(KeyboardInterrupt):
+        register(folder)
+    monkeypatch.setattr(registry, "_place", place)
+    number, _ = register(folder)
+    assert number == "1" and aliases() == {"champion": "1"}
+    assert len(mlflow.MlflowClient().search_model_versions("name = 'small'")) == 1
+    assert "version" not in capsys.readouterr().err  # MLflow's own lines
+
+
+@pytest.mark.usefixtures("store")
 def test_an_address_that_is_not_there_names_what_is(tmp_path: Path) -> None:
     _, done = register(make_sae(tmp_path / "sae", 0.4))
     run = Run(mlflow.MlflowClient().create_run(done.info.experiment_id), "describe", tmp_path)
@@ -146,7 +165,7 @@ def test_a_version_has_a_card_and_tags_and_a_text_of_a_person_stays(tmp_path: Pa
     for line in (
         "# Sparse autoencoder · gated, 32 features of face templates",
         "| Trained on | &emsp;48 templates of synthetic (digest one) |",
-        "| Its licence | &emsp;research only |",
+        "| Its license | &emsp;research only |",
         "| heldout/fvu | &emsp;0.4 | &emsp;synthetic |",
         "- On people that it has not seen it leaves 40.0 % of the templates' variance unexplained.",
         'model = mlflow.pyfunc.load_model("models:/small/1")',
@@ -177,7 +196,10 @@ def test_registration_is_checked_before_the_work(monkeypatch: pytest.MonkeyPatch
             with pytest.raises(UserError, match="model_name must be a name without / and :"):
                 check_registration(run, name)
         monkeypatch.setattr(type(run.client), "search_registered_models", refuse)
-        with pytest.raises(UserError, match=r"model registry .* cannot be used .*; mend that, or give register=false"):
+        with pytest.raises(
+            UserError,
+            match=r"model registry .* cannot be used .*; correct its address",
+        ):
             check_registration(run, "small")
         check_registration(run, "")
 

@@ -130,7 +130,7 @@ def test_what_is_not_given_is_not_written(tmp_path: Path) -> None:
     assert "| Hat: yes | 30 | 200 | too few pairs |  | 100 | 0.2000 |" in text and "give more pairs" not in text
     write_audit(groups_of(far=0.004), [], None, tmp_path)
     text = (tmp_path / "audit.md").read_text()
-    assert "takes at least 2,500 impostor pairs, and here are 400: give more pairs" in text and "nan" not in text
+    assert "needs at least 2,500 impostor pairs, and here are 400: give more pairs" in text and "nan" not in text
 
 
 N_ROWS, N_FEATURES, N_PAIRS = 60, 12, 400

@@ -172,7 +172,7 @@ def test_the_figures_leave_out_what_would_hide_the_rest(
     ("given", "sentence"),
     [
         ({"controls": "random,best"}, "controls must be none or some of random, energy, pca, mean; one is 'best'."),
-        ({"controls": "pca", "sae": "none"}, "sae is none; leave controls out"),
+        ({"controls": "pca", "sae": "none"}, "sae is none; give an SAE, or leave controls out"),
     ],
 )
 def test_unknown_controls_and_controls_of_no_sae_are_refused(given: dict[str, str], sentence: str) -> None:

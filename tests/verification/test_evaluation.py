@@ -177,15 +177,15 @@ def test_a_named_attribute_without_labels_is_refused_before_templates_are_decode
     description = Description(activity=survey(sae, templates.templates).activity, columns=columns, about={})
     monkeypatch.setattr(evaluation, "decode_masked", lambda *_, **__: pytest.fail("decoded"))
     given = {"templates": templates, "labeled": templates, "output": tmp_path, "description": description}
-    with pytest.raises(UserError, match="Male, which features are left out for, is no attribute"):
+    with pytest.raises(UserError, match="without=attribute:Male needs labels of Male"):
         evaluate(settings, sae=sae, **given)
 
 
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"without": "1", "sae": "none"}, "without leaves out features of an SAE, and sae is none"),
-        ({"ablation": True, "sae": "none"}, "ablation leaves out features of an SAE, and sae is none"),
+        ({"without": "1", "sae": "none"}, "without leaves out features of an SAE, but sae is none"),
+        ({"ablation": True, "sae": "none"}, "ablation leaves out features of an SAE, but sae is none"),
         ({"labeled_templates": "set"}, "give without, or leave labeled_templates out"),
     ],
 )

@@ -278,9 +278,9 @@ def test_a_judge_must_be_another_recognizer(
     templates: TemplateSet, sae: GatedSAE, recognizer: Recognizer, judge: Recognizer, tmp_path: Path
 ) -> None:
     given = {"templates": templates, "sae": sae, "recognizer": recognizer, "output": tmp_path}
-    with pytest.raises(UserError, match="judge must be another recognizer"):
+    with pytest.raises(UserError, match="judge must differ from the recognizer"):
         visualize(small(), **given, judge=recognizer)
-    with pytest.raises(UserError, match="judge must be another recognizer"):
+    with pytest.raises(UserError, match="judge must differ from the recognizer"):
         visualize(small(), **given, judge=judge, ensemble=judge)
 
 
@@ -290,7 +290,7 @@ def test_a_judge_needs_people_from_whom_nothing_was_made(
     with TemplateWriter(tmp_path / "set", width=12, metadata={}) as writer:
         writer.write([face_row(f"p/{index}.png", np.ones(12), b"") for index in range(3)])
     given = {"templates": TemplateSet.open(writer.folder), "sae": sae, "recognizer": recognizer, "output": tmp_path}
-    with pytest.raises(UserError, match=r"judge: .* only one person; leave judge empty"):
+    with pytest.raises(UserError, match=r"judge needs faces of people .* only one person\. Leave judge empty"):
         visualize(small(), **given, judge=judge)
 
 
@@ -300,7 +300,7 @@ def test_what_would_be_ignored_is_refused(
     given = {"templates": templates, "sae": sae, "recognizer": recognizer, "output": tmp_path}
     with pytest.raises(UserError, match="start: images of parametrization=pixels do not begin with a face"):
         visualize(small(start="mean"), **given)
-    with pytest.raises(UserError, match=r"attributes: .* give judge and readings, too"):
+    with pytest.raises(UserError, match="attributes has an effect only together with judge and readings"):
         visualize(small(attributes="labels.csv"), **given)
 
 

@@ -1,4 +1,4 @@
-"""Intervals of means, from values drawn again with return (bootstrap, Efron 1979)."""
+"""Confidence intervals of means, from values resampled with replacement (bootstrap, Efron 1979)."""
 
 import numpy as np
 from jaxtyping import Float64

@@ -73,7 +73,10 @@ def hiding(
             saliency_maps(face, features[-1], embed=embed, sae=sae, noise=noise, n_copies=n_copies, seed=seed + number)
         )
     if len(kept) < 2:
-        raise UserError(f"n_hidden takes two faces that fire a feature; {len(kept)} of {len(faces)} do: give more.")
+        raise UserError(
+            f"n_hidden needs two faces that fire a feature; {len(kept)} of {len(faces)} do. Increase n_hidden or give "
+            "more pairs."
+        )
     faces = faces[kept]
     own, other = torch.stack(maps).unbind(dim=1)
     generator = torch.Generator().manual_seed(seed)

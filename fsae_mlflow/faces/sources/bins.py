@@ -40,7 +40,7 @@ def _load(location: Location) -> tuple[list[bytes], list[bool]]:
         raise UserError(f"faces: {location} is not a pair set of InsightFace ({error}); give another file.") from error
     if len(contents) != 2 * len(truths):
         raise UserError(
-            f"faces: {location} is not a pair set of InsightFace: it must hold two encoded pictures for each truth "
-            f"value; it holds {len(contents)} and {len(truths)}."
+            f"faces: {location} is not a pair set of InsightFace: it must hold two encoded pictures for each "
+            f"boolean; it holds {len(contents)} and {len(truths)}."
         )
     return contents, truths

@@ -44,7 +44,7 @@ class _Function:
 
 @dataclass(frozen=True)
 class _Dtype:
-    """A dtype of whole numbers or truth values with `size` bytes a value; the order of bytes does not matter here."""
+    """A dtype of whole numbers or booleans with `size` bytes a value; the order of bytes does not matter here."""
 
     size: int
 
@@ -75,7 +75,7 @@ class _Array:
     @property
     def truths(self) -> list[bool]:
         if not self.dtype.size or len(self.shape) != 1:
-            raise RefusedError("the truth values must be a row")
+            raise RefusedError("the booleans must be a row")
         size = self.dtype.size
         return [any(self.content[first : first + size]) for first in range(0, len(self.content), size)]
 
@@ -108,7 +108,7 @@ class _Bounded:
 
 
 def read_pairs(file: BufferedIOBase) -> tuple[list[bytes], list[bool]]:
-    """The encoded pictures and the truth values of a pickled pair set, of Python 2 or 3 and numpy 1 or 2.
+    """The encoded pictures and the booleans of a pickled pair set, of Python 2 or 3 and numpy 1 or 2.
 
     Raises: ValueError with the reason for anything that such a file does not hold.
     """
@@ -117,11 +117,11 @@ def read_pairs(file: BufferedIOBase) -> tuple[list[bytes], list[bool]]:
             encoded = [picture.picture if isinstance(picture, _Array) else picture for picture in pictures]
             same = truths.truths if isinstance(truths, _Array) else truths
         case _:
-            raise RefusedError("it must hold a list of pictures and a list of truth values")
+            raise RefusedError("it must hold a list of pictures and a list of booleans")
     if not all(isinstance(content, bytes) for content in encoded):
         raise RefusedError("every picture must be bytes or an array of bytes")
     if not all(isinstance(value, int) for value in same):
-        raise RefusedError("every truth value must be True or False")
+        raise RefusedError("every boolean must be True or False")
     return encoded, [bool(value) for value in same]
 
 
@@ -248,7 +248,7 @@ def _function(name: str) -> _Function:
 
 def _dtype(name: str) -> _Dtype:
     if name not in DTYPES:
-        raise RefusedError(f"it holds values of type {name[:20]!r}, not bytes or truth values")
+        raise RefusedError(f"it holds values of type {name[:20]!r}, not bytes or booleans")
     return _Dtype(int(name[1]))
 
 

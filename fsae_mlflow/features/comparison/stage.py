@@ -33,7 +33,7 @@ from fsae_mlflow.templates.set import TemplateSet
 STABILITY = "stability.parquet"
 MOST_ENTRIES = 2**26
 """Entries of an SAE that are compared: 512 MiB, and minutes for the correlations."""
-ADVICE = "give one template set for each SAE, templates=A,B, of the same faces, or force=true to go on all the same"
+ADVICE = "give one template set for each SAE, templates=A,B, of the same faces, or give force=true to continue anyway"
 
 logger = logging.getLogger(__name__)
 

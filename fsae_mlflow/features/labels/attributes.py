@@ -49,7 +49,7 @@ def read_attributes(path: str, templates: TemplateSet, *, fewest: int = FEWEST_P
     texts = [name for name, kind in templates.attributes.items() if kind == "string"]
     if texts:
         logger.warning(
-            "templates: %s are columns of text, which are no attributes; they are left out", ", ".join(texts)
+            "templates: the columns %s hold text, not numbers, so they are not used as attributes.", ", ".join(texts)
         )
     own = {name: _numbers(templates.column(name)) for name in templates.attributes if name not in texts}
     found, _ = _usable(own, templates, fewest)

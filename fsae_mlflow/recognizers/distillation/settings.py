@@ -1,4 +1,4 @@
-"""What a user may choose when distilling a recognizer."""
+"""Settings of train_recognizer."""
 
 from typing import Annotated, Literal
 

@@ -51,7 +51,7 @@ def read_images(folder: Path, *, sae: str, force: bool = False) -> FeatureImages
         ) from error
     if about.get("sae") != sae and not force:
         raise UserError(
-            f"images: they are of the SAE {about.get('sae')}, and this run has {sae}; run visualize with this SAE, or "
+            f"images: they are of the SAE {about.get('sae')}, but this run uses {sae}; run visualize with this SAE, or "
             "give images=none."
         )
     return FeatureImages(

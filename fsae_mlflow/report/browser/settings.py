@@ -4,7 +4,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
-from fsae_mlflow.parameters import EXECUTION, settings
+from fsae_mlflow.parameters import EXECUTION, names_in, settings
 
 
 @settings
@@ -37,4 +37,4 @@ class BrowseSettings:
     @property
     def explanations(self) -> list[str]:
         """The files of explanations."""
-        return [name.strip() for name in self.explanation.split(",") if name.strip()]
+        return names_in(self.explanation)

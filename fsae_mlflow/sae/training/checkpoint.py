@@ -220,7 +220,7 @@ class Checkpoints:
     def kept(self) -> str:
         """What the same command finds, in words."""
         if self.saved_step is None:
-            return "no step is kept, and the same command starts again"
+            return "no checkpoint was saved, so the same command starts from the beginning"
         if self.saved_step == self.trainer.n_steps:
             return "all steps are kept, and the same command measures and saves the SAE"
         if self.saved_step == self.trainer.step:

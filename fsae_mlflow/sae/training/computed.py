@@ -32,7 +32,10 @@ def computed_sae(settings: TrainSettings, data: TrainingData, steering: Training
     space = Space(scaling, data, whiten=0)
     x = space.centered(data)
     if not np.square(x).sum() > 1e-6 * len(x):
-        raise UserError(f"variant={variant.directions} needs templates that differ; all {len(x)} have one direction.")
+        raise UserError(
+            f"variant={variant.directions} needs templates of at least two directions; all {len(x)} have the same. "
+            "Give another set."
+        )
     found = DIRECTIONS[variant.directions](x, settings.expansion * width, settings.seed)
     projected = x @ found.encoder.T
     size = np.sqrt(np.square(projected).mean(axis=0)).clip(min=1e-12)

@@ -31,10 +31,10 @@ def initial_sae(folder: Path, templates: TemplateSet) -> SparseAutoencoder | Non
     values = read_config(folder)["settings"]
     try:
         if not values.keys() >= NEEDED:
-            raise UserError(f"it lacks {', '.join(sorted(NEEDED - values.keys()))}")
+            raise UserError(f"they lack {', '.join(sorted(NEEDED - values.keys()))}")
         settings = parse(TrainSettings, values)
     except UserError as error:
-        logger.warning("%s: the settings of its training are not known (%s), nor is what it began as.", folder, error)
+        logger.warning("%s: no untrained SAE can be made from the settings in config.json (%s).", folder, error)
         return None
     if settings.variant.directions:
         logger.info("%s: its directions are computed, so that there is no untrained SAE to compare it with.", folder)

@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fsae_mlflow.errors import UserError
-from fsae_mlflow.metrics import Fidelity, Sparsity
+from fsae_mlflow.metrics import Fidelity, Sparsity, at_least_one
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.terms import TERMS
 
@@ -59,9 +58,7 @@ def measure(
         fidelity.add(batch, loss.x_hat)
         sparsity.add(loss.counts, len(batch))
         sums += loss.stacked.double() * len(batch)
-    if fidelity.n == 0:
-        raise UserError("There are no templates to measure the SAE on.")
-    means = (torch.as_tensor(sums) / fidelity.n).tolist()
+    means = (torch.as_tensor(sums) / at_least_one(fidelity.n)).tolist()
     return Measures(fidelity=fidelity, sparsity=sparsity, losses=dict(zip(TERMS, means, strict=True)))
 
 

@@ -1,4 +1,4 @@
-"""What the training of an SAE can be told."""
+"""Settings of train_sae."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ SPARSITY = {"k": "k", "target_l0": "L0", "lam": "λ"}
 class TrainSettings:
     """Training of a sparse autoencoder on a template set.
 
-    `preset=readable`: of most features it can be said what they mean. `preset=faithful`: decoded templates are nearest
-    to the originals, at 105 active features. `preset=paper`: every setting of the paper.
+    `preset=readable`: most features have a confirmed reading. `preset=faithful`: decoded templates are nearest to the
+    originals, at 105 active features. `preset=paper`: every setting of the paper.
     """
 
     PRESETS: ClassVar[dict[str, dict[str, object]]] = {
@@ -96,8 +96,9 @@ class TrainSettings:
     ] = 0.1
     keep: Annotated[
         Literal["last", "best"],
-        "Which epoch's weights become the SAE: the last, or that of least held-out loss (where features compete: mse; "
-        "where λ is found: mse, among the epochs with a held-out L0 within 5 % of target_l0, or without any the last).",
+        "Which epoch's weights become the SAE: `last`, or `best`, the epoch of least held-out loss. For top-k variants "
+        "that loss is the mse; with target_l0 it is the mse of epochs whose held-out L0 is within 5 % of the target "
+        "(if none: last).",
     ] = "last"
     register: Annotated[bool, "Whether to add the SAE to the MLflow model registry.", EXECUTION] = True
     model_name: Annotated[str, "Its name there.", EXECUTION] = "fsae"

@@ -1,4 +1,4 @@
-"""What each variant can be told, without importing torch, so that a command line can list it at once."""
+"""Settings of each SAE variant; importing them does not import torch, so a command line lists them at once."""
 
 import dataclasses
 from typing import Annotated, ClassVar, Literal

@@ -16,6 +16,7 @@ from fsae_mlflow.tracking.children.reuse import find_reusable, mark_reusable
 from fsae_mlflow.tracking.data.outputs import DIGEST_TAG
 from fsae_mlflow.tracking.description import Input
 from fsae_mlflow.tracking.groups import MAIN
+from fsae_mlflow.tracking.runs.answers import patiently
 from fsae_mlflow.tracking.runs.run import Run
 
 BROWSER = "features.html"
@@ -29,8 +30,9 @@ def run_pipeline(run: Run, settings: PipelineSettings) -> dict[str, Run]:
     """Run or reuse every stage that is not skipped, gather their main metrics and pictures in `run`, and give the runs
     of the stages that are done.
 
-    A stage whose input was not made, or an optional stage that fails, is left out with a warning. The tags `fsae.stage.STAGE.run`
-    have the ids of the stages' runs. The run's inputs are the template set and the SAE's logged model.
+    A stage whose input was not made, or an optional stage that fails, is left out with a warning. The tags
+    `fsae.stage.STAGE.run` have the ids of the stages' runs. The run's inputs are the template set and the SAE's logged
+    model.
 
     Raises: UserError where another stage fails, and where the working directory is not the project's root.
     """
@@ -56,7 +58,7 @@ def run_pipeline(run: Run, settings: PipelineSettings) -> dict[str, Run]:
             continue
         _note_stage(run, name, done[name])
         run.copy_from(done[name], metrics=MAIN, artifacts=stage.artifacts)
-    reused = sum(one.client.get_run(one.id).data.tags.get("mlflow.parentRunId") != run.id for one in done.values())
+    reused = sum(one.tags.get("mlflow.parentRunId") != run.id for one in done.values())
     metrics = run.metrics
     told = [f"{len(done)} stages" + (f", {reused} of them reused" if reused else "")]
     told += [f"{' and '.join(left_out)} left out"] if left_out else []
@@ -93,7 +95,7 @@ def _inputs(stage: Stage, values: Mapping[str, Any], done: Mapping[str, Run]) ->
 
 def _digests(done: Mapping[str, Run]) -> dict[str, str]:
     """What the runs of the stages made, as digests by run id."""
-    tags = {one.id: one.client.get_run(one.id).data.tags for one in done.values()}
+    tags = {one.id: one.tags for one in done.values()}
     return {run_id: found[DIGEST_TAG] for run_id, found in tags.items() if DIGEST_TAG in found}
 
 
@@ -116,7 +118,7 @@ def _run_or_reuse(run: Run, name: str, values: Mapping[str, Any], *, made: Mappi
 
 
 def _note_stage(run: Run, name: str, child: Run) -> None:
-    found = child.client.get_run(child.id)
+    found = patiently(lambda: child.client.get_run(child.id))
     origin = f"runs:/{child.id}"
     made = Input(
         origin=origin,

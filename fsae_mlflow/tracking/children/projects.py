@@ -10,9 +10,9 @@ import mlflow
 import mlflow.projects
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import ExecutionException
-from mlflow.tracking import MlflowClient
 
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.tracking.runs.answers import patiently
 from fsae_mlflow.tracking.runs.lifecycle import REASON_TAG, Run
 
 
@@ -33,6 +33,7 @@ def run_entry_point(parent: Run, name: str, parameters: Mapping[str, Any]) -> Ru
     """
     # env_manager="local" takes `python` from PATH: the children need the parent's environment.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    patiently(lambda: parent.client.get_run(parent.id))  # what follows is not tried twice
     try:
         submitted = mlflow.projects.run(
             ".",
@@ -51,15 +52,17 @@ def run_entry_point(parent: Run, name: str, parameters: Mapping[str, Any]) -> Ru
         if child is None:
             raise UserError(f"{name} failed before it had a run: {error}") from error
         raise UserError(f"{name} failed: {child.data.tags.get(REASON_TAG, error)} (run {child.info.run_id})") from error
-    return Run(MlflowClient().get_run(submitted.run_id), name)
+    return Run(patiently(lambda: parent.client.get_run(submitted.run_id)), name)
 
 
 def _newest_child(parent: Run, name: str) -> MlflowRun | None:
-    found = mlflow.search_runs(
-        [parent.experiment_id],
-        filter_string=f"tags.mlflow.parentRunId = '{parent.id}' and tags.mlflow.project.entryPoint = '{name}'",
-        order_by=["attributes.start_time DESC"],
-        max_results=1,
-        output_format="list",
+    found = patiently(
+        lambda: mlflow.search_runs(
+            [parent.experiment_id],
+            filter_string=f"tags.mlflow.parentRunId = '{parent.id}' and tags.mlflow.project.entryPoint = '{name}'",
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
+            output_format="list",
+        )
     )
     return found[0] if found else None

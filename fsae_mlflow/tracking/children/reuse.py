@@ -8,6 +8,7 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
 from fsae_mlflow.tracking.models.logged import DIGEST_TAG, EMBEDDED_TAG, model_of, versions_of
+from fsae_mlflow.tracking.runs.answers import patiently
 from fsae_mlflow.tracking.runs.lifecycle import STAGE_TAG, Run
 
 FINGERPRINT_TAG = "fsae.fingerprint"
@@ -16,20 +17,22 @@ LISTING = "artifacts.json"
 
 def mark_reusable(run: Run, content: str) -> None:
     """Note on a finished run which artifacts it has, and its stage's fingerprint."""
-    run.client.log_dict(run.id, _artifacts(run, run.id), LISTING)
-    run.client.set_tag(run.id, FINGERPRINT_TAG, content)
+    patiently(lambda: run.client.log_dict(run.id, _artifacts(run, run.id), LISTING))
+    patiently(lambda: run.client.set_tag(run.id, FINGERPRINT_TAG, content))
 
 
 def find_reusable(parent: Run, stage: str, settings: Any, content: str) -> Run | None:
     """The newest finished run of the experiment with this fingerprint that still has every artifact, and whose model,
     where the stage registers one, is still in the registry.
     """
-    found = mlflow.search_runs(
-        [parent.experiment_id],
-        filter_string=f"tags.`{STAGE_TAG}` = '{stage}' and tags.`{FINGERPRINT_TAG}` = '{content}' "
-        "and attributes.status = 'FINISHED'",
-        order_by=["attributes.end_time DESC"],
-        output_format="list",
+    found = patiently(
+        lambda: mlflow.search_runs(
+            [parent.experiment_id],
+            filter_string=f"tags.`{STAGE_TAG}` = '{stage}' and tags.`{FINGERPRINT_TAG}` = '{content}' "
+            "and attributes.status = 'FINISHED'",
+            order_by=["attributes.end_time DESC"],
+            output_format="list",
+        )
     )
     return next((Run(one, stage) for one in found if _is_whole(parent, one, settings)), None)
 

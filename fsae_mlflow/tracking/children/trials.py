@@ -1,6 +1,8 @@
 """The runs of a sweep: one nested in it for each trial, and what the sweep's own run says of the study."""
 
+import logging
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -8,17 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
+from mlflow.exceptions import MlflowException
 
 from fsae_mlflow.parameters import deciding, flat, parse
-from fsae_mlflow.sae.saved import load_sae
+from fsae_mlflow.sae.saved import WEIGHTS, digest, load_sae
 from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sweep.figures import write_figures
 from fsae_mlflow.sweep.found import IN_USE, Sweep, TrialResult, words
 from fsae_mlflow.sweep.stage import StartRun, TrialRun
 from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.tracking.data.inputs import find_sae, share_templates
-from fsae_mlflow.tracking.description import NOTE_TAG, Call
+from fsae_mlflow.tracking.description import NOTE_TAG, Call, Input
+from fsae_mlflow.tracking.models.logged import versions_of
 from fsae_mlflow.tracking.registry import log_sae, register_sae
+from fsae_mlflow.tracking.runs.answers import patiently, said
 from fsae_mlflow.tracking.runs.lifecycle import Run, nested_run
 
 if TYPE_CHECKING:
@@ -26,6 +31,10 @@ if TYPE_CHECKING:
 
 STUDY_TAG, RUNS_TAG, BEST_TAG, FRONT_TAG = "fsae.study", "fsae.study_runs", "fsae.best_trial", "fsae.front"
 IS_BEST_TAG, ON_FRONT_TAG = "fsae.best", "fsae.on_front"
+REGISTRATION_SECONDS = 60
+MOST_LINKED = 12
+
+logger = logging.getLogger(__name__)
 
 
 def trial_runs(run: Run, templates: TemplateSet) -> StartRun:
@@ -57,7 +66,8 @@ def trial_runs(run: Run, templates: TemplateSet) -> StartRun:
 
 def log_sweep(run: Run, found: Sweep) -> None:
     """Log the trials as a table, the figures, and tags that name the study, all runs that worked on it, the run of the
-    best trial, and those of the front. The trials' own runs say in tags whether they are the best or on the front.
+    best trial, and those of the front; the description links them. The trials' own runs say in tags whether they are
+    the best or on the front.
     """
     run.log_table(found.rows, "trials.json")
     for path in write_figures(found, found.folder / run.id):
@@ -68,9 +78,33 @@ def log_sweep(run: Run, found: Sweep) -> None:
         FRONT_TAG: ",".join(trial.run_id for trial in found.front),
     }
     for trial in found.trials:
-        said = {ON_FRONT_TAG: trial in found.front, IS_BEST_TAG: trial is found.best}
-        run.tag_run(trial.run_id, {name: "yes" if value else "no" for name, value in said.items()})
+        places = {ON_FRONT_TAG: trial in found.front, IS_BEST_TAG: trial is found.best}
+        run.tag_run(trial.run_id, {name: "yes" if value else "no" for name, value in places.items()})
+    for other in found.parents:
+        run.tag_run(other, {RUNS_TAG: tags[RUNS_TAG]})
     run.set_tags(tags | ({BEST_TAG: found.best.run_id} if found.best else {}))
+    links = {"trial.best": found.best.run_id} if found.best else {}
+    links |= {f"trial.{trial.number}": trial.run_id for trial in found.front if trial is not found.best}
+    links |= {f"sweep.{number}": other for number, other in enumerate(found.parents) if other != run.id}
+    for name, run_id in [*links.items()][:MOST_LINKED]:
+        _link(run, name, run_id)
+
+
+def _link(run: Run, name: str, run_id: str) -> None:
+    """Link another run in the description; one that is deleted is passed over."""
+    try:
+        found = patiently(lambda: run.client.get_run(run_id)).info
+    except (MlflowException, OSError) as error:
+        logger.warning("%s: run %s is not linked: %s", name, run_id, said(error))
+        return
+    run.inputs[name] = Input(
+        origin=f"runs:/{run_id}",
+        digest="",
+        again="",
+        run_id=run_id,
+        run_name=found.run_name or run_id,
+        experiment_id=found.experiment_id,
+    )
 
 
 def log_best(
@@ -79,18 +113,28 @@ def log_best(
     """Log the best trial's values, metrics and SAE, register the SAE as `name` (`max_l0`: the search's limit) with the
     `recognizer` that is given, and return its folder.
 
-    Of several processes on one machine each waits for the others here, so that nothing is registered twice. One that
-    has not trained the best SAE, on another machine, logs it, and leaves the registration to the one that has.
+    Of several processes on one machine each waits for the others here, so that nothing is registered twice. One on
+    another machine than the best SAE was trained on leaves the registration to that machine for a minute.
     """
     run.log_params(best.chosen)
     run.under("train")(best.metrics, 0)
     with FileLock(best.folder.parent / IN_USE):
-        here = best.folder.is_dir()
+        here = (best.folder / WEIGHTS).is_file()
         folder = best.folder if here else find_sae(run, best.run_id)
         log_sae(run, folder)
-        if here:
+        if here or not _registered_meanwhile(run, digest(folder), name):
             register_sae(run, load_sae(folder), folder, name=name, max_l0=max_l0, recognizer=recognizer)
     return folder
+
+
+def _registered_meanwhile(run: Run, weights: str, name: str) -> bool:
+    """Whether the SAE of these weights is a version of `name` within a minute; without a name nobody registers it."""
+    until = time.monotonic() + REGISTRATION_SECONDS
+    while name and not any(one.name == name for one in patiently(lambda: [*versions_of(run.client, weights)])):
+        if time.monotonic() > until:
+            return False
+        time.sleep(1)
+    return True
 
 
 def _given(settings: TrainSettings) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from mlflow.tracking import MlflowClient
 from fsae_mlflow.provenance import Origin
 from fsae_mlflow.sae.saved import CONFIG
 from fsae_mlflow.templates.marker import source_name
+from fsae_mlflow.tracking.description import page_of
 from fsae_mlflow.tracking.groups import main_metrics
 from fsae_mlflow.tracking.models.logged import EMBEDDED_TAG, FORMAT_TAG
 from fsae_mlflow.tracking.models.readings import READINGS_FILE, Shipped
@@ -82,16 +83,16 @@ def version_card(
     shape, templates = config["hyperparameters"], config["templates"]
     card = templates.get("recognizer") or {}
     source = source_name(templates) or "unknown"
-    training = f"experiments/{model.experiment_id}/runs/{model.source_run_id}"
+    training = page_of(model.experiment_id, str(model.source_run_id))
     rows = {
         "Variant": f"{config['variant']}, {shape['d_in']:,} → {shape['d_sae']:,} features",
         "Trained on": f"{templates.get('n_rows', 0):,} templates of {source} (digest {templates.get('digest', '?')})",
         "Held out": f"{100 * config['settings'].get('holdout', 0):.0f} % of the people",
         "Recognizer": f"{card.get('name', 'unknown')} (digest {Origin.of('', card).digest or 'unknown'})",
-        "Its licence": card.get("licence") or "unknown: treat as research only",
+        "Its license": card.get("licence") or "unknown: treat as research only",
         "Its training data": card.get("training_data") or "unknown",
         "Carries the recognizer": "yes: it takes pictures too" if EMBEDDED_TAG in model.tags else "no",
-        "Run": f"[{model.source_run_id}](#/{training})",
+        "Run": f"[{model.source_run_id}]({training})",
     }
     sections = [
         f"{TITLE} · {config['variant']}, {shape['d_sae']:,} features of face templates",
@@ -119,7 +120,7 @@ def model_card(name: str, config: Mapping[str, Any]) -> str:
         f"{TITLE}s of face templates (width {d_in})\n\n"
         "Each version has a card. `champion` is the version with the least held-out fvu, below 1, within the L0 limit "
         "`fsae.max_l0`, on one template set and the same held-out people; `challenger` the newest that did not take "
-        "it; `champion_previous` the champion before. Why a version got its alias says its tag `fsae.verdict`.\n\n"
+        "it; `champion_previous` the champion before. The tag `fsae.verdict` says why a version got its alias.\n\n"
         f"```python\nmodel = mlflow.pyfunc.load_model('models:/{name}@champion')\n"
         "features = model.predict(templates)\n```\n"
     )

@@ -16,7 +16,7 @@ from fsae_mlflow.tracking.models.readings import READINGS_FILE, Shipped
 from fsae_mlflow.tracking.models.served_inputs import RECOGNIZER, pictures_of, templates_of
 
 OUTPUTS = ("features", "top", "readings", "reconstruction", "match")
-ADVICE = "this model does not know it: run describe with sae= this model, which adds it, or "
+ADVICE = "this model has no readings: run describe with sae=models:/NAME/VERSION of this model to add them, or "
 
 
 class ServedSAE:

@@ -16,25 +16,24 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import mlflow
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.files.atomic import atomic_write
 from fsae_mlflow.progress import SECONDS_BETWEEN_LINES
-from fsae_mlflow.tracking.addresses import without_password
 from fsae_mlflow.tracking.process.owners import process_tags
-from fsae_mlflow.tracking.runs.sending import attempt
+from fsae_mlflow.tracking.runs.answers import PATIENCE_SECONDS, is_refusal, said, server
+from fsae_mlflow.tracking.runs.sending import attempt, stamp_of
 
 PATTERN = "unlogged-*.jsonl"
-PATIENCE_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 15.0
 MAX_METRICS = 1000
 MAX_PARAM_LENGTH = 6000
+REASON_TAG = "fsae.reason"
 NAMES = {"params": "parameter sets", "tags": "tag sets", "path": "artifacts", "json": "artifacts", "table": "artifacts"}
 NAMES |= {
     "metrics": "metric entries",
+    "tag_run": "tag sets",
     "dataset": "inputs",
     "model": "models",
     "used_model": "models",
@@ -70,6 +69,7 @@ class Journal:
         self.in_memory: deque[str] = deque()  # while the disk is full
         self.refused: list[str] = []
         self.trouble = ""
+        self.is_open = False
         self.away = False  # whether the last request found no server
         self.sending_file = False
         self.stopped = self.halted = False
@@ -93,7 +93,7 @@ class Journal:
                 self.thread.start()
             self.changed.notify_all()
 
-    def flush(self, patience: float) -> bool:
+    def flush(self, patience: float = PATIENCE_SECONDS) -> bool:
         """Wait until every entry has arrived, or nothing has arrived for `patience` seconds; whether all have."""
         with self.changed:
             self.arrived_at = time.monotonic()
@@ -121,7 +121,8 @@ class Journal:
             self.stopped = True
             self.changed.notify_all()
             if complete:
-                self.path.unlink(missing_ok=True)
+                if self.is_open:  # else it is an earlier start's, and the disk was full
+                    self.path.unlink(missing_ok=True)
                 with suppress(OSError):  # unless this folder is empty, it stays
                     self.path.parent.rmdir()
                 return ""
@@ -148,10 +149,8 @@ class Journal:
         return self.position == self.size and not self.in_memory
 
     def _write(self) -> None:
-        if not self.path.exists() or self.path.stat().st_size < len(self.header):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text(self.header)
-            self.position = self.size = len(self.header)
+        if not self.is_open or not self.path.exists():
+            self._open()
         with self.path.open("r+") as file:
             file.truncate(self.size)  # without half a line of an attempt that found the disk full
             file.seek(self.size)
@@ -160,6 +159,18 @@ class Journal:
             file.flush()
             self.size += len(lines)
         self.in_memory.clear()
+
+    def _open(self) -> None:
+        """Begin the file, with what an earlier start of the run has left in it."""
+        lines = self.path.read_text().splitlines(keepends=True)[1:] if self.path.exists() else []
+        # A process that died may leave half a line.
+        due = [line for line in lines if line.endswith("\n") and _is_due(json.loads(line))]
+        with atomic_write(self.path) as temporary:
+            temporary.write_text(self.header + "".join(due))
+        self.position = len(self.header)
+        self.size = self.position + sum(map(len, due))
+        self.n_left += len(due)
+        self.is_open = True
 
     def _rest(self) -> list[str]:
         text = self.path.read_text()[self.position : self.size] if self.position < self.size else ""
@@ -227,24 +238,14 @@ class Journal:
                 self.trouble = self.trouble if error is None else said(error)
 
 
-def is_refusal(error: Exception) -> bool:
-    """Whether the server has answered, and would answer the same again; else it may answer later."""
-    if isinstance(error, MlflowException):
-        return 400 <= error.get_http_status_code() < 500 and error.get_http_status_code() not in (408, 429)
-    if isinstance(error, OSError):
-        return isinstance(error, FileNotFoundError)
-    return isinstance(error, TypeError | ValueError | LookupError)
-
-
-def said(error: BaseException) -> str:
-    """What an error says, in one line of moderate length, without the server's user name and password."""
-    text = " ".join(str(error).split()).replace(str(mlflow.get_tracking_uri()), server())
-    return (text if len(text) <= 240 else f"{text[:240]}…") or type(error).__name__
-
-
-def server() -> str:
-    """The address of the tracking server or store, without user name and password."""
-    return without_password(str(mlflow.get_tracking_uri()))
+def _is_due(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry of an earlier start still holds: a run that is started again ends and registers by itself, and
+    logs files that have changed since.
+    """
+    if entry["do"] in ("end", "register") or REASON_TAG in entry.get("values", ()):
+        return False
+    path = Path(entry.get("path", ""))
+    return path.exists() and entry.get("stamp") in (None, stamp_of(path))
 
 
 def not_logged(stage: str, lines: list[str], trouble: str, folder: Path, *, finished: bool = True) -> str:

@@ -21,7 +21,8 @@ from fsae_mlflow.parameters import flat
 from fsae_mlflow.tracking.description import NOTE_TAG, Call, unfinished
 from fsae_mlflow.tracking.process.owners import device_tags, is_gone, process_tags
 from fsae_mlflow.tracking.process.signals import ignore_signals, interrupt_behind, reason_of
-from fsae_mlflow.tracking.runs.journal import PATIENCE_SECONDS, NotLoggedError, is_refusal, said, server
+from fsae_mlflow.tracking.runs.answers import PATIENCE_SECONDS, is_refusal, patiently, said, server
+from fsae_mlflow.tracking.runs.journal import REASON_TAG, NotLoggedError
 from fsae_mlflow.tracking.runs.run import NOT_CALLED, OUTPUTS, RANDOM_NAME, RUN_NAME_TAG, Run
 from fsae_mlflow.tracking.runs.source_code import code_tags
 from fsae_mlflow.tracking.runs.system_metrics import system_metrics
@@ -29,7 +30,6 @@ from fsae_mlflow.tracking.runs.warned import warnings_kept
 
 EXPERIMENT = "fsae_mlflow"
 STAGE_TAG = "fsae.stage"
-REASON_TAG = "fsae.reason"
 INTERRUPTED_PATIENCE_SECONDS = 10.0
 HTTP_BRIEF = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
 
@@ -77,7 +77,8 @@ def attached_run(settings: Any, *, stage: str, call: Call = NOT_CALLED) -> Itera
         _end_gone_runs(active.info.experiment_id)
     except (MlflowException, OSError) as error:
         raise UserError(
-            f"The tracking server {server()} cannot start a run: {said(error)}. Nothing was done."
+            f"The tracking server {server()} cannot start a run: {said(error)}. Start it or correct "
+            "MLFLOW_TRACKING_URI; nothing was done."
         ) from error
     folder = Path(getattr(settings, "output", "") or OUTPUTS / stage)
     try:
@@ -102,7 +103,8 @@ def attached_run(settings: Any, *, stage: str, call: Call = NOT_CALLED) -> Itera
         if is_refusal(error):
             raise
         raise UserError(
-            f"{stage} needs the tracking server {server()}, which does not answer: {said(error)}"
+            f"{stage} needs the tracking server {server()}, which does not answer: {said(error)}. Start it, then run "
+            "the same command again."
         ) from error
     if run.not_logged:
         raise NotLoggedError(" ".join(run.not_logged))
@@ -111,7 +113,11 @@ def attached_run(settings: Any, *, stage: str, call: Call = NOT_CALLED) -> Itera
 @contextmanager
 def nested_run(parent: Run, name: str, *, stage: str, call: Call = NOT_CALLED) -> Iterator[Run]:
     """A child run in this process; it ends by the same rules as its parent, which says what was not logged."""
-    active = mlflow.start_run(run_name=name, nested=True, parent_run_id=parent.id)
+    active = patiently(
+        lambda: mlflow.start_run(
+            run_name=name, nested=True, parent_run_id=parent.id, experiment_id=parent.experiment_id
+        )
+    )
     with _ended(Run(active, stage, parent.journal.folder, call)) as run:
         yield run
     parent.not_logged += run.not_logged
@@ -137,6 +143,8 @@ def _start() -> mlflow.ActiveRun:
     # Child processes must use the same store, whatever their working directory is.
     os.environ.setdefault("MLFLOW_TRACKING_URI", mlflow.get_tracking_uri())
     with _creating_store():
+        if waiting := os.environ.get("MLFLOW_RUN_ID"):  # whoever made the run is at work: a pipeline, or `mlflow run`
+            patiently(lambda: MlflowClient().get_run(waiting))
         if not {"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"} & os.environ.keys():
             mlflow.set_experiment(EXPERIMENT)
         run = mlflow.start_run(log_system_metrics=False)

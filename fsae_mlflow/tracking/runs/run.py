@@ -4,6 +4,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,7 +20,9 @@ from PIL import Image
 from fsae_mlflow.progress import OnMetrics
 from fsae_mlflow.tracking.description import NOTE_TAG, Call, Input, describe_run, page_of
 from fsae_mlflow.tracking.groups import grouped, main_metrics
-from fsae_mlflow.tracking.runs.journal import MAX_PARAM_LENGTH, PATIENCE_SECONDS, Journal, metric_points, server
+from fsae_mlflow.tracking.runs.answers import patiently, server
+from fsae_mlflow.tracking.runs.journal import MAX_PARAM_LENGTH, Journal, metric_points
+from fsae_mlflow.tracking.runs.sending import stamp_of
 
 MAX_NAME_LENGTH = 120
 MAX_TAG_LENGTH = 5000
@@ -115,8 +118,8 @@ class Run:
         self.log("params", values=known)
 
     def tag_run(self, run_id: str, tags: Mapping[str, str]) -> None:
-        """Set tags of another run."""
-        self.log("tags", values=dict(tags), run=run_id)
+        """Set tags of another run; one that is deleted is passed over."""
+        self.log("tag_run", values=dict(tags), run=run_id)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""
@@ -132,9 +135,7 @@ class Run:
     def log_path(self, path: Path, folder: str | None = None) -> None:
         """Log a file, or all files of a folder, as artifacts under `folder`."""
         if not path.is_dir():
-            stat = path.stat()
-            stamp = [stat.st_size, stat.st_mtime_ns]
-            self.log("path", path=str(path.resolve()), folder=folder, stamp=stamp)
+            self.log("path", path=str(path.resolve()), folder=folder, stamp=stamp_of(path))
             self.at_root |= {} if folder else {path.name: path}
             return
         for file in sorted(one for one in path.rglob("*") if one.is_file()):  # an entry each, so that each is sent once
@@ -153,28 +154,34 @@ class Run:
     def metrics(self) -> dict[str, float]:
         """The last value of each metric that is logged so far."""
         if self.leads:
-            self.journal.flush(PATIENCE_SECONDS)
-        return self.client.get_run(self.id).data.metrics
+            self.journal.flush()
+        return patiently(lambda: self.client.get_run(self.id)).data.metrics
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags that the server has."""
+        return patiently(lambda: self.client.get_run(self.id)).data.tags
 
     def copy_from(self, child: "Run", *, metrics: Collection[str], artifacts: Collection[str]) -> None:
         """Log a child's datasets, models, metrics and top-level artifacts here too; of the latter those of the given
         names that the child has.
         """
         self.on_metrics({name: value for name, value in child.metrics.items() if name in metrics})
-        found = self.client.get_run(child.id)
+        found = patiently(lambda: self.client.get_run(child.id))
         for one in found.inputs.dataset_inputs if found.inputs else []:
             context = next((tag.value for tag in one.tags if tag.key == "mlflow.data.context"), "")
             self.log("dataset", dataset=dict(one.dataset), context=context)
         for model in found.outputs.model_outputs if found.outputs else []:
             self.log("model", model=model.model_id)
-        for artifact in self.client.list_artifacts(child.id):
+        for artifact in patiently(lambda: self.client.list_artifacts(child.id)):
             if artifact.path in artifacts:
-                self.log_path(Path(self.client.download_artifacts(child.id, artifact.path)))
+                download = partial(self.client.download_artifacts, child.id, artifact.path)
+                self.log_path(Path(patiently(download)))
 
     @property
     def local_artifacts(self) -> Path | None:
         """The folder of the run's artifacts, where it is on this machine."""
-        address = self.client.get_run(self.id).info.artifact_uri
+        address = patiently(lambda: self.client.get_run(self.id)).info.artifact_uri
         return Path(local_file_uri_to_path(address)).resolve() if is_local_uri(address) else None
 
     def add_to_name(self, words: str) -> None:

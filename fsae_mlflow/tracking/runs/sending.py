@@ -1,18 +1,23 @@
 """How an entry of the journal is sent to the tracking server."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.tracking.models.card import add_readings, write_cards
 from fsae_mlflow.tracking.models.logged import note_output
+from fsae_mlflow.tracking.runs.answers import is_refusal, said
 
 TABLES_TAG = "mlflow.loggedArtifacts"
+
+logger = logging.getLogger(__name__)
 
 
 def attempt(client: MlflowClient, run_id: str, entries: list[dict[str, Any]]) -> Exception | None:
@@ -22,6 +27,12 @@ def attempt(client: MlflowClient, run_id: str, entries: list[dict[str, Any]]) ->
     except Exception as error:
         return error
     return None
+
+
+def stamp_of(path: Path) -> list[int]:
+    """Size and time of change, by which a file that was written again is told from the one that was logged."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
 
 
 def _send(client: MlflowClient, run_id: str, entries: list[dict[str, Any]]) -> None:
@@ -34,9 +45,14 @@ def _send(client: MlflowClient, run_id: str, entries: list[dict[str, Any]]) -> N
             params = [Param(name, value) for name, value in values.items() if name not in known]
             client.log_batch(run_id, params=params)
         case {"do": "tags", "values": values}:
-            client.log_batch(
-                entries[0].get("run", run_id), tags=[RunTag(name, value) for name, value in values.items()]
-            )
+            client.log_batch(run_id, tags=[RunTag(name, value) for name, value in values.items()])
+        case {"do": "tag_run", "run": other, "values": values}:
+            try:
+                client.log_batch(other, tags=[RunTag(name, value) for name, value in values.items()])
+            except MlflowException as error:  # its owner may have deleted it
+                if not is_refusal(error):
+                    raise
+                logger.info("Run %s gets no tags: %s", other, said(error))
         case {"do": "json", "value": value, "name": name}:
             client.log_dict(run_id, value, name)
         case {"do": "table", "text": text, "name": name}:
@@ -46,8 +62,7 @@ def _send(client: MlflowClient, run_id: str, entries: list[dict[str, Any]]) -> N
             table = {"path": name, "type": "table"}
             client.set_tag(run_id, TABLES_TAG, json.dumps(tables if table in tables else [*tables, table]))
         case {"do": "path", "path": path, "folder": folder, "stamp": stamp}:
-            stat = Path(path).stat()
-            if [stat.st_size, stat.st_mtime_ns] != stamp:
+            if stamp_of(Path(path)) != stamp:
                 raise UserError(f"{path} has changed since the run logged it, so it is not sent.")
             client.log_artifact(run_id, path, folder)
         case {"do": "image", "path": path, "key": key, "step": step}:

@@ -106,7 +106,7 @@ def _markdown(groups: Sequence[Group], common: Sequence[Common], fired: FiredFea
     yield ""
     if not overall.has_fmr:
         yield (
-            f"A rate at FAR {overall.far:g} takes at least {FEWEST_ERRORS / overall.far:,.0f} impostor pairs, and here "
+            f"A rate at FAR {overall.far:g} needs at least {FEWEST_ERRORS / overall.far:,.0f} impostor pairs, and here "
             f"are {overall.impostor.n:,}: give more pairs (pairs, or a larger pairs_per_fold), or a larger far.\n"
         )
     yield (

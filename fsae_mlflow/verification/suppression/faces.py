@@ -72,8 +72,8 @@ def faces_to_probe(selection: Selection, labeled: TemplateSet, labels: Labels, *
             if name not in labels.booleans:
                 nearest = get_close_matches(name, labels.booleans, n=5, cutoff=0.0)
                 raise UserError(
-                    f"attributes: {name}, which features are left out for, is no attribute of 0 and 1 of the labels; "
-                    f"there are {', '.join(nearest) or 'none'}. Give labels of it, or leave attributes out."
+                    f"attributes: without=attribute:{name} needs labels of {name} with the values 0 and 1; the labels "
+                    f"have {', '.join(nearest) or 'none'}. Add a column {name}, or leave attributes out."
                 )
     drawn = hashed(labeled.identities) <= drawn_below(MOST_FACES, len(labeled))
     names = [name for name in selection.attributes if name in labels.booleans]
@@ -89,9 +89,9 @@ def faces_to_probe(selection: Selection, labeled: TemplateSet, labels: Labels, *
             targets, split = [*targets, name], wider
         elif not selection.inferred:
             raise UserError(
-                f"attributes: a probe of {name} needs ten people who have it and ten who lack it on either side of the "
-                f"split of {len(set(labeled.identities[rows].tolist())):,} labeled people; label more people, or leave "
-                "attributes out."
+                f"attributes: to train and test a probe of {name}, each half of the people must have ten with it and "
+                f"ten without it; there are {len(set(labeled.identities[rows].tolist())):,} labeled people. Label more "
+                "people, or leave attributes out."
             )
     if split is None:
         logger.warning(

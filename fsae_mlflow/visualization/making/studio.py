@@ -1,4 +1,4 @@
-"""The room where images are made: everything that all images of one SAE have in common."""
+"""Where images are made: everything that all images of one SAE have in common."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

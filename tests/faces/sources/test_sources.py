@@ -129,7 +129,7 @@ class Evil:
     ("content", "message"),
     [
         (pickle.dumps(([b"a", b"b"], [Evil()])), r"posix\.system, which a pair set does not contain"),
-        (pickle.dumps(([b"a"], [True])), "two encoded pictures for each truth value; it holds 1 and 1"),
+        (pickle.dumps(([b"a"], [True])), "two encoded pictures for each boolean; it holds 1 and 1"),
         (pickle.dumps({"a": 1}), "is not a pair set of InsightFace"),
         (b"not a pickle", "is not a pair set of InsightFace"),
     ],

@@ -141,7 +141,7 @@ def test_the_sets_own_columns_are_labels(tmp_path: Path, jpeg: bytes, caplog: py
     assert list(found.booleans) == ["glasses"] and list(found.numbers) == ["age"]
     assert nan_equal(found.booleans["glasses"], [np.nan, *HALF[1:]])
     assert nan_equal(found.numbers["age"], [np.nan, *range(1, 42)])
-    assert "split are columns of text" in caplog.text
+    assert "split hold text" in caplog.text
     assert "year has the one value 1994; the column is left out" in caplog.text
     both = read_attributes(written(tmp_path, IDS, glasses=[1 - value for value in HALF]), own)
     assert nan_equal(both.booleans["glasses"], [1 - value for value in HALF])

@@ -144,7 +144,7 @@ def test_sheets_hold_at_most_so_many_pictures() -> None:
 def test_other_images_and_explanations_are_refused(
     given: dict[str, Any], images: FeatureImages, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="images: they are of the SAE abc, and this run has xyz; run visualize"):
+    with pytest.raises(UserError, match="images: they are of the SAE abc, but this run uses xyz; run visualize"):
         read_images(images.folder, sae="xyz")
     with pytest.raises(UserError, match=r"images: .* holds no readable images.parquet"):
         read_images(tmp_path, sae="abc")

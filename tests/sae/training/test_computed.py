@@ -128,5 +128,5 @@ def test_what_cannot_be_computed_is_refused(sparse: TemplateSet, tmp_path: Path,
         computed("ica", sparse, tmp_path / "far", target_l0=17.0)
     with TemplateWriter(tmp_path / "same", width=WIDTH, metadata={}) as writer:
         writer.write([face_row(f"p{i}/{i}.jpg", np.ones(WIDTH), jpeg) for i in range(30)])
-    with pytest.raises(UserError, match="variant=pca needs templates that differ; all 30 have one direction"):
+    with pytest.raises(UserError, match="variant=pca needs templates of at least two directions; all 30 have the same"):
         computed("pca", TemplateSet.open(tmp_path / "same"), tmp_path / "out", holdout=0.0)

@@ -29,6 +29,7 @@ from fsae_mlflow.tracking.models.embedded import EmbeddableRecognizer, EmbeddedR
 from fsae_mlflow.tracking.models.logged import PICTURE_REQUIREMENTS, REQUIREMENTS
 from tests.sae.making import train_settings
 from tests.tracking.models.made import register
+from tests.tracking.models.serving import post, served
 from tests.tracking.models.test_served_model import imported
 
 SCRIPT = """
@@ -106,6 +107,19 @@ def test_pictures_give_what_their_templates_give(made: Made, model: mlflow.pyfun
     root = Path(mlflow.artifacts.download_artifacts("models:/small/1"))
     for name in ("requirements.txt", "conda.yaml"):
         assert all(f"{package}==" in (root / name).read_text() for package in (*REQUIREMENTS, *PICTURE_REQUIREMENTS))
+
+
+@pytest.mark.usefixtures("model")
+def test_a_server_answers_two_pictures_with_why_they_match(made: Made) -> None:
+    text = [base64.b64encode(one).decode() for one in made.pictures[:2]]
+    first, second = made.templates.templates[:2]
+    cosine = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
+    with served("models:/small/1") as address:
+        status, answer = post(address, json.dumps({"inputs": text, "params": {"output": "match", "k": 3}}).encode())
+        assert status == 200 and answer["predictions"]["similarity"] == pytest.approx(cosine, abs=1e-3)
+        assert len(answer["predictions"]["features"]) == 3
+        status, answer = post(address, json.dumps({"inputs": ["no base64!"]}).encode())
+        assert status == 400 and "Picture 0 is not base64 text" in answer["message"]
 
 
 @pytest.mark.parametrize(

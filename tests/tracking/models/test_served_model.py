@@ -165,7 +165,7 @@ def test_features_are_left_out_by_number(model: mlflow.pyfunc.PyFuncModel, templ
 @pytest.mark.parametrize(
     "params, sentence",
     [
-        ({"without": "attribute:Male"}, "needs to know what the features mean; this model does not know it: run desc"),
+        ({"without": "attribute:Male"}, "needs to know what the features mean; this model has no readings: run desc"),
         ({"output": "readings"}, "output=readings needs to know what the features mean; .* or ask for output=top"),
         ({"without": "32"}, "or numbers from 0 to 31 .*d_sae is 32"),
         ({"output": "all"}, "output must be one of features, top, readings, reconstruction, match; it is 'all'"),

@@ -4,11 +4,8 @@ import json
 import os
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import numpy as np
@@ -16,10 +13,9 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from tests.servers import free_port, until_answered
 from tests.tracking.models.made import FIXTURES, GATED
+from tests.tracking.models.serving import post, served
 
-PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # MLflow starts uvicorn by its name
 EXPECTED = load_file(GATED / "expected.safetensors")["features"]
 SHARDS = sorted((FIXTURES / "templates").glob("templates-*.parquet"))
 
@@ -31,28 +27,9 @@ def command(registered: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def address(registered: str, command: list[str]) -> Iterator[str]:
-    port = free_port()
-    server = subprocess.Popen(
-        [*command, "serve", "-m", registered, "-p", str(port), "--env-manager", "local"],
-        env=os.environ | {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "PATH": PATH},
-    )
-    try:
-        until_answered(f"http://127.0.0.1:{port}/ping", seconds=180)
-        yield f"http://127.0.0.1:{port}/invocations"
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def post(address: str, body: bytes, kind: str = "application/json") -> tuple[int, Any]:
-    """The status and the JSON that a server answers."""
-    request = urllib.request.Request(address, data=body, headers={"Content-Type": kind})
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        return error.code, json.load(error)
+def address(registered: str) -> Iterator[str]:
+    with served(registered) as address:
+        yield address
 
 
 def test_a_server_answers(address: str) -> None:

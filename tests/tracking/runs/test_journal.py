@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from mlflow.tracking import MlflowClient
 
+from fsae_mlflow.tracking.process.owners import process_tags
 from fsae_mlflow.tracking.runs import journal as module
 from fsae_mlflow.tracking.runs.journal import Journal, metric_points
+from fsae_mlflow.tracking.runs.sending import stamp_of
 
 AWAY = MlflowException("API request failed: connection refused", INTERNAL_ERROR)
 
@@ -101,6 +104,80 @@ def test_a_refused_entry_is_kept_and_the_next_ones_go_on(journal: Journal, serve
     put(journal, 2)
     assert "1 metric entries could not be logged" in journal.close(10.0)
     assert server.arrived == [2] and waiting(journal) == [1]
+
+
+def test_a_file_that_a_proxy_refuses_keeps_nothing_back(journal: Journal, server: Server) -> None:
+    response = requests.Response()
+    response.status_code = 413
+    server.failures = [requests.HTTPError("413 Request Entity Too Large", response=response)] * 2
+    put(journal, 1)
+    while not journal.refused:
+        journal.flush(10.0)
+    put(journal, 2)
+    while len(journal.refused) < 2:
+        journal.flush(10.0)
+    put(journal, 3)
+    assert "2 metric entries could not be logged" in journal.close(10.0)
+    assert server.arrived == [3] and waiting(journal) == [1, 2]
+
+
+@pytest.mark.parametrize("closed", [False, True])  # killed: the header has the same length; else a shorter one
+def test_a_run_that_is_started_again_sends_what_an_earlier_start_left(
+    closed: bool, journal: Journal, server: Server, tmp_path: Path
+) -> None:
+    same, changed = tmp_path / "same.txt", tmp_path / "changed.txt"
+    server.failures = [AWAY] * 10_000
+    put(journal, 1)
+    for path in (same, changed):
+        path.write_text("file")
+        journal.put({"do": "path", "path": str(path), "folder": None, "stamp": stamp_of(path)})
+    journal.put({"do": "tags", "values": {"fsae.reason": "stopped"}})
+    journal.put({"do": "tags", "values": {"kept": "yes"}})
+    journal.put({"do": "end", "status": "KILLED", "time": 1})
+    changed.write_text("another text")
+    if closed:
+        assert journal.close(0.0)
+    else:
+        journal.stopped = True
+        with journal.path.open("a") as file:
+            file.write('{"do": "met')
+    again = Journal("abc", tmp_path / "out", stage="test")
+    again.client = away = Server()
+    away.failures = [AWAY] * 10_000
+    put(again, 2)
+    lines = [json.loads(line) for line in again.path.read_text().splitlines()]
+    assert lines[0]["process"] == process_tags()
+    found = [entry.get("path") or entry.get("values") or entry["metrics"][0][1] for entry in lines[1:]]
+    assert found == [1.0, str(same), {"kept": "yes"}, 2.0]
+    assert "2 metric entries, 1 artifacts, 1 tag sets" in again.close(0.0)
+
+
+def test_what_an_earlier_start_left_is_sent_first(journal: Journal, server: Server, tmp_path: Path) -> None:
+    server.failures = [AWAY] * 10_000
+    put(journal, 1, 2)
+    assert journal.close(0.0)
+    again = Journal("abc", tmp_path / "out", stage="test")
+    again.client = present = Server()
+    put(again, 3)
+    assert again.close(10.0) == "" and present.arrived == [1, 2, 3] and not again.path.exists()
+
+
+def test_a_full_disk_leaves_what_an_earlier_start_left(
+    journal: Journal, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.failures = [AWAY] * 10_000
+    put(journal, 1)
+    assert journal.close(0.0)
+
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "atomic_write", full)
+    again = Journal("abc", tmp_path / "out", stage="test")
+    again.client = present = Server()
+    put(again, 2)
+    assert again.close(10.0) == "" and present.arrived == [2]
+    assert waiting(again) == [1]
 
 
 def test_a_full_disk_loses_nothing(journal: Journal, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

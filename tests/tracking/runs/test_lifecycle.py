@@ -11,6 +11,8 @@ import mlflow
 import psutil
 import pytest
 from click.testing import CliRunner
+from mlflow.entities import Metric, ViewType
+from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from fsae_mlflow.errors import UserError
@@ -23,7 +25,8 @@ from fsae_mlflow.tracking.data.inputs import find_sae, open_templates
 from fsae_mlflow.tracking.process.environment import DEFAULTS
 from fsae_mlflow.tracking.process.owners import is_gone, process_tags
 from fsae_mlflow.tracking.registry import register_sae
-from fsae_mlflow.tracking.runs.lifecycle import Run
+from fsae_mlflow.tracking.runs import answers
+from fsae_mlflow.tracking.runs.lifecycle import Run, nested_run
 from fsae_mlflow.tracking.runs.sending import attempt
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "version_0_1"
@@ -191,6 +194,90 @@ def test_a_run_that_is_started_again_forgets_why_it_ended(monkeypatch: pytest.Mo
     assert invoke(lambda settings, run: None).exit_code == 0
     again = newest()
     assert again.info.run_id == failed.info.run_id and "fsae.reason" not in again.data.tags
+
+
+@pytest.fixture
+def absences(store: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """For how many of the next requests that make a run or read one the server is away every second time."""
+    left = [0]
+    monkeypatch.setattr(answers, "SECONDS_BETWEEN_TRIES", 0.01)
+    for name in ("create_run", "get_run"):
+        asked = getattr(mlflow.MlflowClient, name)
+
+        def ask(*given: Any, asked: Any = asked, **named: Any) -> Any:
+            left[0] -= 1
+            if left[0] >= 0 and left[0] % 2 == 0:
+                raise MlflowException("connection refused")
+            return asked(*given, **named)
+
+        monkeypatch.setattr(mlflow.MlflowClient, name, ask)
+    return left
+
+
+def test_a_server_that_is_away_for_a_time_ends_no_stage_that_has_started(absences: list[int]) -> None:
+    def stage(settings: Nothing, run: Run) -> None:
+        run.on_metrics({"x": 1.0})
+        assert run.journal.flush(20.0)
+        absences[0] = 3
+        with nested_run(run, "trial", stage="trial") as trial:
+            trial.on_metrics({"x": 2.0})
+            assert trial.journal.flush(20.0)
+            absences[0] = 3
+            assert trial.metrics == {"x": 2.0}
+            absences[0] = 5
+            run.copy_from(trial, metrics=["x"], artifacts=[])
+
+    result = invoke(stage)
+    assert result.exit_code == 0, result.output
+    assert newest().data.metrics == {"x": 2.0}
+
+
+def test_a_stage_of_a_pipeline_waits_for_the_server(absences: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = mlflow.MlflowClient().create_run(mlflow.set_experiment("e").experiment_id).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", waiting)
+    absences[0] = 1
+    assert invoke(lambda settings, run: None).exit_code == 0
+    assert mlflow.get_run(waiting).info.status == "FINISHED"
+
+
+@pytest.mark.usefixtures("store")
+def test_a_nested_run_is_in_its_parents_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = mlflow.MlflowClient()
+    experiment = client.create_experiment("of the parent")
+    monkeypatch.setenv("MLFLOW_RUN_ID", client.create_run(experiment).info.run_id)
+    monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
+
+    def stage(settings: Nothing, run: Run) -> None:
+        with nested_run(run, "trial", stage="trial"):
+            pass
+
+    assert invoke(stage).exit_code == 0
+    assert len(client.search_runs([experiment])) == 2
+
+
+@pytest.mark.usefixtures("store")
+def test_another_run_is_tagged_unless_it_is_deleted_or_of_another_server() -> None:
+    client, others = mlflow.MlflowClient(), list[str]()
+
+    def stage(settings: Nothing, run: Run) -> None:
+        others.extend(client.create_run(run.experiment_id).info.run_id for _ in range(2))
+        client.delete_run(others[0])
+        for other in (*others, 32 * "0"):
+            run.tag_run(other, {"best": "yes"})
+
+    result = invoke(stage)
+    assert result.exit_code == 0, result.output
+    assert client.get_run(others[1]).data.tags["best"] == "yes"
+    deleted = client.search_runs([client.get_run(others[0]).info.experiment_id], run_view_type=ViewType.DELETED_ONLY)
+    assert "best" not in deleted[0].data.tags
+
+
+@pytest.mark.usefixtures("store")
+def test_mlflow_splits_metrics_that_are_more_than_a_request_takes() -> None:
+    client = mlflow.MlflowClient()
+    run_id = client.create_run(mlflow.set_experiment("e").experiment_id).info.run_id
+    client.log_batch(run_id, metrics=[Metric(f"m/{number}", 1.0, 1, 0) for number in range(1001)])
+    assert len(client.get_run(run_id).data.metrics) == 1001
 
 
 @pytest.mark.usefixtures("store")

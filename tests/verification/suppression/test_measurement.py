@@ -139,9 +139,9 @@ def test_a_line_a_method_and_attribute_is_written(
 @pytest.mark.parametrize(
     ("attribute", "sentence"),
     [
-        ("hta", "hta, which features are left out for, is no attribute of 0 and 1 .*there are hat, "),
-        ("age", "age, which features are left out for, is no attribute of 0 and 1"),
-        ("few", "a probe of few needs ten people who have it"),
+        ("hta", "without=attribute:hta needs labels of hta .*the labels have hat, "),
+        ("age", "without=attribute:age needs labels of age with the values 0 and 1"),
+        ("few", "a probe of few, each half of the people must have ten with it"),
     ],
 )
 def test_named_attributes_that_no_probe_can_be_trained_on_are_refused(

@@ -99,7 +99,7 @@ def test_what_needs_the_cpu_is_refused_elsewhere(template_set: TemplateSet) -> N
 def test_what_is_kept_is_said_in_words(template_set: TemplateSet, tmp_path: Path) -> None:
     one = made(template_set)
     checkpoints = Checkpoints(one, tmp_path, "digest")
-    assert checkpoints.kept.startswith("no step is kept")
+    assert checkpoints.kept.startswith("no checkpoint was saved")
     for saved, step, words in (
         (3, 3, "the same command goes on from there"),
         (3, 5, "the steps up to 3 are kept, and"),
