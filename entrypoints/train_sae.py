@@ -13,6 +13,7 @@ def main(settings, run):
     from fsae_mlflow.features.describe import reading_metrics
     from fsae_mlflow.features.settings import DescribeSettings
     from fsae_mlflow.parameters import output_folder
+    from fsae_mlflow.report.densities import density_series, draw_densities
     from fsae_mlflow.sae.training.checkpoint import training_fingerprint
     from fsae_mlflow.sae.training.dimensions import warn_if_useless
     from fsae_mlflow.sae.training.stage import train
@@ -25,19 +26,23 @@ def main(settings, run):
     templates = open_templates(run, settings.templates, context="training")
     recognizer = find_embeddable(settings, templates)
     output = output_folder("train_sae", settings.output, training_fingerprint(settings, templates.digest))
-    trained = train(settings, templates=templates, output=output, on_metrics=run.on_epoch)
+    series = density_series(output / "densities", settings.epochs, run.on_image("densities"))
+    trained = train(settings, templates=templates, output=output, on_metrics=run.on_epoch, on_densities=series)
     run.under("train")(trained.metrics, 0)
     if run.leads:
         found = spectrum(templates)
         run.on_metrics(found.metrics)
         warn_if_useless(trained.metrics, found, computed=bool(settings.variant.directions))
+        density = trained.sae.density.double().numpy()
+        for path in draw_densities(density, output / "density.png", source="training faces"):
+            run.log_path(path)
     log_sae(run, trained.folder)
     register_sae(run, trained.sae, trained.folder, name=name, recognizer=recognizer)
     if settings.describe and run.leads:
         reading = DescribeSettings(device=settings.device)
         run.of_sae("readings")(reading_metrics(reading, templates=templates, sae=trained.sae), 0)
         run.update_card()
-    run.conclude(trained.headline, folder=trained.folder)
+    run.conclude(trained.headline, folder=trained.folder, picture="density.png")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The whole way through click's runner on a handful of faces, and the sentences that users' mistakes end in."""
 
 import importlib
+import json
 import math
 from pathlib import Path
 
@@ -90,6 +91,8 @@ def test_the_whole_way(faces: Path, tmp_path: Path) -> None:
     assert run.inputs.dataset_inputs[0].dataset.digest == templates.digest
     assert {"train/fvu", "heldout/fvu", "train/alive", "per_epoch/train/lr", "train/lam"} <= run.data.metrics.keys()
     assert run.info.run_name == "train_sae gated ×2"
+    series = sorted(name for name in artifacts(run, "images") if "densities" in name and name.endswith(".png"))
+    assert len(series) == 2 and "density.png" in run.data.tags["mlflow.note.content"]
     assert {"spectrum/participation_ratio", "spectrum/dimensions_99"} <= run.data.metrics.keys()
     assert len(mlflow.MlflowClient().get_metric_history(run.info.run_id, "per_epoch/train/loss_total")) == 2
     check_registered_model(templates, Path(mlflow.artifacts.download_artifacts(f"{run.info.artifact_uri}/sae")))
@@ -176,6 +179,21 @@ def test_a_pruned_trial_is_a_killed_run(template_set: TemplateSet) -> None:
     pruned = newest("trial")
     assert pruned.info.status == "KILLED" and pruned.data.tags["fsae.reason"].startswith("pruned after epoch ")
     assert "per_epoch/heldout/fvu" in pruned.data.metrics and pruned.data.params["lr"] == "1e-05"
+
+
+@pytest.mark.usefixtures("store")
+def test_a_sweep_keeps_what_is_still_to_be_logged(template_set: TemplateSet) -> None:
+    listed = {"space": "lr:0.01|1e-5", "sampler": "grid", "variant": "topk", "k": 4, "expansion": 1, "epochs": 4}
+    search = {"templates": template_set.folder, "register": False, **listed}
+    succeed("sweep", n_trials=1, **search)
+    worse = next(Path("outputs/sweep").glob("*/trial-0000")).resolve().with_name("trial-0001")
+    journal = Path("outputs/sweep/unlogged-1.jsonl")
+    journal.write_text(json.dumps({"do": "path", "path": str(worse / "config.json")}))
+    succeed("sweep", n_trials=2, **search)
+    assert worse.is_dir()
+    journal.unlink()
+    succeed("sweep", n_trials=2, **search)
+    assert not worse.exists()
 
 
 @pytest.mark.usefixtures("store")

@@ -1,14 +1,41 @@
 """Figure 2 of the paper: the distribution of the features' densities."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
 
-from fsae_mlflow.features.clusters import Clusters
+from fsae_mlflow.features.clusters import Clusters, clusters
 from fsae_mlflow.report import style
 
 BINS_PER_DECADE = 12
+MOST_SHOWN = 12
+"""Pictures of a training's series."""
+
+
+def density_series(
+    folder: Path, n_epochs: int, log: Callable[[Path, int], None]
+) -> Callable[[Float64[np.ndarray, " d_sae"], int], None]:
+    """What draws the densities after an epoch into `folder` and gives `log` the picture: of 12 epochs at most, evenly
+    spread, the last among them.
+    """
+    every = -(-n_epochs // MOST_SHOWN)
+
+    def draw(density: Float64[np.ndarray, " d_sae"], epoch: int) -> None:
+        if (n_epochs - epoch) % every == 0:
+            path = folder / f"epoch-{epoch:04}.png"
+            for drawn in draw_densities(density, path, source=f"training faces, epoch {epoch}"):
+                log(drawn, epoch)
+
+    return draw
+
+
+def draw_densities(density: Float64[np.ndarray, " d_sae"], path: Path, *, source: str) -> list[Path]:
+    """Draw the histogram with the densities' own clusters; no picture where fewer than two features fire."""
+    if (density > 0).sum() < 2:
+        return []
+    return [density_histogram(density, clusters(density), path, source=source)]
 
 
 def density_histogram(

@@ -7,7 +7,7 @@ from PIL import Image
 
 from fsae_mlflow.features.clusters import clusters
 from fsae_mlflow.report import style
-from fsae_mlflow.report.densities import _edges, density_histogram
+from fsae_mlflow.report.densities import _edges, density_histogram, density_series
 from fsae_mlflow.report.grid import GridRow, Tile, feature_grid
 from fsae_mlflow.report.verification.accuracy import Series, accuracy_figure, roc_figure
 
@@ -87,3 +87,13 @@ def test_a_long_title_stays_inside_the_grid(n_faces: int, tmp_path: Path) -> Non
     with Image.open(feature_grid(rows, tmp_path / "grid.png", title=title)) as image:
         ink = np.flatnonzero((np.asarray(image.convert("L")) < 128).any(axis=0))
     assert ink[0] > 0 and ink[-1] < image.width - 5
+
+
+def test_a_series_of_densities_has_the_last_epoch_and_few_others(tmp_path: Path) -> None:
+    shown: list[tuple[Path, int]] = []
+    draw = density_series(tmp_path, 30, lambda path, epoch: shown.append((path, epoch)))
+    for epoch in range(1, 31):
+        # None fires at first; a cluster cannot be split from one feature that fires.
+        draw(np.array([0.0, 0.0 if epoch < 8 else 0.1, 0.0 if epoch < 5 else 0.5]), epoch)
+    assert [epoch for _, epoch in shown] == [9, 12, 15, 18, 21, 24, 27, 30]
+    assert all(is_drawn(path) for path, _ in shown)

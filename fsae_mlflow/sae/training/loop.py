@@ -1,10 +1,13 @@
 """The epochs of a training, from its last checkpoint on."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from fsae_mlflow.machine.ranks import Ranks
@@ -17,6 +20,9 @@ from fsae_mlflow.sae.training.measures import measure
 from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sae.training.start import start
 from fsae_mlflow.sae.training.steps.trainer import Trainer
+
+OnDensities = Callable[[Float64[np.ndarray, " d_sae"], int], None]
+"""Gets the densities of all features on training templates after an epoch."""
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +46,7 @@ def optimized(
     steering: TrainingData,
     output: Path,
     on_metrics: OnMetrics,
+    on_densities: OnDensities | None,
     ranks: Ranks,
     device: torch.device,
     label: str,
@@ -79,7 +86,10 @@ def optimized(
                 sae = space.in_template_space(whole)
                 for name, sample in samples.items():
                     if len(sample):
-                        metrics |= measure(sae, sample, sample=resembled.get(name)).metrics(name)
+                        found = measure(sae, sample, sample=resembled.get(name))
+                        metrics |= found.metrics(name)
+                        if on_densities is not None and name == "train":
+                            on_densities(found.sparsity.density, trainer.epoch)
                 checkpoints.after_epoch(whole, metrics)
                 on_metrics(metrics, trainer.epoch)
     except KeyboardInterrupt:

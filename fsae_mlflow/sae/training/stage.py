@@ -25,7 +25,7 @@ from fsae_mlflow.sae.training.checkpoint import made_by, remove_checkpoints, tra
 from fsae_mlflow.sae.training.computed import computed_sae
 from fsae_mlflow.sae.training.data import TrainingData
 from fsae_mlflow.sae.training.interruption import deferred_interrupts
-from fsae_mlflow.sae.training.loop import Fitted, optimized
+from fsae_mlflow.sae.training.loop import Fitted, OnDensities, optimized
 from fsae_mlflow.sae.training.measures import measure
 from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sae.training.steps.sparsity import reached, steering_rows
@@ -55,13 +55,20 @@ class Trained:
 
 
 def train(
-    settings: TrainSettings, *, templates: TemplateSet, output: Path, on_metrics: OnMetrics, label: str = "train_sae"
+    settings: TrainSettings,
+    *,
+    templates: TemplateSet,
+    output: Path,
+    on_metrics: OnMetrics,
+    on_densities: OnDensities | None = None,
+    label: str = "train_sae",
 ) -> Trained:
     """Train an SAE on `templates` and save it in the folder `output`.
 
     After every epoch `on_metrics` gets, with the epoch as step: the mean training loss by term, the learning rate, the
     templates per second; and on training and held-out templates (an eighth of them, at least 1,024 and at most 10,000,
-    evenly spaced) the loss terms, l0, fvu, cosine and alive share. A training that was stopped goes
+    evenly spaced) the loss terms, l0, fvu, cosine and alive share; `on_densities` gets the densities on the training
+    templates among them. A training that was stopped goes
     on from its last checkpoint in `output`, and ends with the weights that it would have had without the stop. One that
     has finished there is not repeated. An SAE of another training stays there until the new one is complete. Under
     torchrun every rank holds a slice of the features.
@@ -95,7 +102,7 @@ def train(
             sae = computed_sae(settings, data["train"], steered).to(device)
             fitted = Fitted(sae=sae, kept="run the command again")
         else:
-            fitted = optimized(settings, data, steered, output, on_metrics, ranks, device, label)
+            fitted = optimized(settings, data, steered, output, on_metrics, on_densities, ranks, device, label)
         return _saved(settings, fitted, data, output, ranks)
 
 

@@ -42,7 +42,7 @@ def test_an_sae_whose_machine_is_gone_is_registered_from_its_run(
     best.folder.mkdir()
     (best.folder / "checkpoint.pt").touch()  # what a trial that was stopped here and repeated elsewhere leaves
     assert as_best(best) != best.folder
-    assert mlflow.MlflowClient().get_registered_model("small").aliases == {"champion": "1"}
+    assert mlflow.MlflowClient().get_registered_model("small").aliases == {"champion": 1}
 
 
 @pytest.mark.usefixtures("store")
