@@ -179,3 +179,4 @@ def test_unknown_controls_and_controls_of_no_sae_are_refused(given: dict[str, st
     with pytest.raises(UserError, match=sentence):
         EvaluateSettings(**given)
     assert EvaluateSettings(controls="none", sae="none").control_names == []
+    assert EvaluateSettings(controls="pca, random,,pca").control_names == ["pca", "random"]

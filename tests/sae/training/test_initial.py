@@ -33,7 +33,7 @@ def test_without_the_settings_of_its_training_it_is_not_known(
     template_set: TemplateSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     complete = {"variant": "gated", "expansion": 2, "seed": 0}
-    for settings, reason in (({}, "it lacks expansion, seed, variant"), (complete | {"k": 3}, "k is a parameter of")):
+    for settings, reason in (({}, "they lack expansion, seed, variant"), (complete | {"k": 3}, "k is a parameter of")):
         save_sae(new_sae("gated", 16, 32), tmp_path, settings=settings, templates={})
         assert initial_sae(tmp_path, template_set) is None
         assert reason in caplog.text
