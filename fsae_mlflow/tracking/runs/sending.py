@@ -30,7 +30,7 @@ def attempt(client: MlflowClient, run_id: str, entries: list[dict[str, Any]]) ->
 
 
 def stamp_of(path: Path) -> list[int]:
-    """Size and time of change, by which a file that was written again is told from the one that was logged."""
+    """Size and modification time, by which a file that was written again is told from the one that was logged."""
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns]
 
