@@ -23,7 +23,7 @@ from fsae_mlflow.tracking.data.inputs import find_sae, share_templates
 from fsae_mlflow.tracking.description import NOTE_TAG, Call, Input
 from fsae_mlflow.tracking.models.logged import versions_of
 from fsae_mlflow.tracking.registry import log_sae, register_sae
-from fsae_mlflow.tracking.runs.answers import patiently, said
+from fsae_mlflow.tracking.runs.answers import is_refusal, patiently, said
 from fsae_mlflow.tracking.runs.lifecycle import Run, nested_run
 
 if TYPE_CHECKING:
@@ -83,28 +83,30 @@ def log_sweep(run: Run, found: Sweep) -> None:
     for other in found.parents:
         run.tag_run(other, {RUNS_TAG: tags[RUNS_TAG]})
     run.set_tags(tags | ({BEST_TAG: found.best.run_id} if found.best else {}))
+    _link_runs(run, found)
+
+
+def _link_runs(run: Run, found: Sweep) -> None:
+    """Link the best trials, and the study's other runs, in the description, as far as the server knows them."""
     links = {"trial.best": found.best.run_id} if found.best else {}
     links |= {f"trial.{trial.number}": trial.run_id for trial in found.front if trial is not found.best}
     links |= {f"sweep.{number}": other for number, other in enumerate(found.parents) if other != run.id}
     for name, run_id in [*links.items()][:MOST_LINKED]:
-        _link(run, name, run_id)
-
-
-def _link(run: Run, name: str, run_id: str) -> None:
-    """Link another run in the description; one that is deleted is passed over."""
-    try:
-        found = patiently(lambda: run.client.get_run(run_id)).info
-    except (MlflowException, OSError) as error:
-        logger.warning("%s: run %s is not linked: %s", name, run_id, said(error))
-        return
-    run.inputs[name] = Input(
-        origin=f"runs:/{run_id}",
-        digest="",
-        again="",
-        run_id=run_id,
-        run_name=found.run_name or run_id,
-        experiment_id=found.experiment_id,
-    )
+        try:
+            linked = patiently(partial(run.client.get_run, run_id)).info
+        except (MlflowException, OSError) as error:
+            logger.warning("%s: run %s is not linked: %s", name, run_id, said(error))
+            if is_refusal(error):  # it was deleted
+                continue
+            return
+        run.inputs[name] = Input(
+            origin=f"runs:/{run_id}",
+            digest="",
+            again="",
+            run_id=run_id,
+            run_name=linked.run_name or run_id,
+            experiment_id=linked.experiment_id,
+        )
 
 
 def log_best(
