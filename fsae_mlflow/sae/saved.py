@@ -36,7 +36,7 @@ def save_sae(
     """Write the SAE with the settings of its training and the metadata of its template set.
 
     `training` is what else is known of the training: its fingerprint and final metrics. Both files are written beside
-    and renamed, config.json last; it holds the weights' digest, by which `read_config` finishes what a killed process
+    and renamed, config.json last; it holds the weights' digest, by which `finish_saving` ends what a killed process
     had half renamed. Other files in the folder stay.
 
     Raises: OSError when they cannot be written, for example on a full disk; an SAE that stood there is intact then.
@@ -111,7 +111,7 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     Raises: UserError where there is none, and naming the field where one is missing or of another type.
     """
     path = Path(folder) / CONFIG
-    _finish_renaming(path)
+    finish_saving(path.parent)
     if not path.is_file():
         raise UserError(f"sae: {folder} holds no trained SAE (no {CONFIG}); make one with the train_sae entry point.")
     fields = {"variant": str, "hyperparameters": dict, "settings": dict, "templates": dict}
@@ -121,12 +121,12 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     return config
 
 
-def _finish_renaming(path: Path) -> None:
+def finish_saving(folder: Path) -> None:
     """Put the config.json in place whose weights are there already: its process was killed between the two."""
-    for complete in left_behind(path):
+    for complete in left_behind(folder / CONFIG):
         with suppress(ValueError, KeyError, OSError):  # half written, or weights that are not there yet
-            if json.loads(complete.read_text())[WEIGHTS_DIGEST] == digest(path.parent):
-                complete.replace(path)
+            if json.loads(complete.read_text())[WEIGHTS_DIGEST] == digest(folder):
+                complete.replace(folder / CONFIG)
 
 
 def digest(folder: Path | str) -> str:

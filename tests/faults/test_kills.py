@@ -54,9 +54,10 @@ def test_a_kill_leaves_a_whole_sae_and_the_same_command_finishes(template_set: T
     assert n_killed
 
 
+@pytest.mark.parametrize("trained_next", [True, False])
 @pytest.mark.parametrize("with_former", [True, False])
 def test_a_kill_between_weights_and_config_leaves_the_new_sae(
-    with_former: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    with_former: bool, trained_next: bool, template_set: TemplateSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     former, new = (new_sae("topk", 4, d_sae, k=1) for d_sae in (8, 16))
     if with_former:
@@ -72,5 +73,13 @@ def test_a_kill_between_weights_and_config_leaves_the_new_sae(
         save_sae(new, tmp_path, settings={"seed": 1}, templates={})
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".config.json")]
+    if trained_next:  # another training, which is stopped before it has an SAE
+
+        def stop(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train(train_settings(epochs=1, expansion=1), templates=template_set, output=tmp_path, on_metrics=stop)
+        (tmp_path / "checkpoint.pt").unlink(missing_ok=True)
     assert torch.equal(load_sae(tmp_path).W_dec, new.W_dec) and read_config(tmp_path)["settings"] == {"seed": 1}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "sae.safetensors"]

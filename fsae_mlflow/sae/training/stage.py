@@ -20,7 +20,7 @@ from fsae_mlflow.machine.ranks import Ranks, connected_ranks
 from fsae_mlflow.parameters import flat
 from fsae_mlflow.progress import OnMetrics, progress
 from fsae_mlflow.sae.base import SparseAutoencoder
-from fsae_mlflow.sae.saved import CONFIG, add_to_config, load_sae, read_config, save_sae
+from fsae_mlflow.sae.saved import CONFIG, add_to_config, finish_saving, load_sae, read_config, save_sae
 from fsae_mlflow.sae.training.checkpoint import made_by, remove_checkpoints, training_fingerprint
 from fsae_mlflow.sae.training.computed import computed_sae
 from fsae_mlflow.sae.training.data import TrainingData
@@ -84,6 +84,7 @@ def train(
     if len(templates) == 0:
         raise UserError(f"templates: {templates.folder} holds no template; see its failures.parquet for the reasons.")
     require_room(settings.expansion, templates)
+    finish_saving(output)  # before what killed processes have left is removed
     with connected_ranks() as ranks, only_writer(output) if ranks.leads else nullcontext():
         device = choose_device(settings.device)
         held = holdout_rows(templates.identities, settings.holdout, seed=settings.seed)
