@@ -4,9 +4,12 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fsae_mlflow.tracking.groups import main_metrics
+
+if TYPE_CHECKING:
+    from mlflow.entities import RunInfo
 
 NOTE_TAG = "mlflow.note.content"
 WIDEST_LINE = 76
@@ -41,6 +44,19 @@ class Input:
     run_id: str = ""
     run_name: str = ""
     experiment_id: str = ""
+
+    @classmethod
+    def of_run(cls, info: "RunInfo", digest: str = "") -> "Input":
+        """A run as a whole, which made what has this digest."""
+        origin = f"runs:/{info.run_id}"
+        return cls(
+            origin=origin,
+            digest=digest,
+            again=origin,
+            run_id=info.run_id,
+            run_name=info.run_name or info.run_id,
+            experiment_id=info.experiment_id,
+        )
 
 
 def page_of(experiment_id: str, run_id: str) -> str:

@@ -119,13 +119,4 @@ def _run_or_reuse(run: Run, name: str, values: Mapping[str, Any], *, made: Mappi
 
 def _note_stage(run: Run, name: str, child: Run) -> None:
     found = patiently(lambda: child.client.get_run(child.id))
-    origin = f"runs:/{child.id}"
-    made = Input(
-        origin=origin,
-        digest=found.data.tags.get(DIGEST_TAG, ""),
-        again=origin,
-        run_id=child.id,
-        run_name=found.info.run_name or name,
-        experiment_id=found.info.experiment_id,
-    )
-    run.note_input(f"stage.{name}", made)
+    run.note_input(f"stage.{name}", Input.of_run(found.info, found.data.tags.get(DIGEST_TAG, "")))

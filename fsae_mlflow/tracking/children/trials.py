@@ -81,7 +81,8 @@ def log_sweep(run: Run, found: Sweep) -> None:
         places = {ON_FRONT_TAG: trial in found.front, IS_BEST_TAG: trial is found.best}
         run.tag_run(trial.run_id, {name: "yes" if value else "no" for name, value in places.items()})
     for other in found.parents:
-        run.tag_run(other, {RUNS_TAG: tags[RUNS_TAG]})
+        if other != run.id:
+            run.tag_run(other, {RUNS_TAG: tags[RUNS_TAG]})
     run.set_tags(tags | ({BEST_TAG: found.best.run_id} if found.best else {}))
     _link_runs(run, found)
 
@@ -99,14 +100,7 @@ def _link_runs(run: Run, found: Sweep) -> None:
             if is_refusal(error):  # it was deleted
                 continue
             return
-        run.inputs[name] = Input(
-            origin=f"runs:/{run_id}",
-            digest="",
-            again="",
-            run_id=run_id,
-            run_name=linked.run_name or run_id,
-            experiment_id=linked.experiment_id,
-        )
+        run.inputs[name] = Input.of_run(linked)
 
 
 def log_best(
