@@ -42,15 +42,16 @@ def kind_of(storage: str) -> str:
 def open_storage(storage: str, folder: Path) -> Any:
     """The Optuna storage that the settings name; `sqlite` and `journal` are files in `folder`.
 
-    Raises: UserError where a database or a server cannot be reached, or its driver is not installed.
+    Raises: UserError for a damaged file, and where a database or a server cannot be reached or its driver is missing.
     """
     import optuna
-    from optuna.storages.journal import JournalFileBackend
+
+    from fsae_mlflow.sweep.journal import open_journal
 
     if storage == SQLITE:
         return optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
     if storage == JOURNAL:
-        return optuna.storages.JournalStorage(JournalFileBackend(str(folder / "study.journal")))
+        return open_journal(folder / "study.journal")
     try:
         if address := re.fullmatch(GRPC, storage):
             return _proxy(address["host"], int(address["port"]))
