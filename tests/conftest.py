@@ -1,6 +1,5 @@
 """What tests of several rooms share: real data where it is, small template sets where it is not."""
 
-import io
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -13,6 +12,7 @@ import torch
 from PIL import Image
 
 from fsae_mlflow.templates.set import TemplateSet
+from tests.pictures import encoded
 from tests.team.postgresql import Postgresql, programs, running_postgresql
 from tests.template_sets import TemplateWriter, face_row
 
@@ -33,9 +33,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def jpeg() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (112, 112), (90, 80, 70)).save(buffer, "JPEG")
-    return buffer.getvalue()
+    return encoded(Image.new("RGB", (112, 112), (90, 80, 70)), "JPEG")
 
 
 @pytest.fixture(scope="session")

@@ -54,4 +54,5 @@ class PictureExtractor:
                 f"{picture.image_id} gives no template: {failures[0][1]} Give another picture of this face."
             )
         face = faces[0].pixels
-        return face, embed(face[None], self.recognizer, flip=self.settings.flip)[0]
+        # A copy: Pillow's pixels are read-only, of which torch warns.
+        return face, embed(face[None].copy(), self.recognizer, flip=self.settings.flip)[0]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fsae_mlflow.faces.sources.orl import Orl
-from tests.faces.png import png
+from tests.pictures import png
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Object storage, tried against a local S3 server."""
 
-import io
 from collections.abc import Iterator
 
 import pyarrow.fs
@@ -11,6 +10,7 @@ from PIL import Image
 from fsae_mlflow.faces.decoding import decoded
 from fsae_mlflow.faces.pictures import take_inventory
 from fsae_mlflow.faces.sources.registry import open_source
+from tests.pictures import encoded
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +26,8 @@ def bucket() -> Iterator[str]:
         storage, path = pyarrow.fs.FileSystem.from_uri(f"s3://faces{query}")
         storage.create_dir(path)
         for value, name in enumerate(["ann/1 of 2.png", "ann/2.png", "bob/1.png"]):
-            content = io.BytesIO()
-            Image.new("RGB", (8, 8), (value, 0, 0)).save(content, "PNG")
             with storage.open_output_stream(f"{path}/set/{name}") as file:
-                file.write(content.getvalue())
+                file.write(encoded(Image.new("RGB", (8, 8), (value, 0, 0))))
         with storage.open_output_stream(f"{path}/set/list.csv") as file:
             file.write(b"path,age\nbob/1.png,30\nann/2.png,20\nann/lost.png,1\n")
         yield query

@@ -24,7 +24,7 @@ from fsae_mlflow.files.locks import only_writer
 from fsae_mlflow.machine.processes import lives
 from fsae_mlflow.verification.pairs import Pair, find_rows
 from tests import standin
-from tests.faces.png import png
+from tests.pictures import png
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from fsae_mlflow.recognizers.registry import load_recognizer
 from fsae_mlflow.recognizers.student import StudentArchitecture, StudentNetwork, read_student, write_student
 from fsae_mlflow.sae.saved import CONFIG, WEIGHTS, load_sae
 from fsae_mlflow.templates.set import TemplateSet
-from tests.faces.png import png
+from tests.pictures import png
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "version_0_1"
 N_DAMAGES = 27

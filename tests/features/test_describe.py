@@ -1,7 +1,6 @@
 """The stage on faces whose second template dimension is a planted attribute, and whose third is one person."""
 
 import dataclasses
-import io
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +21,12 @@ from fsae_mlflow.report.described import reading_table, write_figures
 from fsae_mlflow.sae.variants.gated import GatedSAE
 from fsae_mlflow.sae.variants.settings import GatedSettings
 from fsae_mlflow.templates.set import TemplateSet
+from tests.pictures import encoded
 from tests.template_sets import TemplateWriter, face_row
 
 N_PEOPLE, N_EACH, WIDTH = 120, 4, 16
 ABOUT = {"sae": "digest of the SAE", "templates": "digest of the templates"}
-
-
-def plain_face() -> bytes:
-    data = io.BytesIO()
-    Image.new("RGB", (112, 112), (90, 60, 30)).save(data, "jpeg")
-    return data.getvalue()
+PLAIN_FACE = encoded(Image.new("RGB", (112, 112), (90, 60, 30)), "JPEG")
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +42,9 @@ def templates(hats: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Tem
     people = np.repeat(np.arange(N_PEOPLE), N_EACH)
     x[:, 1] = 3 * hats + 0.3 * x[:, 1]
     x[:, 2] = np.where(people == 7, 4, 0.4 * x[:, 2])
-    folder, jpeg = tmp_path_factory.mktemp("hats"), plain_face()
+    folder = tmp_path_factory.mktemp("hats")
     with TemplateWriter(folder, width=WIDTH, metadata={}, shard_rows=100) as writer:
-        rows = [face_row(f"p{person:03}/{number}.png", x[number], jpeg) for number, person in enumerate(people)]
+        rows = [face_row(f"p{person:03}/{number}.png", x[number], PLAIN_FACE) for number, person in enumerate(people)]
         yaws = numbers.normal(size=len(rows))
         writer.write(dataclasses.replace(row, yaw=float(yaw)) for row, yaw in zip(rows, yaws, strict=True))
     return TemplateSet.open(folder)
@@ -227,7 +222,7 @@ def test_an_attribute_that_few_have_is_named(
 def test_too_few_people_are_refused(tmp_path: Path) -> None:
     with TemplateWriter(tmp_path, width=WIDTH, metadata={}) as writer:
         x = np.random.default_rng(0).normal(size=(57, WIDTH))
-        writer.write([face_row(f"p{row // 3}/{row}.png", x[row], plain_face()) for row in range(57)])
+        writer.write([face_row(f"p{row // 3}/{row}.png", x[row], PLAIN_FACE) for row in range(57)])
     with pytest.raises(UserError, match=r"at least 20 people; .* has 19"):
         run(TemplateSet.open(tmp_path), tmp_path / "out")
 

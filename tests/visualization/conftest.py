@@ -1,4 +1,3 @@
-import io
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.visualization.real_faces.prior import FacePrior
 from fsae_mlflow.visualization.real_faces.reach import RealTemplates
 from fsae_mlflow.visualization.targets import Target
+from tests.pictures import encoded
 from tests.template_sets import TemplateWriter, face_row
 
 D_IN, D_SAE = 12, 24
@@ -58,9 +58,8 @@ def templates(tmp_path_factory: pytest.TempPathFactory, recognizer: Recognizer) 
                 (FACE_SIZE, FACE_SIZE), Image.Resampling.NEAREST
             )
             face = to_float(np.array(picture)[None])
-            content = io.BytesIO()
-            picture.save(content, "JPEG", quality=95)
-            writer.write([face_row(f"p{index // 4}/{index}.png", recognizer(face)[0].numpy(), content.getvalue())])
+            content = encoded(picture, "JPEG", quality=95)
+            writer.write([face_row(f"p{index // 4}/{index}.png", recognizer(face)[0].numpy(), content)])
     return TemplateSet.open(Path(writer.folder))
 
 

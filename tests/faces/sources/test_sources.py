@@ -19,7 +19,7 @@ from fsae_mlflow.faces.decoding import decoded
 from fsae_mlflow.faces.images import decode
 from fsae_mlflow.faces.pictures import Source, take_inventory
 from fsae_mlflow.faces.sources.registry import SOURCES, open_source
-from tests.faces.png import png
+from tests.pictures import png
 
 
 def seen(source: Source) -> list[tuple[str, str, int]]:

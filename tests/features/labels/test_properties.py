@@ -1,4 +1,3 @@
-import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,15 +7,10 @@ from PIL import Image
 
 from fsae_mlflow.features.labels.properties import face_properties
 from fsae_mlflow.templates.set import TemplateSet
+from tests.pictures import encoded
 from tests.template_sets import TemplateWriter, face_row
 
 COLORS = [(90, 80, 70), (200, 200, 200), (0, 0, 0), (255, 0, 0), (40, 60, 50)]
-
-
-def picture(color: tuple[int, int, int]) -> bytes:
-    content = io.BytesIO()
-    Image.new("RGB", (112, 112), color).save(content, "PNG")
-    return content.getvalue()
 
 
 def write(folder: Path, templates: np.ndarray) -> TemplateSet:
@@ -24,7 +18,7 @@ def write(folder: Path, templates: np.ndarray) -> TemplateSet:
     turned = np.array([[30, 50], [70, 90], [50, 80], [40, 90], [60, 95]], np.float32)
     with TemplateWriter(folder, width=4, metadata={}, shard_rows=2) as writer:
         for number, (template, color) in enumerate(zip(templates, COLORS, strict=True)):
-            row = face_row(f"p/{number}.jpg", template, picture(color))
+            row = face_row(f"p/{number}.jpg", template, encoded(Image.new("RGB", (112, 112), color)))
             row = replace(row, yaw=number / 10, sharpness=10.0 * number, keypoints=turned)
             if number == 4:
                 row = replace(row, yaw=np.nan, interocular=np.nan, keypoints=np.full((5, 2), np.nan, np.float32))

@@ -1,4 +1,3 @@
-import io
 import json
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.variants.registry import untrained
 from fsae_mlflow.sae.variants.settings import TopKSettings
 from fsae_mlflow.templates.set import TemplateSet
+from tests.pictures import encoded
 from tests.template_sets import TemplateWriter, face_row
 
 HOSTILE = "</script><script>document.title='broken'</script>"
@@ -34,10 +34,9 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> TemplateSet:
     rng = np.random.default_rng(0)
     with TemplateWriter(tmp_path_factory.mktemp("set"), width=D_IN, metadata={}) as writer:
         for index in range(N_FACES):
-            content = io.BytesIO()
-            Image.new("RGB", (112, 112), color_of(index)).save(content, "JPEG", quality=95)
+            content = encoded(Image.new("RGB", (112, 112), color_of(index)), "JPEG", quality=95)
             person = HOSTILE.replace("/", "∕") if index < 3 else f"p{index // 3:02d}"
-            writer.write([face_row(f"{person}/{index}.jpg", rng.normal(size=D_IN), content.getvalue())])
+            writer.write([face_row(f"{person}/{index}.jpg", rng.normal(size=D_IN), content)])
     return TemplateSet.open(writer.folder)
 
 

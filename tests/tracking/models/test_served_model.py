@@ -9,10 +9,13 @@ from typing import Any
 
 import mlflow
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 import torch
 from mlflow.exceptions import MlflowException
+from onnx import numpy_helper
+from PIL import Image
 from safetensors.numpy import load_file
 
 import fsae_mlflow
@@ -23,6 +26,7 @@ from fsae_mlflow.templates.set import TemplateSet
 from fsae_mlflow.tracking.models.card import add_readings
 from fsae_mlflow.tracking.models.logged import REQUIREMENTS
 from fsae_mlflow.tracking.models.readings import Shipped
+from tests.pictures import encoded
 from tests.tracking.models.made import FIXTURES, GATED
 
 EXPECTED = load_file(GATED / "expected.safetensors")
@@ -64,6 +68,18 @@ def test_the_readings_of_a_model_of_format_2_are_read(templates: np.ndarray) -> 
     assert not model.predict(templates, params={"without": "attribute:Male, pose:left"})[:, [5, 7]].any()
     read = model.predict(templates, params={"output": "readings", "k": 1})
     assert read["readings"][0] == [f"Feature {read['features'][0][0]}."]
+
+
+def test_a_model_of_format_2_takes_pictures() -> None:
+    folder = FIXTURES.parent / "models" / "format_2_pictures" / "model"
+    colors = np.random.default_rng(0).integers(0, 256, (3, 2, 2, 3), dtype=np.uint8)
+    faces = colors.repeat(56, axis=1).repeat(56, axis=2)
+    (weight,) = onnx.load(folder / "artifacts" / "recognizer" / "weights.onnx").graph.initializer
+    templates = (colors.mean(axis=(1, 2)) / 127.5 - 1) @ numpy_helper.to_array(weight)[:, :, 0, 0].T
+    expected = load_sae(GATED).encode(torch.from_numpy(templates).float()).numpy()
+    features = mlflow.pyfunc.load_model(str(folder)).predict([encoded(Image.fromarray(face)) for face in faces])
+    assert expected.any()
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
 
 
 LOAD = """
