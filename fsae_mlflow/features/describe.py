@@ -40,6 +40,12 @@ from fsae_mlflow.templates.set import TemplateSet
 RESERVE = 1.5
 """Top faces that the survey keeps for each that is shown, so that near-duplicates can be dropped."""
 
+OF_CONTROLS = (
+    "l0", "fvu", "antipodes", "readings/confirmed_of_alive", "readings/strong_of_alive", "readings/n_kinds",
+    "readings/n_identities", "probes/auroc_k1",
+)  # fmt: skip
+"""The metrics of a control that are logged beside the SAE's: all of each would bury them."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -95,7 +101,7 @@ def describe(
 
     Writes features.parquet, top_faces.parquet and faces.parquet to `output`. `about` is stored with them: the digests
     of sae and templates. `seen`: the faces that the SAE was trained on, where they are known. `on_metrics` gets L0,
-    fvu, the readings' metrics and the probes', those of a control under its name.
+    fvu, the readings' metrics and the probes', and `OF_CONTROLS` of each control under its name.
 
     Raises: UserError for fewer than 20 people, for attributes that fit no face, for an SAE of which fewer than two
     features fire, and where templates and SAE do not belong together, unless `force` is set.
@@ -140,9 +146,10 @@ def describe(
         metrics["sae"] |= _seen_metrics(readings, read, seen)
     for name in settings.control_names:
         metrics[name] = _of_control(name, read, sae, seed=settings.seed)
-    for name, values in metrics.items():
-        prefix = "" if name == "sae" else f"controls/{name}/"
-        on_metrics({f"{prefix}{key}": value for key, value in values.items()}, 0)
+    on_metrics(metrics["sae"], 0)
+    for name in settings.control_names:
+        values = metrics[name]
+        on_metrics({f"controls/{name}/{key}": values[key] for key in OF_CONTROLS if key in values}, 0)
     n_confirm = len(np.unique(faces.people[faces.confirm]))
     return Described(
         description=description,

@@ -9,7 +9,8 @@ GROUPS = {
     "train": "the finished SAE on the people that it was trained on",
     "per_epoch": "the same after each epoch, with the learning rate and the speed in per_epoch/train/; the step is the "
     "epoch",
-    "features": "how the features of an SAE fire on the faces that are read; those of controls in features/controls/",
+    "features": "how the features of an SAE fire on the faces that are read; features/controls/ has the main "
+    "metrics of controls, dictionary.json all",
     "readings": "what features mean, confirmed on other people",
     "probes": "how well few features tell an attribute",
     "absorption": "features that are silent where another one takes over",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fsae_mlflow.features.describe import FEWEST_PEOPLE, describe, reading_metrics
+from fsae_mlflow.features.describe import FEWEST_PEOPLE, OF_CONTROLS, describe, reading_metrics
 from fsae_mlflow.features.settings import DescribeSettings
 from fsae_mlflow.templates.set import TemplateSet
 from tests.sae.making import new_sae
@@ -33,9 +33,9 @@ def test_reading_metrics_are_those_of_describe(labeled: Callable[..., TemplateSe
     found = reading_metrics(SETTINGS, templates=templates, sae=sae)
     assert described is not None and described.metrics["sae"].items() >= found.items()
     assert described.metrics["sae"].keys() - found.keys() == {"l0", "fvu", "alive", "antipodes"}
-    assert logged == described.metrics["sae"] | {
-        f"controls/pca/{name}": value for name, value in described.metrics["pca"].items()
-    }
+    of_pca = {f"controls/pca/{name}": described.metrics["pca"][name] for name in OF_CONTROLS}
+    assert logged == described.metrics["sae"] | of_pca
+    assert len(described.metrics["pca"]) > len(OF_CONTROLS)
     expected = {"readings/confirmed_of_alive", "readings/strong_of_alive", "readings/n_kinds", "probes/auroc_k1"}
     assert expected | {"readings/pose_invariant", "readings/n_identities"} <= found.keys()
     assert found["readings/n_kinds"] == 1 and found["probes/n_attributes"] == 1 and found["probes/auroc_k5"] > 0.9
