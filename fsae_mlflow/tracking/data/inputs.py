@@ -24,7 +24,13 @@ from fsae_mlflow.report.browser.images import images_digest
 from fsae_mlflow.sae.saved import WEIGHTS, digest, read_config
 from fsae_mlflow.sae.training.settings import sae_title
 from fsae_mlflow.templates.set import TemplateSet
-from fsae_mlflow.tracking.data.datasets import dataset_entry, folder_source, pictures_entry, templates_entry
+from fsae_mlflow.tracking.data.datasets import (
+    folder_source,
+    pictures_entry,
+    readings_entry,
+    sae_entry,
+    templates_entry,
+)
 from fsae_mlflow.tracking.data.downloads import downloaded
 from fsae_mlflow.tracking.description import Input
 from fsae_mlflow.tracking.models.logged import SAE, exists, find_model, model_of
@@ -109,11 +115,7 @@ def find_sae(run: Run, name: str, *, parameter: str = SAE) -> Path:
     if (found.folder / WEIGHTS).is_file():
         weights, config = digest(found.folder), read_config(found.folder)
         _note(run, parameter, found, weights)
-        profile = {
-            "variant": config["variant"],
-            **{name: config["hyperparameters"][name] for name in ("d_in", "d_sae")},
-        }
-        entry = dataset_entry(SAE, weights, source=found.source, profile=profile)
+        entry = sae_entry(weights, config, source=found.source)
         run.log("dataset", dataset=entry, context=SAE)
         model_id = found.model_id
         if not model_id or not exists(run.client, model_id):
@@ -141,7 +143,7 @@ def find_readings(run: Run, name: str) -> Path:
         )
     content = readings_digest(found.folder)
     _note(run, READINGS, found, content)
-    run.log("dataset", dataset=dataset_entry(READINGS, content, source=found.source), context=READINGS)
+    run.log("dataset", dataset=readings_entry(content, found.folder, source=found.source), context=READINGS)
     return found.folder
 
 

@@ -1,14 +1,20 @@
-"""Readings as the input of a run: what their name means, and what the run keeps of it."""
+"""SAEs and readings as the input of a run: what their name means, and what the run keeps of it."""
 
+import json
 from pathlib import Path
 
 import mlflow
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from mlflow.data.schema import TensorDatasetSchema
+from mlflow.types import Schema
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.features.table import FEATURES, TOP_FACES, readings_digest
-from fsae_mlflow.tracking.data.inputs import READINGS, find_readings
+from fsae_mlflow.tracking.data.inputs import READINGS, find_readings, find_sae
 from fsae_mlflow.tracking.runs.lifecycle import Run
+from tests.tracking.models.made import GATED
 
 
 @pytest.fixture
@@ -46,6 +52,22 @@ def test_a_run_says_which_readings_it_used(readings: Path) -> None:
         assert kept.data.tags["fsae.readings.digest"] == readings_digest(readings)
         (dataset,) = kept.inputs.dataset_inputs
         assert (dataset.dataset.name, dataset.dataset.digest) == ("readings", readings_digest(readings))
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_says_what_its_sae_and_its_readings_hold(readings: Path) -> None:
+    pq.write_table(pa.table({"feature": [0, 1], "reading": ["Hat.", "dead"], "parts": [[1], []]}), readings / FEATURES)
+    with mlflow.start_run(experiment_id=mlflow.set_experiment("e").experiment_id) as active:
+        run = Run(active, "visualize")
+        find_sae(run, str(GATED))
+        find_readings(run, str(readings))
+        run.journal.flush(60.0)
+    kept = {one.dataset.name: one.dataset for one in mlflow.get_run(active.info.run_id).inputs.dataset_inputs}
+    matrices = TensorDatasetSchema.from_dict(json.loads(kept["sae"].schema)).features
+    assert {one.name: one.shape for one in matrices} == {"W_enc": (32, 8), "W_dec": (32, 8)}
+    columns = Schema.from_json(json.dumps(json.loads(kept["readings"].schema)["mlflow_colspec"]))
+    assert columns.input_names() == ["feature", "reading"]
+    assert json.loads(kept["readings"].profile) == {"n_features": 2}
 
 
 @pytest.mark.usefixtures("store")
