@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.files.atomic import atomic_write
 from fsae_mlflow.sae.saved import digest, load_sae
-from fsae_mlflow.tracking.process.owners import is_gone
+from fsae_mlflow.tracking.process.owners import holder_of, is_gone
 from fsae_mlflow.tracking.registry import register
 from fsae_mlflow.tracking.runs.answers import is_refusal, said
 from fsae_mlflow.tracking.runs.journal import PATTERN, REASON_TAG, not_logged
@@ -48,10 +48,9 @@ def _upload(path: Path, *, force: bool) -> str:
     written = json.loads(header)
     process = written["process"]
     if process and not force and not is_gone(process):
-        holder = f"process {process['fsae.pid']} on {process['fsae.host']}"
         raise UserError(
-            f"folder: {path} belongs to {holder}, which may still run; run upload again when it has ended, or give "
-            "--force true if that machine is gone."
+            f"folder: {path} belongs to {holder_of(process)}, which may still run; run upload again when it has ended, "
+            "or give --force true if that machine is gone."
         )
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         mlflow.set_tracking_uri(written["server"])

@@ -121,7 +121,7 @@ def test_the_journal_of_a_machine_that_is_gone_is_uploaded_by_force(monkeypatch:
     client = mlflow.MlflowClient()
     run_id = client.create_run(mlflow.set_experiment("e").experiment_id).info.run_id
     of_container = Journal(run_id, Path("out"), stage="example")
-    of_container.header = of_container._header({"fsae.host": "container", "fsae.pid": "1", "fsae.started": "1.0"})
+    of_container.header = of_container._header({"fsae.host": "container", "fsae.process": '{"pid": 1, "started": 1.0}'})
     of_container.halted = True
     monkeypatch.setattr(Journal, "_work", lambda journal: None)  # it was killed before anything was sent
     of_container.put({"do": "tags", "values": {"a": "b"}})

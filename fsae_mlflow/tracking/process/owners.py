@@ -1,27 +1,41 @@
 """Which process a run belongs to, so that the runs of dead processes can be ended."""
 
+import json
 import os
 import platform
 import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from fsae_mlflow.machine.processes import lives
 
+HOST, PROCESS = "fsae.host", "fsae.process"
 PID_NAMESPACE = Path("/proc/self/ns/pid")
 CPU = Path("/proc/cpuinfo")
 MACHINE = Path("/etc/machine-id")  # hosts of one name are not one machine
 
 
 def process_tags() -> dict[str, str]:
-    """Tags that name this process: host, pid and start (seconds after boot), and the namespace that the pid is of."""
-    tags = {"fsae.host": socket.gethostname(), "fsae.pid": str(os.getpid()), "fsae.started": str(_started(os.getpid()))}
-    if MACHINE.is_file():
-        tags["fsae.machine"] = MACHINE.read_text().strip()
-    return tags | ({"fsae.pid_namespace": str(PID_NAMESPACE.readlink())} if PID_NAMESPACE.is_symlink() else {})
+    """Tags that name this process: its host, and as JSON its pid, its start (seconds after boot), the machine, and the
+    namespace that the pid is of.
+    """
+    pid = os.getpid()
+    process = {
+        "pid": pid,
+        "started": _started(pid),
+        "machine": MACHINE.read_text().strip() if MACHINE.is_file() else "",
+        "pid_namespace": str(PID_NAMESPACE.readlink()) if PID_NAMESPACE.is_symlink() else "",
+    }
+    return {HOST: socket.gethostname(), PROCESS: json.dumps(process)}
+
+
+def holder_of(tags: Mapping[str, str]) -> str:
+    """The process that `process_tags` named, for a sentence."""
+    return f"process {_process(tags).get('pid', 'of an unknown number')} on {tags.get(HOST, 'an unknown host')}"
 
 
 def device_tags(name: str) -> dict[str, str]:
@@ -42,15 +56,20 @@ def device_tags(name: str) -> dict[str, str]:
 
 def is_gone(tags: Mapping[str, str]) -> bool:
     """Whether the process that `process_tags` named has ended. False for one that cannot be seen from here."""
-    here = process_tags()
-    if any(tags.get(name) != here.get(name) for name in ("fsae.host", "fsae.machine", "fsae.pid_namespace")):
+    here, there = process_tags(), _process(tags)
+    mine = _process(here)
+    if tags.get(HOST) != here[HOST] or any(there.get(name) != mine[name] for name in ("machine", "pid_namespace")):
         return False
-    if not lives(int(tags["fsae.pid"])):
+    if not lives(there["pid"]):
         return True
     try:  # another process can have the number by now
-        return abs(_started(int(tags["fsae.pid"])) - float(tags["fsae.started"])) > 1
+        return abs(_started(there["pid"]) - there["started"]) > 1
     except psutil.NoSuchProcess:
         return True
+
+
+def _process(tags: Mapping[str, str]) -> dict[str, Any]:
+    return json.loads(tags.get(PROCESS, "{}"))
 
 
 def _started(pid: int) -> float:

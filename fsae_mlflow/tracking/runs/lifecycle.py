@@ -19,7 +19,7 @@ from fsae_mlflow.errors import StoppedError, UserError
 from fsae_mlflow.machine.ranks import Ranks
 from fsae_mlflow.parameters import flat
 from fsae_mlflow.tracking.description import NOTE_TAG, Call, unfinished
-from fsae_mlflow.tracking.process.owners import device_tags, is_gone, process_tags
+from fsae_mlflow.tracking.process.owners import HOST, device_tags, holder_of, is_gone, process_tags
 from fsae_mlflow.tracking.process.signals import ignore_signals, interrupt_behind, reason_of
 from fsae_mlflow.tracking.runs.answers import PATIENCE_SECONDS, is_refusal, patiently, said, server
 from fsae_mlflow.tracking.runs.journal import REASON_TAG, NotLoggedError
@@ -166,11 +166,11 @@ def _creating_store() -> Iterator[None]:
 
 
 def _end_gone_runs(experiment_id: str) -> None:
-    client, host = MlflowClient(), process_tags()["fsae.host"].replace("'", "")
-    running = f"attributes.status = 'RUNNING' and tags.`fsae.host` = '{host}'"
+    client, host = MlflowClient(), process_tags()[HOST].replace("'", "")
+    running = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{host}'"
     for run in client.search_runs([experiment_id], filter_string=running):
         if is_gone(run.data.tags):
-            reason = f"its process {run.data.tags['fsae.pid']} on {host} is gone"
+            reason = f"its {holder_of(run.data.tags)} is gone"
             client.set_tag(run.info.run_id, REASON_TAG, reason)
             client.set_tag(run.info.run_id, NOTE_TAG, unfinished(run.data.tags.get(NOTE_TAG, ""), reason))
             client.set_terminated(run.info.run_id, "KILLED")

@@ -1,5 +1,6 @@
 """Runs: which process they belong to, what they really used, and how they end when something fails."""
 
+import json
 import os
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from fsae_mlflow.tracking import registry
 from fsae_mlflow.tracking.command import command
 from fsae_mlflow.tracking.data.inputs import find_sae, open_templates
 from fsae_mlflow.tracking.process.environment import DEFAULTS
-from fsae_mlflow.tracking.process.owners import is_gone, process_tags
+from fsae_mlflow.tracking.process.owners import HOST, PROCESS, is_gone, process_tags
 from fsae_mlflow.tracking.registry import register_sae
 from fsae_mlflow.tracking.runs import answers
 from fsae_mlflow.tracking.runs.lifecycle import Run, nested_run
@@ -73,11 +74,17 @@ def test_a_process_is_gone_when_its_pid_is_free_or_another_processs() -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     here = process_tags()
+    process = json.loads(here[PROCESS])
+
+    def changed(**values: object) -> dict[str, str]:
+        return here | {PROCESS: json.dumps(process | values)}
+
     assert not is_gone(here)
-    assert is_gone(here | {"fsae.pid": str(ended.pid)})
-    assert is_gone(here | {"fsae.started": str(float(here["fsae.started"]) - 100)})
-    assert not is_gone(here | {"fsae.pid": str(ended.pid), "fsae.host": "elsewhere"})
-    assert not is_gone(here | {"fsae.pid": str(ended.pid), "fsae.pid_namespace": "pid:[1]"})
+    assert is_gone(changed(pid=ended.pid))
+    assert is_gone(changed(started=process["started"] - 100))
+    assert not is_gone(changed(pid=ended.pid) | {HOST: "elsewhere"})
+    assert not is_gone(changed(pid=ended.pid, pid_namespace="pid:[1]"))
+    assert not is_gone({HOST: here[HOST]})  # of an earlier version
 
 
 @pytest.mark.usefixtures("store")
@@ -90,10 +97,7 @@ def test_the_next_run_ends_the_runs_of_dead_processes() -> None:
     assert invoke(lambda settings, run: None).exit_code == 0
     dead = mlflow.get_run(dead.info.run_id)
     assert dead.info.status == "KILLED"
-    assert (
-        dead.data.tags["fsae.reason"].endswith("is gone")
-        and dead.data.tags["fsae.pid"] in dead.data.tags["fsae.reason"]
-    )
+    assert dead.data.tags["fsae.reason"] == f"its process {killed.pid} on {dead.data.tags[HOST]} is gone"
     assert mlflow.get_run(alive.info.run_id).info.status == "RUNNING"
 
 
