@@ -6,10 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from mlflow.data.schema import TensorDatasetSchema
 from mlflow.types import Schema
 from mlflow.types.schema import Array, ColSpec, DataType, TensorSpec
 
@@ -76,11 +74,10 @@ def pictures_entry(templates: TemplateSet, faces: str) -> dict[str, Any]:
 
 
 def sae_entry(digest: str, config: Mapping[str, Any], *, source: str) -> dict[str, Any]:
-    """An SAE with the shapes of its matrices. `config`: what its config.json holds."""
+    """An SAE, whose rows are its features. `config`: what its config.json holds."""
     d_in, d_sae = (config["hyperparameters"][name] for name in ("d_in", "d_sae"))
     profile = {"variant": config["variant"], "d_in": d_in, "d_sae": d_sae}
-    weights = Schema([TensorSpec(np.dtype(np.float32), (d_sae, d_in), name) for name in ("W_enc", "W_dec")])
-    layout = TensorDatasetSchema(weights).to_dict()
+    layout = _columns(pa.field(name, pa.list_(pa.float32(), d_in)) for name in ("W_enc", "W_dec"))
     return dataset_entry("sae", digest, source=source, profile=profile, layout=layout)
 
 

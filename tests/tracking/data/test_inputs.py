@@ -7,7 +7,6 @@ import mlflow
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from mlflow.data.schema import TensorDatasetSchema
 from mlflow.types import Schema
 
 from fsae_mlflow.errors import UserError
@@ -63,10 +62,11 @@ def test_a_run_says_what_its_sae_and_its_readings_hold(readings: Path) -> None:
         find_readings(run, str(readings))
         run.journal.flush(60.0)
     kept = {one.dataset.name: one.dataset for one in mlflow.get_run(active.info.run_id).inputs.dataset_inputs}
-    matrices = TensorDatasetSchema.from_dict(json.loads(kept["sae"].schema)).features
-    assert {one.name: one.shape for one in matrices} == {"W_enc": (32, 8), "W_dec": (32, 8)}
-    columns = Schema.from_json(json.dumps(json.loads(kept["readings"].schema)["mlflow_colspec"]))
-    assert columns.input_names() == ["feature", "reading"]
+    columns = {
+        name: Schema.from_json(json.dumps(json.loads(one.schema)["mlflow_colspec"])) for name, one in kept.items()
+    }
+    assert columns["sae"].input_names() == ["W_enc", "W_dec"]
+    assert columns["readings"].input_names() == ["feature", "reading"]
     assert json.loads(kept["readings"].profile) == {"n_features": 2}
 
 
