@@ -3,30 +3,36 @@
 import os
 from pathlib import Path
 
+from filelock import FileLock
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from fsae_mlflow.errors import UserError
 
 
-class Lock(JournalFileSymlinkLock):
+class Lock(JournalFileOpenLock):
     """The lock to write in the journal `path`. Whoever takes it removes the line that a killed process left unfinished.
 
-    Optuna would go on in the same line, and no process could read the study again.
+    Optuna would go on in the same line, and no process could read the study again. Optuna's own lock outlives a killed
+    process, and can be taken from a slow one; this one is the operating system's.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
         self.path = path
+        self.lock = FileLock(path.with_name(f".{path.name}.lock"), thread_local=False)
 
     def acquire(self) -> bool:
-        acquired = super().acquire()
+        self.lock.acquire()
         try:
             _cut_unfinished_line(self.path)
         except BaseException:
-            self.release()
+            self.lock.release()
             raise
-        return acquired
+        return True
+
+    def release(self) -> None:
+        self.lock.release()
 
 
 def open_journal(path: Path) -> JournalStorage:
@@ -36,7 +42,7 @@ def open_journal(path: Path) -> JournalStorage:
     """
     try:
         return JournalStorage(JournalFileBackend(str(path), Lock(path)))
-    except ValueError as error:
+    except (ValueError, LookupError, TypeError, AssertionError) as error:
         raise UserError(f"{path} is damaged ({error}); give another output, or put back a copy of the file.") from error
 
 

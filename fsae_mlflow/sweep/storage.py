@@ -1,5 +1,6 @@
 """Where a study is kept: a file of one process, a file of several, a database, or a server in front of one."""
 
+import json
 import re
 import time
 import warnings
@@ -82,7 +83,8 @@ def _database(address: str) -> Any:
 
 @contextmanager
 def answering(storage: str) -> Iterator[None]:
-    """Turn the errors of a database or proxy that stops answering within the block into a sentence.
+    """Turn the errors of a database or proxy that stops answering within the block, and of a journal that is damaged
+    meanwhile, into a sentence.
 
     Raises: UserError, naming what is kept.
     """
@@ -90,6 +92,10 @@ def answering(storage: str) -> Iterator[None]:
         yield
     except UserError:
         raise
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"storage={storage}: the file is damaged ({error}); give another output, or put back a copy of it."
+        ) from error
     except Exception as error:
         # Optuna can fail while it handles such an error: the cause is behind what it raises.
         behind: BaseException | None = error

@@ -1,5 +1,6 @@
 """How processes share a study: each takes a trial that nobody has, and repeats those of processes that are gone."""
 
+import json
 import logging
 import threading
 import time
@@ -98,6 +99,8 @@ def _end(study: Any, number: int, state: TrialState, values: Any = None) -> bool
     """Store how a trial ended; whether it was still running for the study."""
     try:
         study.tell(number, values, state)
+    except json.JSONDecodeError:  # a damaged journal
+        raise
     except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
         return False
     return True

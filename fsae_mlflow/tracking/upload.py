@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+from filelock import FileLock
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -34,8 +35,12 @@ def upload(folder: Path, *, force: bool = False) -> list[str]:
         raise UserError(f"folder: {folder} has no {PATTERN}, so nothing waits to be logged there.")
     complete, troubles = [], []
     for path in journals:
+        lock = path.with_name(f".{path.name}.lock")
         try:
-            complete.append(_upload(path, force=force))
+            with FileLock(lock):
+                if path.is_file():  # another upload may have sent it
+                    complete.append(_upload(path, force=force))
+                lock.unlink()
         except UserError as error:  # the other journals can arrive all the same
             troubles.append(str(error))
     if troubles:
@@ -44,9 +49,13 @@ def upload(folder: Path, *, force: bool = False) -> list[str]:
 
 
 def _upload(path: Path, *, force: bool) -> str:
-    header, *lines = path.read_text().splitlines(keepends=True)
-    written = json.loads(header)
-    process = written["process"]
+    try:
+        header, *lines = path.read_text().splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith("\n")]  # a process that died may leave half a line
+        written, *entries = [json.loads(line) for line in (header, *whole)]
+        process = written["process"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise UserError(f"folder: {path} is damaged ({error}); delete it to give up what it held.") from error
     if process and not force and not is_gone(process):
         raise UserError(
             f"folder: {path} belongs to {holder_of(process)}, which may still run; run upload again when it has ended, "
@@ -55,8 +64,6 @@ def _upload(path: Path, *, force: bool) -> str:
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         mlflow.set_tracking_uri(written["server"])
     client, run_id = MlflowClient(), written["run"]
-    whole = [line for line in lines if line.endswith("\n")]  # a process that died may leave half a line
-    entries: list[dict[str, Any]] = [json.loads(line) for line in whole]
     if process and not any(entry["do"] == "end" for entry in entries):
         entries.append({"do": "tags", "values": {REASON_TAG: "its process is gone; logged by upload"}})
         entries.append({"do": "end", "status": "KILLED", "time": int(path.stat().st_mtime * 1000)})

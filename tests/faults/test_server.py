@@ -1,14 +1,17 @@
 """A tracking server that stops during a stage: it returns in time, or it does not."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Annotated, Any
 
 import mlflow
 import pytest
 from click.testing import CliRunner
+from filelock import FileLock
 
 from entrypoints.upload import main as upload
+from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import settings
 from fsae_mlflow.sae.saved import load_sae
 from fsae_mlflow.tracking import registry
@@ -17,6 +20,7 @@ from fsae_mlflow.tracking.registry import register_sae
 from fsae_mlflow.tracking.runs import answers, journal, lifecycle
 from fsae_mlflow.tracking.runs.journal import Journal
 from fsae_mlflow.tracking.runs.lifecycle import Run
+from fsae_mlflow.tracking.upload import upload as upload_journals
 from tests.servers import MlflowServer
 
 GATED = Path(__file__).parents[1] / "fixtures" / "version_0_1" / "saes" / "gated"
@@ -133,3 +137,22 @@ def test_the_journal_of_a_machine_that_is_gone_is_uploaded_by_force(monkeypatch:
     assert done.exit_code == 0, done.output
     run = client.get_run(run_id)
     assert run.data.tags["a"] == "b" and run.info.status == "KILLED" and not of_container.path.exists()
+
+
+@pytest.mark.usefixtures("store")
+def test_a_second_upload_sends_nothing_again(tmp_path: Path) -> None:
+    journal = tmp_path / "unlogged-1.jsonl"
+    journal.write_text("")
+    with ThreadPoolExecutor() as pool:
+        with FileLock(tmp_path / f".{journal.name}.lock"):
+            second = pool.submit(upload_journals, tmp_path)
+            assert wait([second], timeout=1).not_done
+            journal.unlink()  # the first has sent it
+        assert second.result(60) == []
+
+
+@pytest.mark.parametrize("content", ["", "half a li", "[]\n", "{}\n"])
+def test_a_damaged_journal_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "unlogged-1.jsonl").write_text(content)
+    with pytest.raises(UserError, match=r"unlogged-1\.jsonl is damaged .*; delete it to give up what it held"):
+        upload_journals(tmp_path)

@@ -86,7 +86,7 @@ def readings_entry(digest: str, folder: Path, *, source: str) -> dict[str, Any]:
     reads it says.
     """
     layout, profile = None, {}
-    with suppress(pa.ArrowInvalid):
+    with suppress(OSError, ValueError, pa.ArrowException):
         table = pq.ParquetFile(folder / FEATURES)
         layout = _columns(field for field in table.schema_arrow if field.type in TYPES)
         profile = {"n_features": table.metadata.num_rows}

@@ -6,6 +6,7 @@ import platform
 import re
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,11 @@ def is_gone(tags: Mapping[str, str]) -> bool:
 
 
 def _process(tags: Mapping[str, str]) -> dict[str, Any]:
-    return json.loads(tags.get(PROCESS, "{}"))
+    with suppress(ValueError):  # a tag can be edited
+        process = json.loads(tags.get(PROCESS, ""))
+        if isinstance(process, dict):
+            return process
+    return {}
 
 
 def _started(pid: int) -> float:
