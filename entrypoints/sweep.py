@@ -14,7 +14,6 @@ def main(settings, run):
     from fsae_mlflow.errors import UserError
     from fsae_mlflow.features.describe import reading_metrics
     from fsae_mlflow.features.settings import DescribeSettings
-    from fsae_mlflow.sae.saved import load_sae
     from fsae_mlflow.sweep.stage import sweep
     from fsae_mlflow.tracking.children.trials import log_best, log_sweep, trial_runs
     from fsae_mlflow.tracking.data.inputs import open_templates
@@ -36,10 +35,10 @@ def main(settings, run):
     log_sweep(run, found)
     if found.best is None:
         raise UserError(found.nothing_within)
-    folder = log_best(run, found.best, name=name, max_l0=settings.max_l0, recognizer=recognizer)
+    sae = log_best(run, found.best, name=name, max_l0=settings.max_l0, recognizer=recognizer)
     if settings.describe:
         reading = DescribeSettings(device=settings.device)
-        run.of_sae("readings")(reading_metrics(reading, templates=templates, sae=load_sae(folder)), 0)
+        run.of_sae("readings")(reading_metrics(reading, templates=templates, sae=sae), 0)
         run.update_card()
     run.conclude(found.headline, folder=found.folder, picture="front.png")
 

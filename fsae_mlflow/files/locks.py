@@ -43,6 +43,17 @@ def only_writer(folder: Path, *, instead: str = "") -> Iterator[None]:
         lock.release()
 
 
+def has_writer(folder: Path) -> bool:
+    """Whether a living process writes to `folder`."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with FileLock(folder / LOCK, blocking=False):
+            return False
+    except Timeout:
+        return True
+
+
 def _holder(folder: Path) -> str:
     try:
         found = json.loads((folder / HOLDER).read_text())

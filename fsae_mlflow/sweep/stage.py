@@ -14,7 +14,7 @@ import optuna
 from filelock import FileLock
 
 from fsae_mlflow.errors import StoppedError, UserError
-from fsae_mlflow.files.locks import only_writer
+from fsae_mlflow.files.locks import has_writer, only_writer
 from fsae_mlflow.machine.ranks import Ranks
 from fsae_mlflow.parameters import deciding, fingerprint, output_folder
 from fsae_mlflow.progress import OnMetrics
@@ -110,8 +110,11 @@ def _run(
     """Train one trial, and return the values of its objectives."""
     chosen = settings.search.chosen(trial)
     of_trial = settings.search.settings(chosen)
-    # A trial that repeats that of a lost process has its attributes, and goes on in its folder.
+    # A trial that repeats that of a lost process has its attributes, and goes on in its folder, unless that process was
+    # only stopped for a time and is there again.
     output = folder / trial.user_attrs.get(FOLDER, f"trial-{trial.number:04d}")
+    if has_writer(output):
+        output = folder / f"trial-{trial.number:04d}"
     for name, value in ((CHOSEN, chosen), (FOLDER, output.name)):
         trial.set_user_attr(name, value)
     try:

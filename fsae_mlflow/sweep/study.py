@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 from filelock import FileLock
+from optuna.trial import TrialState
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.files.atomic import atomic_write
@@ -17,8 +18,13 @@ from fsae_mlflow.sweep.settings import SweepSettings
 from fsae_mlflow.sweep.storage import SQLITE, kind_of, open_storage
 
 FINGERPRINT, STUDY = "fingerprint", "study.json"
-LISTED = "listed"
-"""The user attribute of trials that sampler=grid has listed."""
+LISTED, FAILED, N_LOST = "listed", "failed", "n_lost"
+"""A trial's user attributes: whether it is of the grid, why its values cannot be trained, and how often its processes
+have ended within it.
+"""
+MOST_RETRIES = 3
+FIXED = "fixed_params"
+"""Where Optuna keeps the values of a trial that was queued."""
 
 
 def claim(folder: Path, fingerprint: str, storage: str) -> None:
@@ -65,9 +71,17 @@ def open_study(settings: SweepSettings, folder: Path, fingerprint: str) -> Any:
     study.pruner = _pruner(settings)
     if settings.sampler == "grid":
         with FileLock(folder / ".study.lock"):
+            known = [trial.system_attrs.get(FIXED) for trial in study.get_trials(deepcopy=False) if _counts(trial)]
             for values in settings.search.grid():
-                study.enqueue_trial(values, user_attrs={LISTED: True}, skip_if_exists=True)
+                if values not in known:
+                    study.enqueue_trial(values, user_attrs={LISTED: True})
     return study
+
+
+def _counts(trial: Any) -> bool:
+    """Whether a trial of a grid is tried, or to be; not one whose process was killed before it was queued again."""
+    given_up = FAILED in trial.user_attrs or trial.user_attrs.get(N_LOST, 0) >= MOST_RETRIES
+    return given_up or trial.state != TrialState.FAIL
 
 
 def _sampler(settings: SweepSettings, n_before: int) -> optuna.samplers.BaseSampler:

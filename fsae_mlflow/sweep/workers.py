@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import optuna
@@ -13,14 +13,12 @@ from optuna.trial import TrialState
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.sweep.settings import SweepSettings
-from fsae_mlflow.sweep.study import LISTED
+from fsae_mlflow.sweep.study import FAILED, FIXED, LISTED, MOST_RETRIES, N_LOST
 
-ALIVE, N_LOST = "alive", "n_lost"
-"""A trial's user attributes: its last heartbeat, and how often its processes have ended within it."""
+ALIVE = "alive"
+"""A trial's user attribute: its last heartbeat."""
 HEARTBEAT_SECONDS, GRACE_SECONDS, SECONDS_BETWEEN_LOOKS = 10.0, 60.0, 1.0
-MOST_RETRIES, MOST_FAILURES = 3, 3
-FIXED = "fixed_params"
-"""Where Optuna keeps the values of a trial that was queued."""
+MOST_FAILURES = 3
 TAKEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 logger = logging.getLogger(__name__)
@@ -79,7 +77,9 @@ def _run_next(study: Any, settings: SweepSettings, run_trial: Callable[[Any], An
             ended = _end(study, trial.number, TrialState.COMPLETE, values)
     except optuna.TrialPruned:
         ended = _end(study, trial.number, TrialState.PRUNED)
-    except UserError:
+    except UserError as error:
+        with suppress(optuna.exceptions.UpdateFinishedTrialError):
+            trial.set_user_attr(FAILED, str(error))
         ended = _end(study, trial.number, TrialState.FAIL)
         if ended:
             raise
@@ -121,6 +121,8 @@ def _heartbeat(trial: Any) -> Iterator[None]:
         while True:
             try:
                 trial.set_user_attr(ALIVE, time.time())
+            except optuna.exceptions.UpdateFinishedTrialError:  # another process has taken it over
+                return
             except Exception as error:
                 logger.warning("The study's storage does not answer: %s", error)
             if stop.wait(HEARTBEAT_SECONDS):

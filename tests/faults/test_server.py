@@ -42,7 +42,7 @@ def server(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr(journal, "LONGEST_PAUSE_SECONDS", 0.2)
     for room in (answers, lifecycle, registry):
-        monkeypatch.setattr(room, "PATIENCE_SECONDS", 1.0)
+        monkeypatch.setattr(room, "PATIENCE_SECONDS", 3.0)
     yield made
     made.kill()
     mlflow.set_tracking_uri(store)

@@ -19,8 +19,10 @@ from optuna.trial import TrialState
 from sqlalchemy import create_engine, text
 
 from fsae_mlflow.errors import UserError
+from fsae_mlflow.files.locks import only_writer
 from fsae_mlflow.sweep import workers
-from fsae_mlflow.sweep.found import Sweep
+from fsae_mlflow.sweep.found import FOLDER, Sweep
+from fsae_mlflow.sweep.study import FAILED, N_LOST
 from fsae_mlflow.templates.set import TemplateSet
 from tests.sweep.searching import search, with_trials
 from tests.team.postgresql import Postgresql
@@ -77,7 +79,7 @@ def test_the_trial_of_a_killed_process_is_repeated(
 ) -> None:
     monkeypatch.setattr(workers, "GRACE_SECONDS", 0.5)
     monkeypatch.setattr(workers, "SECONDS_BETWEEN_LOOKS", 0.1)
-    given: dict[str, Any] = {"storage": address, "output": str(tmp_path), "epochs": 40}
+    given: dict[str, Any] = {"storage": address, "output": str(tmp_path), "epochs": 200}
     kill_in_trial(start(template_set, n_trials=3, **given), trial=1)
     found = search(template_set, n_trials=3, **given)
     assert len(found.trials) == 3
@@ -85,9 +87,22 @@ def test_the_trial_of_a_killed_process_is_repeated(
     assert states.count("COMPLETE") == 3 and states[1] == "FAIL"
     lost, again = (
         found.study.trials[1],
-        next(one for one in found.study.trials[2:] if one.user_attrs.get(workers.N_LOST)),
+        next(one for one in found.study.trials[2:] if one.user_attrs.get(N_LOST)),
     )
     assert again.params == lost.params and again.user_attrs["folder"] == "trial-0001"
+
+
+def test_a_trial_whose_process_was_only_stopped_is_repeated_elsewhere(
+    template_set: TemplateSet, tmp_path: Path
+) -> None:
+    """As after Ctrl-Z, or in a virtual machine that was suspended: it goes on, and still writes to its folder."""
+    given: dict[str, Any] = {"storage": "journal", "output": str(tmp_path)}
+    first = search(template_set, n_trials=1, **given)
+    first.study.enqueue_trial(first.study.trials[0].params, user_attrs={FOLDER: "trial-0000"})
+    with only_writer(tmp_path / "trial-0000"):
+        found = search(template_set, n_trials=2, **given)
+    assert [trial.folder.name for trial in found.trials] == ["trial-0000", "trial-0001"]
+    assert found.trials[1].metrics["heldout/fvu"] == found.trials[0].metrics["heldout/fvu"]
 
 
 @pytest.fixture
@@ -146,9 +161,23 @@ def test_a_combination_beyond_the_number_is_left_for_later(template_set: Templat
     given: dict[str, Any] = {"sampler": "grid", "space": "lr:0.01|0.02|0.03", "variant": "topk", "k": 4}
     found = search(template_set, n_trials=1, storage="journal", output=str(tmp_path), **given)
     assert work_beyond(found) == ["COMPLETE", "RUNNING", "FAIL", "WAITING"]
-    found.study.tell(1, state=TrialState.FAIL)  # as a loss that diverges
+    found.study.tell(1, state=TrialState.FAIL)  # its process was killed before it queued the trial again
     found = search(template_set, n_trials=3, storage="journal", output=str(tmp_path), **given)
-    assert [trial.chosen["lr"] for trial in found.trials] == [0.01, 0.03]
+    assert [trial.chosen["lr"] for trial in found.trials] == [0.01, 0.03, 0.02]
+
+
+def test_a_combination_that_cannot_be_trained_is_tried_once(template_set: TemplateSet, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"sampler": "grid", "space": "lr:0.01|0.02", "variant": "topk", "k": 4}
+    given |= {"storage": "journal", "output": str(tmp_path)}
+    found = search(template_set, n_trials=1, **given)
+
+    def fail(_: optuna.Trial) -> list[float]:
+        raise UserError("the loss is not finite.")
+
+    workers.work(found.study, with_trials(found, 2), fail, alone=False, enough=lambda: False)
+    found = search(template_set, n_trials=2, **given)
+    assert [trial.state.name for trial in found.study.trials] == ["COMPLETE", "FAIL"]
+    assert found.study.trials[1].user_attrs[FAILED] == "the loss is not finite."
 
 
 def work_beyond(found: Sweep) -> list[str]:
@@ -214,7 +243,7 @@ def test_a_grid_that_two_machines_list_is_searched_once(
     given: dict[str, Any] = {"sampler": "grid", "space": "expansion:1|2,k:2", "variant": "topk", "n_trials": 2}
     enqueue = optuna.Study.enqueue_trial
 
-    def twice(study: optuna.Study, *values: Any, skip_if_exists: bool, **more: Any) -> None:
+    def twice(study: optuna.Study, *values: Any, **more: Any) -> None:
         for _ in range(2):  # each machine looks before the other has listed
             enqueue(study, *values, **more)
 

@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
 
 from fsae_mlflow.parameters import deciding, flat, parse
+from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.saved import WEIGHTS, digest, load_sae
 from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sweep.figures import write_figures
@@ -105,9 +105,9 @@ def _link_runs(run: Run, found: Sweep) -> None:
 
 def log_best(
     run: Run, best: TrialResult, *, name: str, max_l0: float, recognizer: "EmbeddableRecognizer | None" = None
-) -> Path:
+) -> SparseAutoencoder:
     """Log the best trial's values, metrics and SAE, register the SAE as `name` (`max_l0`: the search's limit) with the
-    `recognizer` that is given, and return its folder.
+    `recognizer` that is given, and return it.
 
     Of several processes on one machine each waits for the others here, so that nothing is registered twice. One on
     another machine than the best SAE was trained on leaves the registration to that machine for a minute.
@@ -118,9 +118,10 @@ def log_best(
         here = (best.folder / WEIGHTS).is_file()
         folder = best.folder if here else find_sae(run, best.run_id)
         log_sae(run, folder)
+        sae = load_sae(folder)
         if here or not _registered_meanwhile(run, digest(folder), name):
-            register_sae(run, load_sae(folder), folder, name=name, max_l0=max_l0, recognizer=recognizer)
-    return folder
+            register_sae(run, sae, folder, name=name, max_l0=max_l0, recognizer=recognizer)
+    return sae
 
 
 def _registered_meanwhile(run: Run, weights: str, name: str) -> bool:

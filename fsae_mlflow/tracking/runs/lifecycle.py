@@ -100,6 +100,11 @@ def attached_run(settings: Any, *, stage: str, call: Call = NOT_CALLED) -> Itera
                 run.set_tags(device_tags(device))
             yield run
     except MlflowException as error:
+        if error.get_http_status_code() in (401, 403):
+            raise UserError(
+                f"{stage} is refused by the tracking server {server()}: {said(error)}. Renew the access, then run the "
+                "same command again."
+            ) from error
         if is_refusal(error):
             raise
         raise UserError(

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from mlflow.entities import Metric, ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import UNAUTHENTICATED
 from PIL import Image
 
 from fsae_mlflow.errors import UserError
@@ -243,6 +244,21 @@ def test_a_stage_of_a_pipeline_waits_for_the_server(absences: list[int], monkeyp
     absences[0] = 1
     assert invoke(lambda settings, run: None).exit_code == 0
     assert mlflow.get_run(waiting).info.status == "FINISHED"
+
+
+@pytest.mark.usefixtures("store")
+def test_access_that_ends_during_a_stage_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: Any, **named: Any) -> None:
+        raise MlflowException("You are not authenticated.", error_code=UNAUTHENTICATED)
+
+    def stage(settings: Nothing, run: Run) -> None:
+        monkeypatch.setattr(mlflow.MlflowClient, "create_run", refuse)
+        with nested_run(run, "trial", stage="trial"):
+            pass
+
+    result = invoke(stage)
+    assert result.exit_code == 1 and "Traceback" not in result.output
+    assert "example is refused by the tracking server" in result.output and "Renew the access" in result.output
 
 
 @pytest.mark.usefixtures("store")
