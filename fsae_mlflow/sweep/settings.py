@@ -9,7 +9,7 @@ from fsae_mlflow.errors import UserError
 from fsae_mlflow.parameters import EXECUTION, flat, options, parse, settings
 from fsae_mlflow.sae.training.settings import TrainSettings
 from fsae_mlflow.sweep.objectives import FVU, L0, Objective, read_objectives
-from fsae_mlflow.sweep.space import Space, read_space
+from fsae_mlflow.sweep.space import VARIANT, Space, read_space
 from fsae_mlflow.sweep.storage import check_storage
 
 
@@ -94,7 +94,8 @@ class SweepSettings(TrainSettings):
     @property
     def title(self) -> str:
         """What sets a run apart, in a few words."""
-        return ",".join(self.search.dimensions)
+        searched = ",".join(self.search.dimensions)
+        return searched if VARIANT in self.search.dimensions else f"{flat(self)[VARIANT]} {searched}"
 
     @property
     def searched(self) -> Collection[str]:

@@ -140,6 +140,7 @@ def _run(
                 run.on_sae(output)
     except StoppedError as reason:
         shutil.rmtree(output, ignore_errors=True)
+        logger.info("trial %d (%s): %s", trial.number, words(chosen), reason)
         raise optuna.TrialPruned(str(reason)) from reason
     trial.set_user_attr(METRICS, metrics)
     told = ", ".join(f"{axis.name} {metrics[axis.name]:.4g}" for axis in settings.axes)

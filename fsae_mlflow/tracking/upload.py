@@ -21,7 +21,8 @@ from fsae_mlflow.tracking.runs.sending import attempt
 
 
 def upload(folder: Path, *, force: bool = False) -> list[str]:
-    """Send every journal in `folder` and the folders in it; give the ids of the runs that are complete now.
+    """Send every journal in `folder` and the folders in it, or of the run that wrote `folder`; give the ids of the runs
+    that are complete now.
 
     The server is MLFLOW_TRACKING_URI where that is set, else the one that the stage used. A run whose process died
     without an end is ended KILLED. `force` says that the processes of other machines and containers, which cannot be
@@ -30,7 +31,7 @@ def upload(folder: Path, *, force: bool = False) -> list[str]:
     Raises: UserError where there is no journal, where a stage may still write one, and where the server still does not
     take all of it; what it did take is not sent again.
     """
-    journals = sorted(folder.rglob(PATTERN))
+    journals = sorted(folder.rglob(PATTERN)) or _journals_of(folder)
     if not journals:
         raise UserError(f"folder: {folder} has no {PATTERN}, so nothing waits to be logged there.")
     complete, troubles = [], []
@@ -46,6 +47,12 @@ def upload(folder: Path, *, force: bool = False) -> list[str]:
     if troubles:
         raise UserError(" ".join(troubles))
     return complete
+
+
+def _journals_of(folder: Path) -> list[Path]:
+    """The journals beside `folder` of which an entry names it: a stage begins one before it knows its folder."""
+    named = json.dumps(str(folder.resolve()))[1:-1]
+    return [path for path in sorted(folder.resolve().parent.glob(PATTERN)) if named in path.read_text()]
 
 
 def _upload(path: Path, *, force: bool) -> str:

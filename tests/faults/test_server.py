@@ -1,5 +1,6 @@
 """A tracking server that stops during a stage: it returns in time, or it does not."""
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -156,3 +157,13 @@ def test_a_damaged_journal_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "unlogged-1.jsonl").write_text(content)
     with pytest.raises(UserError, match=r"unlogged-1\.jsonl is damaged .*; delete it to give up what it held"):
         upload_journals(tmp_path)
+
+
+def test_the_folder_of_a_run_finds_the_journal_beside_it(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for number, named in enumerate((folder, tmp_path / "other")):
+        (tmp_path / f"unlogged-{number}.jsonl").write_text(json.dumps([str(named.resolve())]))
+    with pytest.raises(UserError, match=r"unlogged-0\.jsonl is damaged") as refusal:
+        upload_journals(folder)
+    assert "unlogged-1" not in str(refusal.value)

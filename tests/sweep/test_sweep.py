@@ -1,6 +1,7 @@
 """A sweep: which study it continues, which SAEs stay, when it ends, and how trials are drawn and pruned."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,8 @@ def test_other_samplers_draw_within_the_space(template_set: TemplateSet, tmp_pat
     assert len({trial.chosen["lam"] for trial in found.trials}) == 3
 
 
-def test_a_bad_trial_is_pruned(template_set: TemplateSet, tmp_path: Path) -> None:
+def test_a_bad_trial_is_pruned(template_set: TemplateSet, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     ends: list[str] = []
     # Listed from good to bad: the last cannot keep up with the median of the first four.
     given: dict[str, Any] = {
@@ -146,6 +148,7 @@ def test_a_bad_trial_is_pruned(template_set: TemplateSet, tmp_path: Path) -> Non
     assert found.n_pruned == 1 and len(found.trials) == 4
     assert ends[:4] == [""] * 4 and ends[4].startswith("pruned after epoch ") and "of 6 by pruner=median" in ends[4]
     assert not (tmp_path / "trial-0004").exists()
+    assert f"trial 4 (lr=1e-05): {ends[4]}" in caplog.text
 
 
 def test_a_search_ends_when_nothing_improves(template_set: TemplateSet, tmp_path: Path) -> None:

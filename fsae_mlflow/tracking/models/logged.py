@@ -22,6 +22,7 @@ import fsae_mlflow
 from fsae_mlflow.provenance import Origin
 from fsae_mlflow.sae.base import SparseAutoencoder
 from fsae_mlflow.sae.saved import FILES, digest, read_config
+from fsae_mlflow.sae.training.settings import sae_title
 from fsae_mlflow.templates.marker import source_name
 from fsae_mlflow.tracking.models.served_inputs import RECOGNIZER
 
@@ -82,7 +83,7 @@ def log_model(sae: SparseAutoencoder, folder: Path) -> str:
         for name_of_file in FILES:
             shutil.copy(folder / name_of_file, files)
         info = mlflow.pyfunc.log_model(
-            name=SAE,
+            name=sae_title(config["settings"]).replace(".", "·") or SAE,  # a model's name may have no dot
             python_model=str(Path(__file__).with_name("served_model.py")),
             artifacts={SAE: str(files)},
             code_paths=[str(code)],

@@ -1,5 +1,6 @@
 """How MLflow behaves in a stage's process, by its own environment variables."""
 
+import logging
 import os
 from urllib.parse import unquote, urlsplit
 
@@ -26,6 +27,7 @@ def set_defaults() -> None:
     """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # each retry; a stage says once what is away
     address = urlsplit(os.environ.get(ADDRESS, ""))
     if address.scheme in ("http", "https") and address.username is not None:
         if not os.environ.get(USERNAME):  # which MLflow prefers

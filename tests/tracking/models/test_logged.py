@@ -25,6 +25,7 @@ def test_saes_are_ranked_by_their_final_metrics(tmp_path: Path) -> None:
         output_format="list",
     )
     assert [digest(tmp_path / fvu) for fvu in ("0.2", "0.3")] == [one.tags["fsae.digest"] for one in ranked]
+    assert ranked[0].name == "gated λ=0·1 ×4"
     metrics = {metric.key: metric for metric in ranked[0].metrics}
     assert metrics["heldout/fvu"].value == 0.2
     assert (metrics["heldout/fvu"].dataset_name, metrics["heldout/fvu"].dataset_digest) == ("synthetic", "one")
