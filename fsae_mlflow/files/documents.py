@@ -91,6 +91,14 @@ def read_tensors(path: Path, what: str, *, remedy: str) -> tuple[dict[str, "Tens
         raise UserError(f"{what} {path} is not a readable safetensors file ({error}); {remedy}.") from error
 
 
+def names_folder(path: Path, folder: Path) -> bool:
+    """Whether the JSON in a file has the folder's path in it; False for a file that is gone meanwhile."""
+    try:
+        return json.dumps(str(folder.resolve()))[1:-1] in path.read_text()
+    except FileNotFoundError:
+        return False
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with Path(path).open("rb") as file:

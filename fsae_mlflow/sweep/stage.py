@@ -1,11 +1,10 @@
 """The stage: a template set → the trials of a search, each a training, and the best of them."""
 
-import json
 import logging
 import math
 import shutil
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import optuna
 from filelock import FileLock
 
 from fsae_mlflow.errors import StoppedError, UserError
+from fsae_mlflow.files.documents import names_folder
 from fsae_mlflow.files.locks import has_writer, only_writer
 from fsae_mlflow.machine.ranks import Ranks
 from fsae_mlflow.parameters import deciding, fingerprint, output_folder
@@ -73,11 +73,14 @@ def sweep(
     folder = output_folder("sweep", settings.output, name)
     folder.mkdir(parents=True, exist_ok=True)
 
+    def is_named(one: Path) -> bool:
+        return any(names_folder(journal, one) for journal in journals())
+
     def enough() -> bool:
         found = Sweep.of(study, folder, settings)
         with FileLock(folder / IN_USE):
             for trial in found.trials:
-                if trial not in found.front and trial.folder.exists() and not _is_named(trial.folder, journals()):
+                if trial not in found.front and trial.folder.exists() and not is_named(trial.folder):
                     shutil.rmtree(trial.folder, ignore_errors=True)
         return 0 < settings.patience <= found.n_since_better
 
@@ -93,15 +96,6 @@ def sweep(
             enough=enough,
         )
         return Sweep.of(study, folder, settings)
-
-
-def _is_named(folder: Path, journals: Iterable[Path]) -> bool:
-    named = json.dumps(str(folder.resolve()))[1:-1]
-    for journal in journals:
-        with suppress(FileNotFoundError):  # its last entry has arrived
-            if named in journal.read_text():
-                return True
-    return False
 
 
 def _run(

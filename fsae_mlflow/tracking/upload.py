@@ -12,6 +12,7 @@ from mlflow.tracking import MlflowClient
 
 from fsae_mlflow.errors import UserError
 from fsae_mlflow.files.atomic import atomic_write
+from fsae_mlflow.files.documents import names_folder
 from fsae_mlflow.sae.saved import digest, load_sae
 from fsae_mlflow.tracking.process.owners import holder_of, is_gone
 from fsae_mlflow.tracking.registry import register
@@ -51,8 +52,7 @@ def upload(folder: Path, *, force: bool = False) -> list[str]:
 
 def _journals_of(folder: Path) -> list[Path]:
     """The journals beside `folder` of which an entry names it: a stage begins one before it knows its folder."""
-    named = json.dumps(str(folder.resolve()))[1:-1]
-    return [path for path in sorted(folder.resolve().parent.glob(PATTERN)) if named in path.read_text()]
+    return [path for path in sorted(folder.resolve().parent.glob(PATTERN)) if names_folder(path, folder)]
 
 
 def _upload(path: Path, *, force: bool) -> str:
